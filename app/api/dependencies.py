@@ -1,0 +1,40 @@
+"""What routes need, declared here and fulfilled by wiring above."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from app.audit.replay_ledger import ReplayLedger
+from app.domain.run import Agent, Budget
+from app.domain.step import ToolSpec
+from app.runs.notifier import Bell
+from app.runs.service import RunService
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiServices:
+    """The use cases and the catalogue behind the routes."""
+
+    runs: RunService
+    ledger: ReplayLedger
+    bell: Bell
+    agents: Mapping[str, Agent]
+    default_agent: str
+    tools: tuple[ToolSpec, ...]
+    unavailable_tools: Mapping[str, str]
+    budget_cap: Callable[[str], Budget]
+    tenant_tools: Callable[[str], frozenset[str]]
+    tenant_scrub_phi: Callable[[str], bool]
+
+
+def services(request: Request) -> ApiServices:
+    """The services of this process."""
+    found = request.app.state.services
+    if not isinstance(found, ApiServices):
+        raise TypeError("the application is not wired")
+    return found
+
+
+ServicesDep = Annotated[ApiServices, Depends(services)]

@@ -1,0 +1,280 @@
+"""Ledger entries as readers see them: one closed model a kind, made from verified records."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Literal, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PlainSerializer, ValidationError
+from typing_extensions import TypeAliasType
+
+from app.ledger.chain import VerifiedRecord
+
+
+def _z(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+Moment = Annotated[datetime, PlainSerializer(_z, return_type=str, when_used="json")]
+
+
+class View(BaseModel):
+    """Base of what is shown: a closed model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class DataPartView(View):
+    """A data part, scrubbed."""
+
+    content: str
+    source: str | None
+
+
+class BudgetView(View):
+    """The limits in force."""
+
+    max_steps: int
+    max_tokens: int
+    max_cost_micros: int
+    max_wall_seconds: int
+
+
+class TaskView(View):
+    """The task as the ledger holds it: scrubbed."""
+
+    instructions: str | None
+    data: list[DataPartView]
+    agent: str | None
+    model: str
+    tools: list[str]
+    capabilities: list[str] | None
+    budget: BudgetView
+    output_schema: dict[str, JsonValue] | None
+    metadata: dict[str, JsonValue]
+
+
+class DecisionView(View):
+    """What the gate said, and by which rules."""
+
+    policy_id: str
+    policy_version: int
+    policy_digest: str
+    verdict: str
+    rules: list[str]
+
+
+class CallView(View):
+    """A proposed tool call, scrubbed."""
+
+    call_id: str
+    name: str
+    arguments: dict[str, JsonValue]
+
+
+class RequestView(View):
+    """What was asked of the model, in numbers."""
+
+    max_output_tokens: int
+    messages: int
+    tools: list[str]
+
+
+class ReplyView(View):
+    """What the model said, scrubbed."""
+
+    text: str
+    calls: list[CallView]
+    stop_reason: str
+
+
+class ResultView(View):
+    """What a tool gave back, scrubbed."""
+
+    content: str
+    is_error: bool
+
+
+class OutputView(View):
+    """The released answer, scrubbed."""
+
+    text: str
+
+
+class TokensView(View):
+    """What one model call used."""
+
+    input_tokens: int
+    output_tokens: int
+    cost_micros: int
+
+
+class _Entry(View):
+    seq: int
+    at: Moment
+    actor: str
+    outcome: str | None
+    decision: DecisionView | None
+    record_hash: str
+    chain_hash: str
+
+
+class RunSubmittedEntry(_Entry):
+    """The task and whether it may enter."""
+
+    kind: Literal["run.submitted"]
+    task: TaskView | None
+
+
+class RunStartedEntry(_Entry):
+    """A process took the run."""
+
+    kind: Literal["run.started"]
+
+
+class LlmRequestedEntry(_Entry):
+    """Intent of a model call."""
+
+    kind: Literal["llm.requested"]
+    model: str | None
+    request: RequestView | None
+
+
+class LlmRespondedEntry(_Entry):
+    """What a model call came to."""
+
+    kind: Literal["llm.responded"]
+    intent: int | None
+    model: str | None
+    usage: TokensView | None
+    reply: ReplyView | None
+
+
+class ToolDecidedEntry(_Entry):
+    """A proposed call and the gate's decision on it."""
+
+    kind: Literal["tool.decided"]
+    call: CallView | None
+
+
+class ToolFinishedEntry(_Entry):
+    """What an allowed call came to."""
+
+    kind: Literal["tool.finished"]
+    intent: int | None
+    result: ResultView | None
+
+
+class RunCancelRequestedEntry(_Entry):
+    """Somebody asked the run to stop."""
+
+    kind: Literal["run.cancel_requested"]
+
+
+class RunFinishedEntry(_Entry):
+    """The last entry of every run."""
+
+    kind: Literal["run.finished"]
+    output: OutputView | None
+
+
+AnyEntry: TypeAlias = (
+    RunSubmittedEntry
+    | RunStartedEntry
+    | LlmRequestedEntry
+    | LlmRespondedEntry
+    | ToolDecidedEntry
+    | ToolFinishedEntry
+    | RunCancelRequestedEntry
+    | RunFinishedEntry
+)
+# A named union is a component of its own in the document; an anonymous one gets a made-up name.
+RunEvent = TypeAliasType("RunEvent", Annotated[AnyEntry, Field(discriminator="kind")])
+
+
+class EntryPage(View):
+    """Entries of a run in chain order."""
+
+    data: list[RunEvent]
+    has_more: bool
+    next_cursor: str | None
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def body_of(model: type[Body], record: VerifiedRecord, name: str) -> Body | None:
+    """A payload as its view, or None when it was erased, withheld or scrubbed out of shape."""
+    value = record.fields.get(name)
+    if value is None:
+        return None
+    try:
+        return model.model_validate_json(value)
+    except ValidationError:
+        return None
+
+
+def entry_of(record: VerifiedRecord) -> AnyEntry:
+    """A verified record as the entry of its kind."""
+    make = _ENTRIES.get(record.kind)
+    if make is None:
+        raise AssertionError("a verified record of a kind that this code does not know")
+    return make(record, _common(record))
+
+
+def _common(record: VerifiedRecord) -> dict[str, object]:
+    header = record.header
+    policy = header["policy"]
+    decision = None
+    if isinstance(policy, dict):
+        decision = DecisionView.model_validate(
+            {
+                "policy_id": policy["id"],
+                "policy_version": policy["ver"],
+                "policy_digest": policy["digest"],
+                "verdict": policy["verdict"],
+                "rules": policy["rules"],
+            }
+        )
+    return {
+        "seq": record.seq,
+        "kind": record.kind,
+        "at": record.at,
+        "actor": header["actor"],
+        "outcome": header["outcome"],
+        "decision": decision,
+        "record_hash": record.rc.hex(),
+        "chain_hash": record.chain.hex(),
+    }
+
+
+Common = dict[str, object]
+Maker = Callable[[VerifiedRecord, Common], AnyEntry]
+
+_ENTRIES: dict[str, Maker] = {
+    "run.submitted": lambda record, common: RunSubmittedEntry(
+        **common, task=body_of(TaskView, record, "task")
+    ),
+    "run.started": lambda _, common: RunStartedEntry(**common),
+    "llm.requested": lambda record, common: LlmRequestedEntry(
+        **common,
+        model=record.header["model"],
+        request=body_of(RequestView, record, "request"),
+    ),
+    "llm.responded": lambda record, common: LlmRespondedEntry(
+        **common,
+        intent=record.header["intent"],
+        model=record.header["model"],
+        usage=record.header["usage"],
+        reply=body_of(ReplyView, record, "reply"),
+    ),
+    "tool.decided": lambda record, common: ToolDecidedEntry(
+        **common, call=body_of(CallView, record, "call")
+    ),
+    "tool.finished": lambda record, common: ToolFinishedEntry(
+        **common, intent=record.header["intent"], result=body_of(ResultView, record, "result")
+    ),
+    "run.cancel_requested": lambda _, common: RunCancelRequestedEntry(**common),
+    "run.finished": lambda record, common: RunFinishedEntry(
+        **common, output=body_of(OutputView, record, "output")
+    ),
+}

@@ -1,0 +1,138 @@
+"""Before any route: a request id, authentication, body limits, readable JSON, safe headers.
+
+Pure ASGI: streams pass through untouched.
+
+Threat: Unauthorised API access
+"""
+
+import re
+from collections.abc import Callable
+from http import HTTPStatus
+
+from pydantic_core import from_json
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.auth import Doorkeeper
+from app.api.problems import by_status, problem_response
+from app.keys.key_ring import KeyGrant
+
+_SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{8,64}", re.ASCII)
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+)
+_TENANT_HEADERS = ((b"cache-control", b"no-store"),)
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class Guard:
+    """The outermost layer. What it refuses never reaches a route, and is not read further."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        doorkeeper: Doorkeeper,
+        max_body_bytes: int,
+        new_request_id: Callable[[], str],
+    ) -> None:
+        self._app = app
+        self._doorkeeper = doorkeeper
+        self._max_body_bytes = max_body_bytes
+        self._new_request_id = new_request_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request; anything but HTTP passes."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = self._request_id(scope)
+        scope["meshflow.request_id"] = request_id
+        guarded = scope["path"] == "/v1" or scope["path"].startswith("/v1/")
+        tell = _telling(send, request_id, guarded=guarded)
+        if guarded and not isinstance(self._doorkeeper.grant(scope), KeyGrant):
+            await self._refuse(HTTPStatus.UNAUTHORIZED, scope, receive, tell)
+            return
+        if scope["method"] not in _WITH_BODY:
+            await self._app(scope, receive, tell)
+            return
+        body = await self._body(scope, receive)
+        if isinstance(body, HTTPStatus):
+            await self._refuse(body, scope, receive, tell)
+            return
+        await self._app(scope, _replay(body, receive), tell)
+
+    def _request_id(self, scope: Scope) -> str:
+        for name, value in scope["headers"]:
+            if name == b"x-request-id" and _SANE_REQUEST_ID.fullmatch(value):
+                return str(value.decode("ascii"))
+        return self._new_request_id()
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | HTTPStatus:
+        """The whole body, or why it is refused."""
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or len(length) > 18:  # noqa: PLR2004 - no body has a 19-digit length
+            return HTTPStatus.BAD_REQUEST
+        if int(length) > self._max_body_bytes:
+            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return HTTPStatus.BAD_REQUEST
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            if size > self._max_body_bytes:
+                return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                break
+        body = b"".join(chunks)
+        return body if not body else _checked(body, headers.get(b"content-type", b""))
+
+    async def _refuse(self, status: HTTPStatus, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = by_status(status.value)
+        response = problem_response(kind, kind.title, scope["meshflow.request_id"])
+        await response(scope, receive, send)
+
+
+def _checked(body: bytes, content_type: bytes) -> bytes | HTTPStatus:
+    """The body if it is JSON in bounded depth, without lone surrogates, NaN or endless digits."""
+    media_type = content_type.split(b";")[0].strip().lower()
+    if media_type != b"application/json":
+        return HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    try:
+        from_json(body, allow_inf_nan=False, cache_strings="none")
+    except ValueError:
+        return HTTPStatus.BAD_REQUEST
+    return body
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+def _telling(send: Send, request_id: str, *, guarded: bool) -> Send:
+    extra = (*_HEADERS, *(_TENANT_HEADERS if guarded else ()))
+
+    async def tell(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message.get("headers", ()), (b"x-request-id", request_id.encode("ascii"))]
+            present = {name.lower() for name, _ in headers}
+            headers += [pair for pair in extra if pair[0] not in present]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return tell

@@ -1,0 +1,199 @@
+"""Start, list, read, cancel and verify runs: parse, call one use case, shape the answer."""
+
+import asyncio
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import BaseModel
+
+from app.api.auth import CallerDep, require
+from app.api.dependencies import ApiServices, ServicesDep
+from app.api.entry_views import EntryPage, entry_of
+from app.api.problems import problems
+from app.api.run_requests import RunCreate
+from app.api.run_views import (
+    RunPage,
+    RunView,
+    VerificationView,
+    summary_of,
+    verification_of,
+    view_of,
+)
+from app.api.submissions import submission_of
+from app.domain.errors import InvalidSubmissionError, LedgerBrokenError, NotFoundError
+from app.domain.run import TERMINAL, Caller, RunId, RunStatus, Scope, parse_run_id, public_run_id
+
+router = APIRouter(tags=["runs"])
+
+MAX_WAIT_SECONDS = 30
+_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,4})\s*(?:,|;|$)", re.ASCII)
+RunIdPath = str
+Limit = Annotated[int, Query(ge=1, le=200)]
+
+
+def found_run_id(text: str) -> RunId:
+    """The run id in a path; what cannot be one does not exist. NotFoundError."""
+    run_id = parse_run_id(text)
+    if run_id is None:
+        raise NotFoundError("no such run")
+    return run_id
+
+
+def as_json(view: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A view as a response, serialised once."""
+    return Response(
+        content=view.model_dump_json(by_alias=True),
+        status_code=status,
+        media_type="application/json",
+        headers=headers,
+    )
+
+
+@router.post(
+    "/runs",
+    status_code=202,
+    response_model=RunView,
+    responses={
+        200: {"model": RunView, "description": "Finished within `Prefer: wait`"},
+        **problems(400, 403, 413, 415, 422),
+    },
+)
+async def create(
+    body: RunCreate,
+    caller: CallerDep,
+    services: ServicesDep,
+    prefer: Annotated[str | None, Header(description="`wait=N`, at most 30 seconds")] = None,
+) -> Response:
+    """Admit a task and start a run. Durable before the answer; 403 is itself a recorded run."""
+    require(caller, Scope.RUN)
+    run_id = await services.runs.start(caller, submission_of(body, caller, services))
+    headers = {"Location": f"/v1/runs/{public_run_id(run_id)}", "Retry-After": "1"}
+    seconds = _wait_seconds(prefer)
+    if seconds:
+        headers["Preference-Applied"] = f"wait={seconds}"
+        await _finished_within(services, caller, run_id, seconds)
+    view = view_of(await services.ledger.read_run(caller.tenant_id, run_id, with_output=True))
+    return as_json(view, 200 if view.status in TERMINAL and seconds else 202, headers)
+
+
+@router.get("/runs", response_model=RunPage, responses=problems(403, 422))
+async def list(  # noqa: A001 - the operation is runs_list
+    caller: CallerDep,
+    services: ServicesDep,
+    limit: Limit = 50,
+    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    status: RunStatus | None = None,
+    agent: Annotated[str | None, Query(pattern=r"^[a-z0-9_.-]{1,64}$")] = None,
+) -> Response:
+    """Runs of the key's tenant, newest first, without content."""
+    require(caller, Scope.RUN, Scope.AUDIT)
+    before = None if cursor is None else _cursor(cursor)
+    rows = await services.ledger.page(
+        caller.tenant_id, before=before, status=status, agent=agent, limit=limit + 1
+    )
+    shown = rows[:limit]
+    more = len(rows) > limit
+    page = RunPage(
+        data=[summary_of(row) for row in shown],
+        has_more=more,
+        next_cursor=public_run_id(shown[-1].run_id) if more else None,
+    )
+    return as_json(page)
+
+
+@router.get("/runs/{run_id}", response_model=RunView, responses=problems(403, 404, 409))
+async def get(run_id: RunIdPath, caller: CallerDep, services: ServicesDep) -> Response:
+    """A run, from its verified ledger. 409 without content when the ledger is broken."""
+    require(caller, Scope.RUN, Scope.AUDIT)
+    dossier = await services.ledger.read_run(
+        caller.tenant_id, found_run_id(run_id), with_output=Scope.RUN in caller.scopes
+    )
+    return as_json(view_of(dossier))
+
+
+@router.post(
+    "/runs/{run_id}/cancel",
+    status_code=202,
+    response_model=RunView,
+    responses={
+        200: {"model": RunView, "description": "The run is over already"},
+        **problems(403, 404, 409),
+    },
+)
+async def cancel(run_id: RunIdPath, caller: CallerDep, services: ServicesDep) -> Response:
+    """Ask a run to stop as soon as possible. Recorded; repeating it changes nothing."""
+    require(caller, Scope.RUN, Scope.OPERATE)
+    found = found_run_id(run_id)
+    row = await services.ledger.row(caller.tenant_id, found)
+    asked = await services.runs.cancel(caller, found, row.status)
+    dossier = await services.ledger.read_run(
+        caller.tenant_id, found, with_output=Scope.RUN in caller.scopes
+    )
+    return as_json(view_of(dossier), 202 if asked else 200)
+
+
+@router.get("/runs/{run_id}/entries", response_model=EntryPage, responses=problems(403, 404, 409))
+async def list_entries(
+    run_id: RunIdPath,
+    caller: CallerDep,
+    services: ServicesDep,
+    after_seq: Annotated[int, Query(ge=-1, le=2**53)] = -1,
+    limit: Limit = 50,
+) -> Response:
+    """Ledger entries in chain order: the polling twin of the event stream."""
+    require(caller, Scope.RUN, Scope.AUDIT)
+    dossier = await services.ledger.read_run(caller.tenant_id, found_run_id(run_id))
+    records = dossier.chain.records[after_seq + 1 : after_seq + 1 + limit]
+    more = after_seq + 1 + limit < len(dossier.chain.records)
+    page = EntryPage(
+        data=[entry_of(record) for record in records],
+        has_more=more,
+        next_cursor=str(records[-1].seq) if more and records else None,
+    )
+    return as_json(page)
+
+
+@router.get(
+    "/runs/{run_id}/verification", response_model=VerificationView, responses=problems(403, 404)
+)
+async def verify(run_id: RunIdPath, caller: CallerDep, services: ServicesDep) -> Response:
+    """Verify the run's chain now: the verdict, the first break, and what it cannot show."""
+    require(caller, Scope.RUN, Scope.AUDIT)
+    found = found_run_id(run_id)
+    try:
+        dossier = await services.ledger.read_run(caller.tenant_id, found)
+    except LedgerBrokenError as error:
+        row = await services.ledger.row(caller.tenant_id, found)
+        return as_json(verification_of(row, None, error.found))
+    return as_json(verification_of(dossier.run, dossier, None))
+
+
+def _cursor(text: str) -> RunId:
+    run_id = parse_run_id(text)
+    if run_id is None:
+        raise InvalidSubmissionError("/query/cursor", "not a cursor of this service")
+    return run_id
+
+
+def _wait_seconds(prefer: str | None) -> int:
+    found = _WAIT.search(prefer[:256]) if prefer else None
+    return 0 if found is None else min(int(found.group(1)), MAX_WAIT_SECONDS)
+
+
+async def _finished_within(
+    services: ApiServices, caller: Caller, run_id: RunId, seconds: int
+) -> None:
+    """Return when the run is over, or when the time is; holds nothing while it waits."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while (left := until - loop.time()) > 0:
+        waiting = asyncio.ensure_future(services.bell.wait(run_id, min(left, 1.0)))
+        await asyncio.sleep(0)  # the bell is listened to before the look, so no ring is missed
+        try:
+            row = await services.ledger.row(caller.tenant_id, run_id)
+            if row.status in TERMINAL:
+                return
+            await waiting
+        finally:
+            waiting.cancel()

@@ -1,0 +1,211 @@
+"""What readers of runs are shown: closed models without defaults, made from verified records."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from app.api.entry_views import Moment, OutputView, TaskView, View, body_of
+from app.audit.replay_ledger import RunDossier
+from app.domain.errors import ChainBreak
+from app.domain.run import OutputState, RunKind, RunRow, RunStatus, public_run_id
+
+
+class UsageView(View):
+    """Tokens and turns used."""
+
+    input_tokens: int
+    output_tokens: int
+    steps: int
+
+
+class ErrorView(View):
+    """Why a run did not succeed, as a stable code."""
+
+    code: str
+
+
+class PolicyView(View):
+    """The policy the run was decided by: SHA-256 of its canonical bytes."""
+
+    digest: str
+
+
+class IntegrityView(View):
+    """What is proved of the run's ledger. `pending`: it verifies, no witness has seen it yet."""
+
+    state: Literal["anchored", "pending", "erased", "broken"]
+    size: int
+    witnessed_at: Moment | None
+    unwitnessed: int
+
+
+class CapabilitiesView(View):
+    """What the run may use at most."""
+
+    tools: list[str]
+
+
+class RunSummary(View):
+    """A run without its content."""
+
+    id: str
+    kind: RunKind
+    status: RunStatus
+    provider: str
+    model: str
+    agent: str | None
+    usage: UsageView
+    cost_micros: int
+    error: ErrorView | None
+    created_at: Moment
+    finished_at: Moment | None
+
+
+class RunView(RunSummary):
+    """A run, read from its verified ledger."""
+
+    task: TaskView | None
+    output: str | None
+    output_state: OutputState
+    policy: PolicyView
+    capabilities: CapabilitiesView | None
+    entries: int
+    integrity: IntegrityView
+    metadata: dict[str, JsonValue]
+
+
+class RunPage(View):
+    """A page of runs, newest first."""
+
+    data: list[RunSummary]
+    has_more: bool
+    next_cursor: str | None
+
+
+class BreakView(View):
+    """Where a ledger stops proving itself, and how."""
+
+    seq: int
+    reason: str
+
+
+class VerificationView(View):
+    """The result of verifying a run now, and what it can and cannot show."""
+
+    run_id: str
+    verdict: Literal["valid", "broken"]
+    entries: int | None
+    head: str | None
+    break_: Annotated[BreakView | None, Field(alias="break")]
+    integrity: IntegrityView
+    proves: list[str]
+    does_not_prove: list[str]
+
+
+def summary_of(run: RunRow) -> RunSummary:
+    """A run's row as shown in lists."""
+    return RunSummary(**_summary(run))
+
+
+def _summary(run: RunRow) -> dict[str, object]:
+    return {
+        "id": public_run_id(run.run_id),
+        "kind": run.kind,
+        "status": run.status,
+        "provider": run.provider,
+        "model": run.model,
+        "agent": run.agent,
+        "usage": UsageView(
+            input_tokens=run.usage.input_tokens,
+            output_tokens=run.usage.output_tokens,
+            steps=run.usage.steps,
+        ),
+        "cost_micros": run.usage.cost_micros,
+        "error": None if run.error_code is None else ErrorView(code=run.error_code),
+        "created_at": run.created_at,
+        "finished_at": run.finished_at,
+    }
+
+
+def view_of(dossier: RunDossier) -> RunView:
+    """A verified run as shown."""
+    records = dossier.chain.records
+    task = body_of(TaskView, records[0], "task")
+    last = body_of(OutputView, records[-1], "output")
+    output = dossier.output if dossier.output is not None else (last.text if last else None)
+    return run_view(
+        dossier.run, task, entries=len(records), output=output, state=dossier.output_state
+    )
+
+
+def run_view(
+    run: RunRow,
+    task: TaskView | None,
+    *,
+    entries: int,
+    output: str | None,
+    state: OutputState,
+) -> RunView:
+    """A run from its parts."""
+    declared = None if task is None else task.capabilities
+    return RunView(
+        **_summary(run),
+        task=task,
+        output=output,
+        output_state=state,
+        policy=PolicyView(digest=run.policy_digest),
+        capabilities=None if declared is None else CapabilitiesView(tools=declared),
+        entries=entries,
+        integrity=pending(entries),
+        metadata={} if task is None else task.metadata,
+    )
+
+
+def pending(entries: int) -> IntegrityView:
+    """Verified here and now; no witness has seen it."""
+    return IntegrityView(state="pending", size=entries, witnessed_at=None, unwitnessed=entries)
+
+
+PROVES = (
+    "every record up to the last one is in its place and unchanged",
+    "every stored text is the one that was committed to when it was written",
+    "every record was signed by a writer key that the deployment registered",
+)
+DOES_NOT_PROVE = (
+    "that what a model or tool said is true",
+    "that no record was cut from the end of an unfinished run: no witness has seen this ledger yet",
+    "that the registered writer keys are the deployment's own: they are not certified yet",
+)
+
+
+def verification_of(
+    run: RunRow, dossier: RunDossier | None, found: ChainBreak | None
+) -> VerificationView:
+    """The result of a verification, with its limits in words."""
+    if dossier is not None:
+        return VerificationView.model_validate(
+            {
+                "run_id": public_run_id(run.run_id),
+                "verdict": "valid",
+                "entries": len(dossier.chain.records),
+                "head": dossier.chain.head.chain.hex(),
+                "break": None,
+                "integrity": pending(len(dossier.chain.records)),
+                "proves": list(PROVES),
+                "does_not_prove": list(DOES_NOT_PROVE),
+            }
+        )
+    place = ChainBreak(seq=0, reason="unknown") if found is None else found
+    broken = IntegrityView(state="broken", size=place.seq, witnessed_at=None, unwitnessed=0)
+    return VerificationView.model_validate(
+        {
+            "run_id": public_run_id(run.run_id),
+            "verdict": "broken",
+            "entries": run.entries,
+            "head": None,
+            "break": {"seq": place.seq, "reason": place.reason},
+            "integrity": broken,
+            "proves": [],
+            "does_not_prove": list(DOES_NOT_PROVE),
+        }
+    )

@@ -1,0 +1,151 @@
+"""ReplayLedger: reads runs back from the ledger; nothing leaves it that did not verify.
+
+Threat: Ledger tampering
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from app.domain.errors import ChainBreak, KeyStoreError, LedgerBrokenError, NotFoundError
+from app.domain.run import OutputState, RunId, RunRow, RunStatus, TenantId
+from app.keys.key_store import KeyStore
+from app.ledger.chain import Resume, StoredRun, VerifiedChain, VerifiedRecord, verify_run
+from app.ledger.sealing import NONCE_BYTES
+from app.storage.database import Database
+from app.storage.ledger_store import LedgerStore, WrappedKey
+from app.storage.run_store import RunStore, StoredResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDossier:
+    """A run as it can be shown: its row, its verified records, and its output if it has one."""
+
+    run: RunRow
+    chain: VerifiedChain
+    output: str | None  # the released output in full, while it is kept
+    output_state: OutputState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """New verified records of a run, and where the next look begins."""
+
+    run: RunRow
+    records: tuple[VerifiedRecord, ...]
+    resume: Resume | None
+
+
+class ReplayLedger:
+    """Verified reads of one deployment's runs, always within a tenant."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        ledger: LedgerStore,
+        runs: RunStore,
+        keys: KeyStore,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._runs = runs
+        self._keys = keys
+        self._now = now
+
+    async def read_run(
+        self, tenant_id: TenantId, run_id: RunId, *, with_output: bool = False
+    ) -> RunDossier:
+        """The verified run. NotFoundError; LedgerBrokenError names the first break."""
+        async with self._database.snapshot(tenant_id) as raw:
+            run = await self._found(await self._runs.find(raw, tenant_id, run_id))
+            stored, key = await self._ledger.read(raw, run)
+            kept = await self._runs.find_result(raw, tenant_id, run_id) if with_output else None
+        chain = self._verified(stored, self._open(run, key), None)
+        output = None if kept is None else self._opened_result(run, kept)
+        state = OutputState.FULL if output is not None else OutputState.SCRUBBED
+        return RunDossier(run=run, chain=chain, output=output, output_state=state)
+
+    async def verify(self, tenant_id: TenantId, run_id: RunId) -> tuple[RunRow, ChainBreak | None]:
+        """The run's row and its first break, if it has one. NotFoundError on an unknown run."""
+        try:
+            dossier = await self.read_run(tenant_id, run_id)
+        except LedgerBrokenError as error:
+            async with self._database.snapshot(tenant_id) as raw:
+                run = await self._found(await self._runs.find(raw, tenant_id, run_id))
+            return run, error.found
+        return dossier.run, None
+
+    async def tail(self, tenant_id: TenantId, run_id: RunId, resume: Resume | None) -> Tail:
+        """What was recorded after `resume`, verified from there."""
+        async with self._database.snapshot(tenant_id) as raw:
+            run = await self._found(await self._runs.find(raw, tenant_id, run_id))
+            start = 0 if resume is None else resume.next_seq
+            stored, key = await self._ledger.read(raw, run, start)
+        if not stored.records and resume is not None and run.entries in (None, start):
+            return Tail(run=run, records=(), resume=resume)
+        chain = self._verified(stored, self._open(run, key), resume)
+        return Tail(run=run, records=chain.records, resume=chain.head)
+
+    async def row(self, tenant_id: TenantId, run_id: RunId) -> RunRow:
+        """The run's state alone, without its ledger. NotFoundError."""
+        async with self._database.snapshot(tenant_id) as raw:
+            return await self._found(await self._runs.find(raw, tenant_id, run_id))
+
+    async def page(
+        self,
+        tenant_id: TenantId,
+        *,
+        before: RunId | None,
+        status: RunStatus | None,
+        agent: str | None,
+        limit: int,
+    ) -> list[RunRow]:
+        """Runs of a tenant, newest first."""
+        return await self._runs.page(
+            tenant_id, before=before, status=status, agent=agent, limit=limit
+        )
+
+    async def reopen(self, tenant_id: TenantId, run_id: RunId) -> tuple[RunRow, Resume, bytes]:
+        """Where a run's ledger ends, and its key, for somebody who is about to take it over."""
+        async with self._database.snapshot(tenant_id) as raw:
+            run = await self._found(await self._runs.find(raw, tenant_id, run_id))
+            stored, key = await self._ledger.read(raw, run)
+        run_key = self._open(run, key)
+        return run, self._verified(stored, run_key, None).head, run_key
+
+    async def _found(self, run: RunRow | None) -> RunRow:
+        if run is None:
+            raise NotFoundError("no such run")
+        return run
+
+    def _open(self, run: RunRow, key: WrappedKey) -> bytes:
+        owner = run.tenant_id.bytes + run.run_id.bytes
+        try:
+            return self._keys.unwrap(key.kek_id, key.wrapped, owner)
+        except KeyStoreError as error:
+            found = ChainBreak(seq=0, reason="the key of the run does not open")
+            raise LedgerBrokenError(found) from error
+
+    @staticmethod
+    def _verified(stored: StoredRun, run_key: bytes, resume: Resume | None) -> VerifiedChain:
+        checked = verify_run(stored, run_key, resume)
+        if isinstance(checked, ChainBreak):
+            raise LedgerBrokenError(checked)
+        return checked
+
+    def _opened_result(self, run: RunRow, kept: StoredResult) -> str | None:
+        if kept.expires_at <= self._now():
+            return None
+        owner = run.tenant_id.bytes + run.run_id.bytes
+        nonce, sealed = kept.blob[:NONCE_BYTES], kept.blob[NONCE_BYTES:]
+        try:
+            key = self._keys.unwrap(kept.key.kek_id, kept.key.wrapped, owner)
+            return AESGCM(key).decrypt(nonce, sealed, owner).decode("utf-8")
+        except (KeyStoreError, InvalidTag, ValueError):
+            # The full output is a convenience; the ledger's scrubbed one is the truth that stays.
+            return None

@@ -1,0 +1,119 @@
+"""The words of the command line. No secret is among them: any user can read those of others."""
+
+import argparse
+from pathlib import Path
+
+import app
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+_LAST_PORT = 65_535
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command and its options."""
+    parser = argparse.ArgumentParser(
+        prog="meshflow",
+        description="The service between untrusted tasks and language models.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"meshflow {app.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_clients(commands)
+    _add_administration(commands)
+    commands.add_parser(
+        "demo",
+        help="run the main job end to end in a scratch directory, and say what held",
+        allow_abbrev=False,
+    )
+    return parser
+
+
+_Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse gives the type no public name
+
+
+def _add_serve(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    serve = commands.add_parser("serve", help="serve the HTTP API", allow_abbrev=False)
+    serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    serve.add_argument("--port", type=_port, help="default: 8443 with TLS, 8080 without")
+    serve.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate chain, PEM")
+    serve.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
+    serve.add_argument(
+        "--behind-tls-proxy",
+        action="store_true",
+        help="a proxy in front does TLS: plain HTTP may leave this machine's loopback",
+    )
+    serve.add_argument(
+        "--trusted-proxy",
+        action="append",
+        metavar="ADDRESS",
+        help="address or network whose X-Forwarded-* headers are believed, with "
+        "--behind-tls-proxy (repeatable; default: this machine)",
+    )
+    serve.add_argument(
+        "--dev",
+        action="store_true",
+        help="development: makes and prints two keys when none are set",
+    )
+
+
+def _add_clients(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    run = commands.add_parser(
+        "run", help="send a task to a server and follow it", allow_abbrev=False
+    )
+    run.add_argument("task", help="the task, in words")
+    run.add_argument(
+        "--wait",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="follow the run to its end (default) or print its id and leave",
+    )
+    verify = commands.add_parser(
+        "verify",
+        help="have a server verify a run's ledger",
+        description="Exit code: 0 valid, 3 broken, 4 not found or not verifiable.",
+        allow_abbrev=False,
+    )
+    verify.add_argument("run", metavar="RUN", help="the run's id, run_...")
+    for command in (run, verify):
+        command.add_argument("--url", default=DEFAULT_URL, help=f"default: {DEFAULT_URL}")
+        command.add_argument(
+            "--key-file",
+            type=Path,
+            metavar="FILE",
+            help="file with the API key (default: the file named by MESHFLOW_KEY_FILE, else asked "
+            "for on the terminal, else the first line of standard input)",
+        )
+        command.add_argument(
+            "--ca-file",
+            type=Path,
+            metavar="FILE",
+            help="certificates to trust instead of the system's, PEM",
+        )
+
+
+def _add_administration(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    keys = commands.add_parser("keys", help="make API keys", allow_abbrev=False)
+    of_keys = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
+    new = of_keys.add_parser(
+        "new", help="print a new key and the item for MESHFLOW_API_KEYS", allow_abbrev=False
+    )
+    new.add_argument("--tenant", help="default: the tenant 'default'")
+    new.add_argument("--scopes", metavar="A+B", help="default: all")
+    db = commands.add_parser("db", help="the database's schema", allow_abbrev=False)
+    of_db = db.add_subparsers(dest="action", required=True, metavar="ACTION")
+    of_db.add_parser("upgrade", help="migrate to the newest revision", allow_abbrev=False)
+    of_db.add_parser("current", help="print the revision the database is at", allow_abbrev=False)
+    openapi = commands.add_parser("openapi", help="the API's description", allow_abbrev=False)
+    how = openapi.add_mutually_exclusive_group()
+    how.add_argument("--check", type=Path, metavar="PATH", help="exit 1 if PATH differs")
+    how.add_argument("--write", type=Path, metavar="PATH", help="write it to PATH")
+    commands.add_parser(
+        "config", help="print the settings in effect, without secrets", allow_abbrev=False
+    )
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) <= _LAST_PORT):
+        raise argparse.ArgumentTypeError("must be a whole number from 0 to 65535")
+    return int(text)

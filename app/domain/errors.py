@@ -1,0 +1,115 @@
+"""Every error MeshFlow raises on purpose, in one tree that knows nothing of HTTP.
+
+MeshFlowError
+├── ConfigurationError          a setting is missing, malformed or contradictory: refuse to start
+├── NotFoundError               no such object for this tenant (another tenant's looks the same)
+├── ForbiddenError              the key lacks the scope
+├── InvalidSubmissionError      well-formed, but asks for something that does not exist
+├── PolicyDeniedError           the gate refused at admission; the refusal is a recorded run
+├── LedgerError
+│   ├── LedgerUnavailableError  the ledger could not be reached: nothing was done, nothing will be
+│   ├── LedgerBrokenError       what was read does not verify; carries the named break
+│   ├── StaleEpochError         somebody else owns the run now: stop at once
+│   └── IllegalTransitionError  the run's state does not allow this change
+├── KeyStoreError               a key is missing or cannot be written
+├── ModelError                  the model call failed; the run fails with its code
+├── ToolError                   a tool could not do its work; the model is told, the caller is not
+└── OverloadedError             too much is in flight: come back later
+"""
+
+from dataclasses import dataclass
+
+
+class MeshFlowError(Exception):
+    """Root of everything MeshFlow raises on purpose. Its text never holds content or secrets."""
+
+
+class ConfigurationError(MeshFlowError):
+    """A setting is missing, malformed or contradicts another."""
+
+
+class NotFoundError(MeshFlowError):
+    """No such object for this tenant."""
+
+
+class ForbiddenError(MeshFlowError):
+    """The key is good but lacks the scope that the operation needs."""
+
+    def __init__(self, needed_scope: str) -> None:
+        super().__init__(f"this key lacks the scope '{needed_scope}'")
+        self.needed_scope = needed_scope
+
+
+class InvalidSubmissionError(MeshFlowError):
+    """The submission names something that this deployment does not have, or contradicts itself."""
+
+    def __init__(self, pointer: str, reason: str) -> None:
+        super().__init__(reason)
+        self.pointer = pointer
+        self.reason = reason
+
+
+class PolicyDeniedError(MeshFlowError):
+    """The gate refused a submission; the refusal is a closed run with a ledger of its own."""
+
+    def __init__(self, run_id: str, rules: tuple[str, ...], code: str) -> None:
+        super().__init__("the policy gate refused this task")
+        self.run_id = run_id
+        self.rules = rules
+        self.code = code
+
+
+class LedgerError(MeshFlowError):
+    """Anything that keeps the ledger from being written or believed."""
+
+
+class LedgerUnavailableError(LedgerError):
+    """The database did not answer; whatever depended on it was not done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainBreak:
+    """The first place where a run's stored records stop proving themselves."""
+
+    seq: int
+    reason: str
+
+
+class LedgerBrokenError(LedgerError):
+    """What was read does not verify. Carries the break, never the content."""
+
+    def __init__(self, found: ChainBreak) -> None:
+        super().__init__(f"the ledger is broken at seq {found.seq}: {found.reason}")
+        self.found = found
+
+
+class StaleEpochError(LedgerError):
+    """Another owner raised the run's epoch: this one must stop without writing."""
+
+
+class IllegalTransitionError(LedgerError):
+    """The run's present state does not allow the change that was asked for."""
+
+
+class KeyStoreError(MeshFlowError):
+    """A key could not be read, written or destroyed."""
+
+
+class ModelError(MeshFlowError):
+    """A model call failed. `code` is what the run's record and its reader are told."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"the model call failed: {code}")
+        self.code = code
+
+
+class ToolError(MeshFlowError):
+    """A tool could not do its work; the text is shown to the model and holds no host path."""
+
+
+class OverloadedError(MeshFlowError):
+    """Too much is in flight; nothing was admitted."""
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__("too many runs are in flight")
+        self.retry_after_seconds = retry_after_seconds

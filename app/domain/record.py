@@ -1,0 +1,87 @@
+"""What can happen to a run, as a closed union; each event becomes one ledger record."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from app.domain.run import RunStatus, Submission
+from app.domain.step import ModelReply, ModelRequest, ToolCall, ToolResult
+from app.domain.verdict import Decision, ReleasedOutput
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSubmitted:
+    """A caller posted a task, and the gate said whether it may enter."""
+
+    actor: str
+    submission: Submission
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """A process took the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequested:
+    """Intent: the model is about to be called, or the gate refused that it is."""
+
+    request: ModelRequest
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelResponded:
+    """The model answered (and the gate judged it), or the call failed with a code."""
+
+    intent: int
+    model: str
+    reply: ModelReply | None
+    decision: Decision | None
+    error_code: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolDecided:
+    """Intent: a proposed call, and whether the gate allows it."""
+
+    call: ToolCall
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolFinished:
+    """An allowed call came to this, and the gate said whether the model may see it."""
+
+    intent: int
+    result: ToolResult
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequested:
+    """Somebody asked the run to stop."""
+
+    actor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished:
+    """The last record of every run."""
+
+    status: RunStatus
+    error_code: str | None = None
+    output: ReleasedOutput | None = None
+    decision: Decision | None = None
+
+
+RunEvent: TypeAlias = (
+    RunSubmitted
+    | RunStarted
+    | ModelRequested
+    | ModelResponded
+    | ToolDecided
+    | ToolFinished
+    | CancelRequested
+    | RunFinished
+)

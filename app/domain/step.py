@@ -1,0 +1,120 @@
+"""The words for what an agent says, asks for and gets back; every text knows its origin."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from app.domain.run import JsonObject, Usage
+
+
+class Origin(StrEnum):
+    """Who a text comes from. Only operator and caller text can carry authority."""
+
+    OPERATOR = "operator"
+    CALLER = "caller"
+    DATA = "data"
+    MODEL = "model"
+    TOOL = "tool"
+
+
+class Effect(StrEnum):
+    """What a tool may change in the world."""
+
+    NONE = "none"
+    READ = "read"
+    WRITE = "write"
+    EXECUTE = "execute"
+    NETWORK = "network"
+
+
+EFFECTFUL: frozenset[Effect] = frozenset({Effect.WRITE, Effect.EXECUTE, Effect.NETWORK})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolSpec:
+    """What a tool declares about itself. `parameters` is a closed JSON schema."""
+
+    name: str
+    description: str
+    effect: Effect
+    parameters: JsonObject
+    result_limit_bytes: int = 64 * 1024
+    timeout_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """One call as the model proposed it. Nothing in it is trusted."""
+
+    call_id: str
+    name: str
+    arguments: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResult:
+    """What the model is told a call came to."""
+
+    call_id: str
+    name: str
+    content: str
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextMessage:
+    """Plain text with its origin."""
+
+    origin: Origin
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyMessage:
+    """What the model said in one turn: text and proposed calls."""
+
+    text: str
+    calls: tuple[ToolCall, ...] = ()
+    origin: Origin = field(default=Origin.MODEL, init=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultsMessage:
+    """The results of the calls of the turn before, in the order of those calls."""
+
+    results: tuple[ToolResult, ...]
+    origin: Origin = field(default=Origin.TOOL, init=False)
+
+
+Message: TypeAlias = TextMessage | ReplyMessage | ResultsMessage
+
+
+class StopReason(StrEnum):
+    """Why the model stopped talking."""
+
+    END = "end"
+    TOOL_USE = "tool_use"
+    MAX_TOKENS = "max_tokens"
+    REFUSAL = "refusal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """One call of a model. `system` is operator text; `tools` are those the run may be offered."""
+
+    model: str
+    system: str
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...]
+    max_output_tokens: int
+    timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReply:
+    """What came back, whole. A reply that was cut off is an error, never one of these."""
+
+    text: str
+    calls: tuple[ToolCall, ...]
+    stop_reason: StopReason
+    usage: Usage

@@ -1,0 +1,100 @@
+"""The hashes of ledger/v1: commitments, records, chains, batches, leaves and keyed digests.
+
+Source: docs/ledger-format.md sections 1, 4, 5 and 6; RFC 6962 section 2.1 for the tree hash.
+
+Threat: Ledger tampering
+"""
+
+import hmac
+from collections.abc import Sequence
+from hashlib import sha256
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+HASH_BYTES = 32
+SALT_BYTES = 32
+
+
+def u16be(number: int) -> bytes:
+    """Two bytes, big-endian."""
+    return number.to_bytes(2, "big")
+
+
+def u64be(number: int) -> bytes:
+    """Eight bytes, big-endian."""
+    return number.to_bytes(8, "big")
+
+
+def length_prefixed(data: bytes) -> bytes:
+    """Four bytes of length, then the data: no two different lists of parts collide."""
+    return len(data).to_bytes(4, "big") + data
+
+
+def tag(name: str) -> bytes:
+    """The domain separator: bytes hashed for one purpose never mean another."""
+    return b"meshflow-ledger/v1/" + name.encode("ascii") + b"\x00"
+
+
+_FIELD, _RECORD, _CHAIN = tag("field"), tag("record"), tag("chain")
+_GENESIS, _BATCH, _LEAF = tag("genesis"), tag("batch"), tag("leaf")
+
+
+def commitment(log: bytes, run: bytes, seq: int, name: str, salt: bytes, value: bytes) -> bytes:
+    """Binds a salted value to its log, run, position and field name."""
+    parts = (length_prefixed(log), length_prefixed(run), u64be(seq))
+    named = (length_prefixed(name.encode("ascii")), length_prefixed(salt), length_prefixed(value))
+    return sha256(_FIELD + b"".join(parts) + b"".join(named)).digest()
+
+
+def record_hash(header: bytes) -> bytes:
+    """R: the hash of stored header bytes."""
+    return sha256(_RECORD + length_prefixed(header)).digest()
+
+
+def genesis(log: bytes, run: bytes) -> bytes:
+    """H_-1: where the chain of a run starts."""
+    return sha256(_GENESIS + length_prefixed(log) + length_prefixed(run)).digest()
+
+
+def chain_hash(previous: bytes, seq: int, record: bytes) -> bytes:
+    """H_i from H_(i-1), the position and R_i."""
+    return sha256(_CHAIN + previous + u64be(seq) + record).digest()
+
+
+def batch_entry(run: bytes, seq: int, chain: bytes) -> bytes:
+    """What a batch signs of one record."""
+    return run + u64be(seq) + chain
+
+
+def merkle_tree_hash(entries: Sequence[bytes]) -> bytes:
+    """RFC 6962 MTH over `entries`."""
+    if not entries:
+        return sha256(b"").digest()
+    if len(entries) == 1:
+        return sha256(b"\x00" + entries[0]).digest()
+    split = 1 << (len(entries) - 1).bit_length() - 1
+    left, right = merkle_tree_hash(entries[:split]), merkle_tree_hash(entries[split:])
+    return sha256(b"\x01" + left + right).digest()
+
+
+def batch_message(log: bytes, batch_id: bytes, count: int, root: bytes) -> bytes:
+    """The bytes a writer signs with Ed25519 for one batch."""
+    return _BATCH + log + batch_id + count.to_bytes(4, "big") + root
+
+
+def leaf_hash(log: bytes, run: bytes, seq: int, chain: bytes) -> bytes:
+    """The RFC 6962 leaf hash of a record in its tenant's log."""
+    data = _LEAF + length_prefixed(log) + length_prefixed(run) + u64be(seq) + chain
+    return sha256(b"\x00" + data).digest()
+
+
+def digest_key(run_key: bytes) -> bytes:
+    """The key of a run's digests; dies with the run key."""
+    return HKDF(SHA256(), 32, salt=None, info=b"meshflow/digest/v1").derive(run_key)
+
+
+def keyed_digest(key: bytes, purpose: str, data: bytes) -> bytes:
+    """A digest nobody can guess the input of once the run key is gone."""
+    message = length_prefixed(purpose.encode("ascii")) + length_prefixed(data)
+    return hmac.digest(key, message, "sha256")

@@ -1,0 +1,237 @@
+"""Builds the records of one append: commitments, seals, hashes, chain and the batch signature.
+
+Pure: time, ids and randomness come in; nothing is written here. A payload enters only as Scrubbed.
+
+Threat: Ledger tampering
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from app.domain.run import Usage
+from app.domain.verdict import Decision, Scrubbed, ScrubBlock
+from app.ledger.hashing import (
+    SALT_BYTES,
+    batch_entry,
+    batch_message,
+    chain_hash,
+    commitment,
+    digest_key,
+    genesis,
+    keyed_digest,
+    merkle_tree_hash,
+    record_hash,
+    u64be,
+)
+from app.ledger.header import FIELD_NUMBERS, Header
+from app.ledger.sealing import NONCE_BYTES, RunSealer
+
+Entropy = Callable[[int], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """One record to be: what happened, in codes, and the scrubbed fields that tell it in words."""
+
+    kind: str
+    actor: str
+    intent: int | None = None
+    decision: Decision | None = None
+    model: str | None = None
+    engine: str | None = None
+    tool: str | None = None  # enters the header as a keyed digest only
+    usage: Usage | None = None
+    outcome: str | None = None
+    fields: Mapping[str, Scrubbed] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainHead:
+    """Where the next record of a run goes: its seq and the chain hash before it."""
+
+    next_seq: int
+    chain: bytes
+
+    @classmethod
+    def empty(cls, log: bytes, run: bytes) -> "ChainHead":
+        """The head of a run without records."""
+        return cls(next_seq=0, chain=genesis(log, run))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedRecord:
+    """A record as stored."""
+
+    seq: int
+    epoch: int
+    kind: str
+    at: datetime
+    header: bytes
+    rc: bytes
+    chain: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedField:
+    """A payload field as stored."""
+
+    seq: int
+    field: int
+    blob: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedBatch:
+    """What one append writes, and the head after it."""
+
+    batch_id: bytes
+    writer: bytes
+    ranges: bytes
+    tip: bytes
+    signature: bytes
+    records: tuple[SealedRecord, ...]
+    fields: tuple[SealedField, ...]
+    head: ChainHead
+
+
+class WriterKey:
+    """The Ed25519 key with which this process signs what it appends."""
+
+    __slots__ = ("_private", "public_key", "writer_id")
+
+    def __init__(self, private: bytes, writer_id: bytes) -> None:
+        self._private = Ed25519PrivateKey.from_private_bytes(private)
+        self.writer_id = writer_id
+        self.public_key = self._private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes of Ed25519 (RFC 8032)."""
+        return self._private.sign(message)
+
+
+class RunWriter:
+    """Turns drafts of one run into sealed batches. Holds no head: the caller passes it."""
+
+    __slots__ = ("_digest_key", "_entropy", "_log", "_run", "_sealer", "_writer")
+
+    def __init__(
+        self, *, log: bytes, run: bytes, run_key: bytes, writer: WriterKey, entropy: Entropy
+    ) -> None:
+        self._log = log
+        self._run = run
+        self._sealer = RunSealer(run_key, log=log, run=run)
+        self._digest_key = digest_key(run_key)
+        self._writer = writer
+        self._entropy = entropy
+
+    def seal(
+        self, head: ChainHead, drafts: Sequence[Draft], *, epoch: int, at: datetime
+    ) -> SealedBatch:
+        """The batch that appends `drafts` after `head`."""
+        records: list[SealedRecord] = []
+        fields: list[SealedField] = []
+        chain = head.chain
+        for seq, draft in enumerate(drafts, head.next_seq):
+            commits, sealed = self._seal_fields(seq, draft.fields)
+            fields += sealed
+            header = self._header(seq, draft, commits, epoch=epoch, at=at).encode()
+            rc = record_hash(header)
+            chain = chain_hash(chain, seq, rc)
+            records.append(
+                SealedRecord(
+                    seq=seq, epoch=epoch, kind=draft.kind, at=at, header=header, rc=rc, chain=chain
+                )
+            )
+        return self._sign(head, tuple(records), tuple(fields))
+
+    def _sign(
+        self,
+        head: ChainHead,
+        records: tuple[SealedRecord, ...],
+        fields: tuple[SealedField, ...],
+    ) -> SealedBatch:
+        batch_id = self._entropy(16)
+        tip = merkle_tree_hash([batch_entry(self._run, r.seq, r.chain) for r in records])
+        message = batch_message(self._log, batch_id, len(records), tip)
+        return SealedBatch(
+            batch_id=batch_id,
+            writer=self._writer.writer_id,
+            ranges=self._run + u64be(head.next_seq) + u64be(records[-1].seq),
+            tip=tip,
+            signature=self._writer.sign(message),
+            records=records,
+            fields=fields,
+            head=ChainHead(next_seq=records[-1].seq + 1, chain=records[-1].chain),
+        )
+
+    def _seal_fields(
+        self, seq: int, fields: Mapping[str, Scrubbed]
+    ) -> tuple[dict[str, bytes], list[SealedField]]:
+        commits: dict[str, bytes] = {}
+        sealed: list[SealedField] = []
+        for name, scrubbed in fields.items():
+            salt = self._entropy(SALT_BYTES)
+            commits[name] = commitment(self._log, self._run, seq, name, salt, scrubbed.value)
+            number = FIELD_NUMBERS[name]
+            nonce = self._entropy(NONCE_BYTES)
+            blob = self._sealer.seal(
+                seq=seq, field=number, salt=salt, value=scrubbed.value, nonce=nonce
+            )
+            sealed.append(SealedField(seq=seq, field=number, blob=blob))
+        return commits, sealed
+
+    def _header(
+        self, seq: int, draft: Draft, commits: Mapping[str, bytes], *, epoch: int, at: datetime
+    ) -> Header:
+        tool = None
+        if draft.tool is not None:
+            tool = keyed_digest(self._digest_key, "tool", draft.tool.encode())
+        return Header(
+            log=self._log,
+            run=self._run,
+            seq=seq,
+            epoch=epoch,
+            kind=draft.kind,
+            at=at,
+            event_id=self._entropy(16),
+            nonce=self._entropy(16),
+            actor=draft.actor,
+            writer=self._writer.writer_id,
+            intent=draft.intent,
+            parent=None,
+            decision=draft.decision,
+            model=draft.model,
+            engine=draft.engine,
+            tool=tool,
+            usage=draft.usage,
+            outcome=draft.outcome,
+            sandbox=None,
+            approval=None,
+            scrub=_joined_blocks([scrubbed.block for scrubbed in draft.fields.values()]),
+            size={name: len(item.value).bit_length() for name, item in draft.fields.items()},
+            commit=commits,
+        )
+
+
+def _joined_blocks(blocks: Sequence[ScrubBlock]) -> ScrubBlock | None:
+    """One block for all fields of a record: counts added, failed when any failed."""
+    if not blocks:
+        return None
+    counts: dict[str, int] = {}
+    for block in blocks:
+        for kind, count in block.counts.items():
+            counts[kind] = counts.get(kind, 0) + count
+    first = blocks[0]
+    return ScrubBlock(
+        engine=first.engine,
+        rules=first.rules,
+        policy=first.policy,
+        mode=first.mode,
+        status="ok" if all(block.status == "ok" for block in blocks) else "failed",
+        counts=counts,
+        unscanned=sum(block.unscanned for block in blocks),
+    )

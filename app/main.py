@@ -1,0 +1,122 @@
+"""create_app: the ASGI application; every route but health, version and docs is behind a key.
+
+Threat: Unauthorised API access
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from uuid import uuid4
+
+from fastapi import APIRouter, Depends, FastAPI
+
+import app as package
+from app.api import (
+    catalog_routes,
+    docs_routes,
+    health_routes,
+    openapi_document,
+    problems,
+    run_routes,
+    stream_routes,
+)
+from app.api.auth import Doorkeeper, authenticated
+from app.api.middleware import Guard
+from app.domain.errors import ConfigurationError, MeshFlowError
+from app.keys.key_ring import KeySource
+from app.providers.provider import ModelProvider
+from app.settings import Settings
+from app.wiring import Deployment, Overrides, build
+
+_log = logging.getLogger("meshflow")
+START_RETRY_SECONDS = 1.0
+
+
+def create_app(
+    settings: Settings,
+    *,
+    key_items: str | None = None,
+    providers: Mapping[str, ModelProvider] | None = None,
+    overrides: Overrides | None = None,
+) -> FastAPI:
+    """The application for these settings. ConfigurationError before anything is served.
+
+    `key_items` are development keys in the form of MESHFLOW_API_KEYS.
+    """
+    doorkeeper = Doorkeeper(_key_source(settings, key_items))
+    parts = overrides or Overrides(providers=providers)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        deployment = build(settings, doorkeeper, parts)
+        app.state.services = deployment.services
+        app.state.readiness = deployment.readiness
+        async with asyncio.TaskGroup() as tasks:
+            background = [
+                tasks.create_task(_start_and_beat(deployment)),
+                tasks.create_task(deployment.follow_keys()),
+            ]
+            # The first start is waited for a little, so that a healthy process is ready at once.
+            await _settled(deployment)
+            yield
+            await deployment.close()
+            for task in background:
+                task.cancel()
+
+    app = FastAPI(
+        title="MeshFlow",
+        version=package.__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        generate_unique_id_function=openapi_document.operation_id,
+        separate_input_output_schemas=False,
+    )
+    app.state.doorkeeper = doorkeeper
+    guarded = APIRouter(prefix="/v1", dependencies=[Depends(authenticated)])
+    guarded.include_router(run_routes.router)
+    guarded.include_router(stream_routes.router)
+    guarded.include_router(catalog_routes.router)
+    app.include_router(guarded)
+    app.include_router(health_routes.router)
+    if settings.docs:
+        app.include_router(docs_routes.router)
+    problems.install(app)
+    openapi_document.install(app)
+    app.add_middleware(
+        Guard,
+        doorkeeper=doorkeeper,
+        max_body_bytes=settings.max_body_bytes,
+        new_request_id=lambda: uuid4().hex,
+    )
+    return app
+
+
+def _key_source(settings: Settings, key_items: str | None) -> KeySource:
+    if key_items is not None:
+        return KeySource.from_list(key_items, dev=True)
+    if settings.api_keys_file is not None:
+        return KeySource.from_file(settings.api_keys_file, dev=settings.dev)
+    if settings.api_keys is None:
+        raise ConfigurationError("no API keys: set MESHFLOW_API_KEYS or MESHFLOW_API_KEYS_FILE")
+    return KeySource.from_list(settings.api_keys.reveal(), dev=settings.dev)
+
+
+async def _start_and_beat(deployment: Deployment) -> None:
+    """Become known to the ledger as soon as the database lets us, then keep the heartbeat."""
+    while True:
+        try:
+            await deployment.start()
+            break
+        except MeshFlowError:
+            _log.warning("the database does not answer yet")
+            await asyncio.sleep(START_RETRY_SECONDS)
+    await deployment.executor.beat_forever()
+
+
+async def _settled(deployment: Deployment) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(START_RETRY_SECONDS * 3):
+            await deployment.ready.wait()

@@ -1,0 +1,195 @@
+"""DascGate, the Deterministic Agentic Safety Controller: the only maker of proofs.
+
+Nine points, one way to decide: every rule of the point is asked, any reason denies, and whatever
+goes wrong on the way denies as well. Pure: no clock, no I/O, no randomness.
+
+Threat: Prompt injection via task input
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from app.domain.step import ToolCall
+from app.domain.verdict import (
+    AdmittedMessage,
+    AdmittedReply,
+    AdmittedResult,
+    AdmittedTask,
+    AuthorizedCall,
+    ClearedDelivery,
+    ClearedRequest,
+    Decision,
+    Deny,
+    Point,
+    PolicyRef,
+    ReleasedOutput,
+    ResolvedApproval,
+    Verdict,
+)
+from app.policy.gate_inputs import (
+    ApprovalInput,
+    CallInput,
+    DeliveryInput,
+    MessageInput,
+    OutputInput,
+    RequestInput,
+    ResponseInput,
+    ResultInput,
+    SubmitInput,
+)
+from app.policy.rules import Rule
+
+Subject = TypeVar("Subject")
+GATE_VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleBook:
+    """The rules of each point. A point without rules denies everything."""
+
+    policy: PolicyRef
+    run_submit: Sequence[Rule[SubmitInput]] = field(default=())
+    llm_request: Sequence[Rule[RequestInput]] = field(default=())
+    llm_response: Sequence[Rule[ResponseInput]] = field(default=())
+    tool_call: Sequence[Rule[CallInput]] = field(default=())
+    tool_result: Sequence[Rule[ResultInput]] = field(default=())
+    agent_message: Sequence[Rule[MessageInput]] = field(default=())
+    run_output: Sequence[Rule[OutputInput]] = field(default=())
+    webhook_send: Sequence[Rule[DeliveryInput]] = field(default=())
+    approval_resolve: Sequence[Rule[ApprovalInput]] = field(default=())
+
+
+class DascGate:
+    """Decides at nine points. A method gives a proof or a Deny; it never raises."""
+
+    def __init__(self, book: RuleBook) -> None:
+        self._book = book
+
+    @property
+    def policy(self) -> PolicyRef:
+        """Which policy this gate decides by."""
+        return self._book.policy
+
+    def run_submit(self, subject: SubmitInput) -> AdmittedTask | Deny:
+        """May this task enter?"""
+        decision = self._decide(Point.RUN_SUBMIT, self._book.run_submit, subject)
+        if decision.verdict is not Verdict.ALLOW:
+            return Deny(decision=decision)
+        return AdmittedTask(submission=subject.submission, decision=decision)
+
+    def llm_request(self, subject: RequestInput) -> ClearedRequest | Deny:
+        """May this go to a model?"""
+        decision = self._decide(Point.LLM_REQUEST, self._book.llm_request, subject)
+        if decision.verdict is not Verdict.ALLOW:
+            return Deny(decision=decision)
+        return ClearedRequest(request=subject.request, decision=decision)
+
+    def llm_response(self, subject: ResponseInput) -> AdmittedReply | Deny:
+        """May the run act on this reply?"""
+        decision = self._decide(Point.LLM_RESPONSE, self._book.llm_response, subject)
+        if decision.verdict is not Verdict.ALLOW:
+            return Deny(decision=decision)
+        return AdmittedReply(reply=subject.reply, decision=decision)
+
+    def tool_call(self, subject: CallInput) -> AuthorizedCall | Deny:
+        """May this call be made, with these arguments?"""
+        decision = self._decide(Point.TOOL_CALL, self._book.tool_call, subject)
+        spec = next((s for s in subject.facts.offered if s.name == subject.call.name), None)
+        if decision.verdict is not Verdict.ALLOW:
+            return Deny(decision=decision)
+        if spec is None:
+            # Whatever the rules say, a tool that is not offered cannot be called.
+            return Deny(decision=self._denied(Point.TOOL_CALL, (), "gate_error:unknown_tool"))
+        call = ToolCall(
+            call_id=subject.call.call_id,
+            name=subject.call.name,
+            arguments=dict(subject.call.arguments),
+        )
+        return AuthorizedCall(call=call, spec=spec, decision=decision)
+
+    def tool_result(self, subject: ResultInput) -> AdmittedResult | Deny:
+        """May the model see this result?"""
+        decision = self._decide(Point.TOOL_RESULT, self._book.tool_result, subject)
+        if decision.verdict is not Verdict.ALLOW:
+            return Deny(decision=decision)
+        return AdmittedResult(result=subject.result, decision=decision)
+
+    def agent_message(self, subject: MessageInput) -> AdmittedMessage | Deny:
+        """May one agent hand this to another?"""
+        decision = self._decide(Point.AGENT_MESSAGE, self._book.agent_message, subject)
+        if decision.verdict is not Verdict.ALLOW:
+            return Deny(decision=decision)
+        return AdmittedMessage(text=subject.text, decision=decision)
+
+    def run_output(self, subject: OutputInput) -> ReleasedOutput | Deny:
+        """May this answer leave?"""
+        decision = self._decide(Point.RUN_OUTPUT, self._book.run_output, subject)
+        if decision.verdict is not Verdict.ALLOW:
+            return Deny(decision=decision)
+        return ReleasedOutput(text=subject.text, decision=decision)
+
+    def webhook_send(self, subject: DeliveryInput) -> ClearedDelivery | Deny:
+        """May this body go to that address?"""
+        decision = self._decide(Point.WEBHOOK_SEND, self._book.webhook_send, subject)
+        if decision.verdict is not Verdict.ALLOW:
+            return Deny(decision=decision)
+        return ClearedDelivery(url=subject.url, body=subject.body, decision=decision)
+
+    def approval_resolve(self, subject: ApprovalInput) -> ResolvedApproval | Deny:
+        """Does this decision on an approval count?"""
+        decision = self._decide(Point.APPROVAL_RESOLVE, self._book.approval_resolve, subject)
+        if decision.verdict is not Verdict.ALLOW:
+            return Deny(decision=decision)
+        return ResolvedApproval(
+            approval_id=subject.approval_id, granted=subject.granted, decision=decision
+        )
+
+    def _decide(self, point: Point, rules: Sequence[Rule[Subject]], subject: Subject) -> Decision:
+        """Every rule is asked; any reason denies; no rule, or a broken one, denies."""
+        if not rules:
+            return self._denied(point, (), "gate_error:no_rules")
+        reasons: dict[str, str] = {}
+        for rule in rules:
+            try:
+                reason = rule.judge(subject)
+            except Exception:  # noqa: BLE001 - whatever a rule raises, the answer is no
+                reason = "gate_error:rule_raised"
+            if reason is not None:
+                reasons.setdefault(rule.rule_id, str(reason))
+        if reasons:
+            return self._denied(point, tuple(reasons), next(iter(reasons.values())))
+        return Decision(
+            point=point,
+            verdict=Verdict.ALLOW,
+            rules=(),
+            code="allow",
+            policy=self._book.policy,
+        )
+
+    def _denied(self, point: Point, rules: tuple[str, ...], code: str) -> Decision:
+        return Decision(
+            point=point,
+            verdict=Verdict.DENY,
+            rules=rules,
+            code=code,
+            policy=self._book.policy,
+        )
+
+
+def rule_ids(book: RuleBook) -> Mapping[Point, tuple[str, ...]]:
+    """The ids of the rules that are asked at each point."""
+    return {
+        point: tuple(rule.rule_id for rule in rules)
+        for point, rules in (
+            (Point.RUN_SUBMIT, book.run_submit),
+            (Point.LLM_REQUEST, book.llm_request),
+            (Point.LLM_RESPONSE, book.llm_response),
+            (Point.TOOL_CALL, book.tool_call),
+            (Point.TOOL_RESULT, book.tool_result),
+            (Point.AGENT_MESSAGE, book.agent_message),
+            (Point.RUN_OUTPUT, book.run_output),
+            (Point.WEBHOOK_SEND, book.webhook_send),
+            (Point.APPROVAL_RESOLVE, book.approval_resolve),
+        )
+    }

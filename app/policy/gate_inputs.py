@@ -1,0 +1,112 @@
+"""What the gate is asked at each of its nine points: everything a rule may look at.
+
+Threat: Prompt injection via task input
+"""
+
+from dataclasses import dataclass
+
+from app.domain.run import Budget, JsonObject, Submission, Usage
+from app.domain.step import ModelReply, ModelRequest, ToolCall, ToolResult, ToolSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What the gate knows of a run at any point. `spent` includes nothing that is reserved."""
+
+    offered: tuple[ToolSpec, ...]
+    declared: frozenset[str] | None
+    may_instruct: bool
+    budget: Budget
+    spent: Usage
+    elapsed_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitInput:
+    """`run.submit`: the task and what this deployment would let the tenant use at most."""
+
+    submission: Submission
+    platform_tools: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestInput:
+    """`llm.request`: the request and the most it could cost."""
+
+    request: ModelRequest
+    facts: RunFacts
+    reserve_tokens: int
+    reserve_micros: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseInput:
+    """`llm.response`: what the model said and the calls it proposes."""
+
+    reply: ModelReply
+    facts: RunFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallInput:
+    """`tool.call`: one proposed call."""
+
+    call: ToolCall
+    facts: RunFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultInput:
+    """`tool.result`: what a tool gave back."""
+
+    result: ToolResult
+    facts: RunFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageInput:
+    """`agent.message`: a hand-off from one agent to another."""
+
+    sender: str
+    receiver: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputInput:
+    """`run.output`: the final answer."""
+
+    text: str
+    output_schema: JsonObject | None
+    facts: RunFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryInput:
+    """`webhook.send`: where a body would go."""
+
+    url: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalInput:
+    """`approval.resolve`: who decides on what."""
+
+    approval_id: str
+    granted: bool
+    requested_by: str
+    decided_by: str
+
+
+GateInput = (
+    SubmitInput
+    | RequestInput
+    | ResponseInput
+    | CallInput
+    | ResultInput
+    | MessageInput
+    | OutputInput
+    | DeliveryInput
+    | ApprovalInput
+)

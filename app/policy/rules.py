@@ -1,0 +1,304 @@
+"""The gate's built-in rules, one small class each, with permanent ids (R1, R2, R11).
+
+A rule answers with a reason code to deny, or None. It never allows: most restrictive wins.
+
+Threat: Privilege escalation via tool calls
+"""
+
+import json
+import unicodedata
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from app.domain.run import Json
+from app.domain.step import EFFECTFUL, StopReason
+from app.policy.gate_inputs import (
+    ApprovalInput,
+    CallInput,
+    DeliveryInput,
+    MessageInput,
+    OutputInput,
+    RequestInput,
+    ResponseInput,
+    ResultInput,
+    SubmitInput,
+)
+from app.policy.schema_check import SchemaRefusedError, check_schema, first_violation
+
+MAX_TEXT_BYTES = 256 * 1024
+MAX_DATA_PARTS = 64
+MAX_CALLS_PER_TURN = 16
+MAX_ARGUMENT_BYTES = 256 * 1024
+
+
+Input_contra = TypeVar("Input_contra", contravariant=True)
+
+
+class Rule(Protocol[Input_contra]):
+    """One reason to say no."""
+
+    @property
+    def rule_id(self) -> str:
+        """The permanent id."""
+
+    def judge(self, subject: Input_contra) -> str | None:
+        """A reason code to deny, or None. An exception denies too."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskShape:
+    """R1 at `run.submit`: bounded, readable text, and an output schema the gate can check."""
+
+    rule_id: str = "r1.schema"
+
+    def judge(self, subject: SubmitInput) -> str | None:
+        """Denies empty, oversized or invisible text and schemas outside the checked subset."""
+        submission = subject.submission
+        texts = [part.content for part in submission.data]
+        if submission.instructions is not None:
+            texts.append(submission.instructions)
+        if not any(text.strip() for text in texts):
+            return "schema:empty_task"
+        if len(submission.data) > MAX_DATA_PARTS:
+            return "schema:too_many_parts"
+        if any(_unreadable(text) for text in texts):
+            return "schema:text"
+        if submission.output_schema is not None:
+            try:
+                check_schema(submission.output_schema)
+            except SchemaRefusedError:
+                return "schema:output_schema"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCapability:
+    """R2 at `run.submit`: nobody is given a tool that the platform or the tenant does not give."""
+
+    rule_id: str = "r2.capability"
+
+    def judge(self, subject: SubmitInput) -> str | None:
+        """Denies tools and declared capabilities beyond the tenant's."""
+        submission = subject.submission
+        wanted = set(submission.tools) | (submission.capabilities or frozenset())
+        return None if wanted <= subject.platform_tools else "capability:not_granted"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskBudget:
+    """R11 at `run.submit`: a budget that allows nothing is refused at once."""
+
+    rule_id: str = "r11.budget"
+
+    def judge(self, subject: SubmitInput) -> str | None:
+        """Denies a budget without steps, tokens or time."""
+        budget = subject.submission.budget
+        usable = min(budget.max_steps, budget.max_tokens, budget.max_wall_seconds)
+        return None if usable > 0 else "budget:empty"
+
+
+@dataclass(frozen=True, slots=True)
+class CallBudget:
+    """R11 at `llm.request`: the most the call could use is reserved before it is made."""
+
+    rule_id: str = "r11.budget"
+
+    def judge(self, subject: RequestInput) -> str | None:
+        """Denies what could overrun steps, tokens, money or time."""
+        spent, budget = subject.facts.spent, subject.facts.budget
+        if spent.steps >= budget.max_steps:
+            return "budget:steps"
+        used = spent.input_tokens + spent.output_tokens
+        if used + subject.reserve_tokens > budget.max_tokens:
+            return "budget:tokens"
+        if spent.cost_micros + subject.reserve_micros > budget.max_cost_micros:
+            return "budget:cost"
+        if subject.facts.elapsed_seconds >= budget.max_wall_seconds:
+            return "budget:wall"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestShape:
+    """R1 at `llm.request`: only tools that the run was offered are shown to the model."""
+
+    rule_id: str = "r1.schema"
+
+    def judge(self, subject: RequestInput) -> str | None:
+        """Denies a request that shows a tool beyond the run's."""
+        offered = {spec.name for spec in subject.facts.offered}
+        shown = {spec.name for spec in subject.request.tools}
+        return None if shown <= offered else "schema:tool_not_offered"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyShape:
+    """R1 at `llm.response`: a whole reply with distinct, bounded calls."""
+
+    rule_id: str = "r1.schema"
+
+    def judge(self, subject: ResponseInput) -> str | None:
+        """Denies cut-off replies, refusals by the provider, floods and repeated call ids."""
+        reply = subject.reply
+        if reply.stop_reason is StopReason.MAX_TOKENS:
+            return "schema:reply_cut_off"
+        if reply.stop_reason is StopReason.REFUSAL:
+            return "schema:model_refused"
+        if len(reply.calls) > MAX_CALLS_PER_TURN:
+            return "schema:too_many_calls"
+        if len({call.call_id for call in reply.calls}) != len(reply.calls):
+            return "schema:call_id_twice"
+        if len(reply.text.encode("utf-8", "replace")) > MAX_TEXT_BYTES:
+            return "schema:reply_too_long"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class CallShape:
+    """R1 at `tool.call`: a known tool, and arguments that fit its closed schema to the letter."""
+
+    rule_id: str = "r1.schema"
+
+    def judge(self, subject: CallInput) -> str | None:
+        """Denies unknown tools, extra or malformed arguments, and invisible characters."""
+        call = subject.call
+        spec = next((spec for spec in subject.facts.offered if spec.name == call.name), None)
+        if spec is None:
+            return "schema:unknown_tool"
+        if len(json.dumps(call.arguments)) > MAX_ARGUMENT_BYTES:
+            return "schema:arguments_too_long"
+        if _hides_something(call.arguments):
+            return "schema:invisible_characters"
+        if first_violation(spec.parameters, call.arguments) is not None:
+            return "schema:arguments"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class CallCapability:
+    """R2 at `tool.call`: an effect needs a declared capability, or a caller who may instruct."""
+
+    rule_id: str = "r2.capability"
+
+    def judge(self, subject: CallInput) -> str | None:
+        """Denies tools outside the declared set; undeclared effects for keys without `instruct`."""
+        facts, name = subject.facts, subject.call.name
+        if facts.declared is not None:
+            return None if name in facts.declared else "capability:undeclared"
+        effects = {spec.name: spec.effect for spec in facts.offered}
+        if effects.get(name) in EFFECTFUL and not facts.may_instruct:
+            return "capability:effect_without_authority"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class StepBudget:
+    """R11 at `tool.call`: a run out of time calls no tool."""
+
+    rule_id: str = "r11.budget"
+
+    def judge(self, subject: CallInput) -> str | None:
+        """Denies a call after the wall clock budget."""
+        facts = subject.facts
+        return "budget:wall" if facts.elapsed_seconds >= facts.budget.max_wall_seconds else None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultShape:
+    """R1 at `tool.result`: a bounded result of a call that was made."""
+
+    rule_id: str = "r1.schema"
+
+    def judge(self, subject: ResultInput) -> str | None:
+        """Denies results that outgrow the tool's limit."""
+        specs = {spec.name: spec for spec in subject.facts.offered}
+        spec = specs.get(subject.result.name)
+        if spec is None:
+            return "schema:unknown_tool"
+        size = len(subject.result.content.encode("utf-8", "replace"))
+        return "schema:result_too_long" if size > spec.result_limit_bytes + 1024 else None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageShape:
+    """R1 at `agent.message`: bounded, readable text between two named agents."""
+
+    rule_id: str = "r1.schema"
+
+    def judge(self, subject: MessageInput) -> str | None:
+        """Denies unnamed parties and unreadable text."""
+        if not subject.sender or not subject.receiver:
+            return "schema:party"
+        return "schema:text" if _unreadable(subject.text) else None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputShape:
+    """R1 at `run.output`: bounded text; where the caller asked for a schema, JSON that fits it."""
+
+    rule_id: str = "r1.schema"
+
+    def judge(self, subject: OutputInput) -> str | None:
+        """Denies oversized answers and answers outside the caller's schema."""
+        if len(subject.text.encode("utf-8", "replace")) > MAX_TEXT_BYTES:
+            return "schema:output_too_long"
+        if subject.output_schema is None:
+            return None
+        try:
+            value: Json = json.loads(subject.text)
+        except (ValueError, RecursionError):
+            return "schema:output_not_json"
+        violated = first_violation(subject.output_schema, value) is not None
+        return "schema:output" if violated else None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryShape:
+    """R1 at `webhook.send`: an https address and a body, until the webhook issue adds the rest."""
+
+    rule_id: str = "r1.schema"
+
+    def judge(self, subject: DeliveryInput) -> str | None:
+        """Denies anything but https with a host and a body."""
+        host = subject.url.removeprefix("https://")
+        whole = host != subject.url and host.strip("/") and subject.body
+        return None if whole else "schema:delivery"
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalParties:
+    """R2 at `approval.resolve`: nobody approves what they asked for themselves."""
+
+    rule_id: str = "r2.capability"
+
+    def judge(self, subject: ApprovalInput) -> str | None:
+        """Denies self-approval and nameless deciders."""
+        if not subject.decided_by or subject.decided_by == subject.requested_by:
+            return "capability:self_approval"
+        return None
+
+
+def _unreadable(text: str) -> bool:
+    return len(text.encode("utf-8", "replace")) > MAX_TEXT_BYTES or "\x00" in text
+
+
+# Characters that a reader does not see but a machine may act upon: formats, tags, surrogates.
+_HIDDEN = frozenset({"Cf", "Cs", "Co", "Cn"})
+
+
+def _hides_something(value: Json) -> bool:
+    match value:
+        case str():
+            return any(
+                ord(char) > 126  # noqa: PLR2004 - below it there is nothing invisible but controls
+                and unicodedata.category(char) in _HIDDEN
+                for char in value
+            ) or ("\x00" in value)
+        case list():
+            return any(map(_hides_something, value))
+        case dict():
+            return any(
+                _hides_something(key) or _hides_something(item) for key, item in value.items()
+            )
+        case _:
+            return False

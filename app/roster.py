@@ -1,0 +1,71 @@
+"""What is plugged in: tools, providers and rules. The attack surface on one page."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from app.domain.verdict import PolicyRef
+from app.policy.gate import GATE_VERSION, RuleBook, rule_ids
+from app.policy.rules import (
+    ApprovalParties,
+    CallBudget,
+    CallCapability,
+    CallShape,
+    DeliveryShape,
+    MessageShape,
+    OutputShape,
+    ReplyShape,
+    RequestShape,
+    ResultShape,
+    StepBudget,
+    TaskBudget,
+    TaskCapability,
+    TaskShape,
+)
+from app.providers.anthropic import AnthropicProvider
+from app.providers.offline import OfflineProvider
+from app.providers.provider import ModelProvider
+from app.settings import ProviderName, Settings
+from app.tools.calculator import Calculator
+from app.tools.files import ListFiles, ReadFile, WriteFile
+from app.tools.toolbox import Tool
+
+TOOLS: tuple[Tool, ...] = (Calculator(), ReadFile(), WriteFile(), ListFiles())
+DEFAULT_MODELS: Mapping[ProviderName, str] = {
+    ProviderName.OFFLINE: "offline",
+    ProviderName.ANTHROPIC: "claude-sonnet-5-5",
+}
+
+
+def providers(settings: Settings) -> dict[str, ModelProvider]:
+    """The providers that these settings allow. `offline` is always there, and named as such."""
+    plugged: dict[str, ModelProvider] = {"offline": OfflineProvider()}
+    key = settings.anthropic_api_key
+    if key is not None:
+        plugged["anthropic"] = AnthropicProvider(key.reveal, base_url=settings.anthropic_base_url)
+    return plugged
+
+
+def rule_book() -> RuleBook:
+    """The rules in force at each of the nine points."""
+    draft = PolicyRef(policy_id="builtin", version=1, digest="")
+    book = _book(draft)
+    content = {"gate": GATE_VERSION, "rules": {p.value: ids for p, ids in rule_ids(book).items()}}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    return _book(PolicyRef(policy_id="builtin", version=1, digest=digest))
+
+
+def _book(policy: PolicyRef) -> RuleBook:
+    return RuleBook(
+        policy=policy,
+        run_submit=(TaskShape(), TaskCapability(), TaskBudget()),
+        llm_request=(RequestShape(), CallBudget()),
+        llm_response=(ReplyShape(),),
+        tool_call=(CallShape(), CallCapability(), StepBudget()),
+        tool_result=(ResultShape(),),
+        agent_message=(MessageShape(),),
+        run_output=(OutputShape(),),
+        webhook_send=(DeliveryShape(),),
+        approval_resolve=(ApprovalParties(),),
+    )

@@ -1,0 +1,162 @@
+"""Turns what happened to a run into a draft of its record: codes for the header, words scrubbed.
+
+Threat: PHI leakage in audit logs
+"""
+
+from collections.abc import Callable
+from typing import assert_never
+
+from app.domain.record import (
+    CancelRequested,
+    ModelRequested,
+    ModelResponded,
+    RunEvent,
+    RunFinished,
+    RunStarted,
+    RunSubmitted,
+    ToolDecided,
+    ToolFinished,
+)
+from app.domain.run import Json, JsonObject, Submission
+from app.domain.step import ToolCall
+from app.domain.verdict import Decision, Scrubbed, Verdict
+from app.ledger.writing import Draft
+
+Scrub = Callable[[Json], Scrubbed]
+
+
+def draft_of(event: RunEvent, scrub: Scrub) -> Draft:
+    """The record of an event. Everything in words goes through `scrub` first."""
+    match event:
+        case RunSubmitted():
+            return Draft(
+                kind="run.submitted",
+                actor=event.actor,
+                decision=event.decision,
+                model=event.submission.model,
+                outcome=event.decision.code,
+                fields={"task": scrub(_task(event.submission))},
+            )
+        case RunStarted():
+            return Draft(kind="run.started", actor="system")
+        case ModelRequested():
+            return _model_requested(event, scrub)
+        case ModelResponded():
+            return _model_responded(event, scrub)
+        case ToolDecided():
+            return Draft(
+                kind="tool.decided",
+                actor="model",
+                decision=event.decision,
+                tool=event.call.name,
+                outcome=event.decision.code,
+                fields={"call": scrub(_call(event.call))},
+            )
+        case ToolFinished():
+            return _tool_finished(event, scrub)
+        case CancelRequested():
+            return Draft(kind="run.cancel_requested", actor=event.actor)
+        case RunFinished():
+            return _run_finished(event, scrub)
+        case _:
+            assert_never(event)
+
+
+def _model_requested(event: ModelRequested, scrub: Scrub) -> Draft:
+    request = event.request
+    words: JsonObject = {
+        "max_output_tokens": request.max_output_tokens,
+        "messages": len(request.messages),
+        "tools": [spec.name for spec in request.tools],
+    }
+    return Draft(
+        kind="llm.requested",
+        actor="system",
+        decision=event.decision,
+        model=request.model,
+        outcome=event.decision.code,
+        fields={"request": scrub(words)},
+    )
+
+
+def _model_responded(event: ModelResponded, scrub: Scrub) -> Draft:
+    if event.reply is None:
+        return Draft(
+            kind="llm.responded",
+            actor="model",
+            intent=event.intent,
+            model=event.model,
+            outcome=event.error_code,
+        )
+    words: JsonObject = {
+        "text": event.reply.text,
+        "calls": [_call(call) for call in event.reply.calls],
+        "stop_reason": event.reply.stop_reason.value,
+    }
+    return Draft(
+        kind="llm.responded",
+        actor="model",
+        intent=event.intent,
+        decision=event.decision,
+        model=event.model,
+        usage=event.reply.usage,
+        outcome=_code(event.decision),
+        fields={"reply": scrub(words)},
+    )
+
+
+def _tool_finished(event: ToolFinished, scrub: Scrub) -> Draft:
+    result = event.result
+    outcome = "error" if result.is_error else "ok"
+    if event.decision.verdict is Verdict.DENY:
+        outcome = event.decision.code
+    words: JsonObject = {"content": result.content, "is_error": result.is_error}
+    return Draft(
+        kind="tool.finished",
+        actor="tool",
+        intent=event.intent,
+        decision=event.decision,
+        tool=result.name,
+        outcome=outcome,
+        fields={"result": scrub(words)},
+    )
+
+
+def _run_finished(event: RunFinished, scrub: Scrub) -> Draft:
+    fields = {} if event.output is None else {"output": scrub({"text": event.output.text})}
+    return Draft(
+        kind="run.finished",
+        actor="system",
+        decision=event.decision,
+        outcome=event.error_code or event.status.value,
+        fields=fields,
+    )
+
+
+def _code(decision: Decision | None) -> str | None:
+    return None if decision is None else decision.code
+
+
+def _call(call: ToolCall) -> JsonObject:
+    return {"call_id": call.call_id, "name": call.name, "arguments": call.arguments}
+
+
+def _task(submission: Submission) -> JsonObject:
+    capabilities = submission.capabilities
+    declared: Json = None if capabilities is None else [*sorted(capabilities)]
+    return {
+        "instructions": submission.instructions,
+        "data": [{"content": part.content, "source": part.source} for part in submission.data],
+        "agent": submission.agent,
+        "model": submission.model,
+        "tools": list(submission.tools),
+        "capabilities": declared,
+        "budget": {
+            "max_steps": submission.budget.max_steps,
+            "max_tokens": submission.budget.max_tokens,
+            "max_cost_micros": submission.budget.max_cost_micros,
+            "max_wall_seconds": submission.budget.max_wall_seconds,
+        },
+        "output_schema": submission.output_schema,
+        "metadata": submission.metadata,
+    }

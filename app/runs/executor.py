@@ -1,0 +1,185 @@
+"""Owns the tasks that drive runs: concurrency, deadline, cancellation, heartbeat, orphans.
+
+A run that this process cannot go on with ends in a recorded state, by this process or by another.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from app.agents.loop import AgentLoop
+from app.domain.errors import LedgerError, LedgerUnavailableError, MeshFlowError, OverloadedError
+from app.domain.record import CancelRequested, RunFinished, RunStarted
+from app.domain.run import RunId, RunStatus, TenantId, Usage
+from app.runs.recorder import LedgerRecorder
+from app.runs.run_keys import RunKeys
+from app.storage.run_store import RunStore
+
+_log = logging.getLogger("meshflow.runs")
+
+HEARTBEAT_SECONDS = 1.0
+STALE_SECONDS = 15
+EXPIRY_SWEEP_BEATS = 30
+QUEUE_FACTOR = 16
+
+Reopen = Callable[[TenantId, RunId, int], Awaitable[LedgerRecorder]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunJob:
+    """One admitted run, ready to be driven."""
+
+    run_id: RunId
+    recorder: LedgerRecorder
+    loop: AgentLoop
+    wall_seconds: int
+    cleanup: Callable[[], None]
+
+
+class RunExecutor:
+    """Drives runs of this process and looks after those that nobody drives."""
+
+    def __init__(
+        self,
+        *,
+        store: RunStore,
+        keys: RunKeys,
+        writer_id: UUID,
+        reopen: Reopen,
+        now: Callable[[], datetime],
+        max_concurrent: int,
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._writer_id = writer_id
+        self._reopen = reopen
+        self._now = now
+        self._slots = asyncio.Semaphore(max_concurrent)
+        self._limit = max_concurrent * QUEUE_FACTOR
+        self._tasks: dict[RunId, asyncio.Task[None]] = {}
+        self._known: set[RunId] = set()
+        self._cancelled_by: dict[RunId, str] = {}
+        self._stopping = False
+
+    def admit(self, run_id: RunId) -> None:
+        """Make room for a run before its first record. OverloadedError when there is none."""
+        if self._stopping or len(self._known) >= self._limit:
+            raise OverloadedError(retry_after_seconds=2)
+        self._known.add(run_id)
+
+    def forget(self, run_id: RunId) -> None:
+        """Give the room back: the run was not started, or is over."""
+        self._known.discard(run_id)
+
+    def launch(self, job: RunJob) -> None:
+        """Drive an admitted run to its end, in the background."""
+        task = asyncio.create_task(self._drive(job), name=f"run {job.run_id.hex}")
+        self._tasks[job.run_id] = task
+        task.add_done_callback(lambda _: self._ended(job))
+
+    def cancel(self, run_id: RunId, actor: str) -> None:
+        """Stop a run of this process, if it is one: the present model call or tool included."""
+        task = self._tasks.get(run_id)
+        if task is not None and run_id not in self._cancelled_by:
+            self._cancelled_by[run_id] = actor
+            task.cancel()
+
+    async def beat_forever(self) -> None:
+        """The heartbeat: says this process lives, hears of cancellations, picks up orphans."""
+        beats = 0
+        while True:
+            try:
+                await self._beat()
+                if beats % EXPIRY_SWEEP_BEATS == 0:
+                    await self._expire_results()
+                beats += 1
+            except LedgerUnavailableError:
+                _log.warning("heartbeat missed: the database did not answer")
+            except MeshFlowError:
+                _log.exception("heartbeat failed")
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Start nothing more, let runs finish for a while, then end the rest as interrupted."""
+        self._stopping = True
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()), timeout=grace_seconds)
+        for task in list(self._tasks.values()):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()), timeout=5)
+
+    def _ended(self, job: RunJob) -> None:
+        self._tasks.pop(job.run_id, None)
+        self._cancelled_by.pop(job.run_id, None)
+        self._known.discard(job.run_id)
+        job.cleanup()
+
+    async def _drive(self, job: RunJob) -> None:
+        """Every way out ends in a record, or in the log and later in the sweep's record."""
+        try:
+            async with self._slots:
+                await self._run_to_end(job)
+        except LedgerError as error:
+            # Nothing could be written, so nothing more was done; the sweep records the end.
+            _log.warning("a run stopped: %s", type(error).__name__, extra={"run": job.run_id.hex})
+        except Exception as error:  # noqa: BLE001 - a broken run ends in a record, whatever broke
+            _log.exception("a run broke", extra={"run": job.run_id.hex})
+            await self._finish(job, RunStatus.FAILED, f"internal:{type(error).__name__.lower()}")
+
+    async def _run_to_end(self, job: RunJob) -> None:
+        job.recorder.claim()
+        job.recorder.set_status(RunStatus.RUNNING)
+        job.recorder.hold(RunStarted())
+        try:
+            async with asyncio.timeout(job.wall_seconds) as deadline:
+                await job.loop.run()
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            await self._finish(job, RunStatus.EXPIRED, "budget:wall")
+        except asyncio.CancelledError:
+            actor = self._cancelled_by.get(job.run_id)
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            if actor is None:
+                await self._finish(job, RunStatus.INTERRUPTED, "shutdown")
+                return
+            job.recorder.hold(CancelRequested(actor=actor))
+            await self._finish(job, RunStatus.CANCELLED, None)
+
+    async def _finish(self, job: RunJob, status: RunStatus, code: str | None) -> None:
+        try:
+            await job.recorder.record(RunFinished(status=status, error_code=code), job.loop.spent)
+        except LedgerError as error:
+            _log.warning("an end was not recorded: %s", type(error).__name__)
+
+    async def _beat(self) -> None:
+        beat = await self._store.beat(self._writer_id, self._known, STALE_SECONDS)
+        for run_id, actor in beat.cancel:
+            self.cancel(run_id, actor)
+        for tenant_id, run_id, epoch in beat.orphans:
+            # A run that was admitted while the database answered is not an orphan.
+            if run_id not in self._known:
+                await self._interrupt(tenant_id, run_id, epoch)
+
+    async def _interrupt(self, tenant_id: TenantId, run_id: RunId, epoch: int) -> None:
+        """Record the end of a run that nobody drives. Losing the race to another is fine."""
+        try:
+            recorder = await self._reopen(tenant_id, run_id, epoch)
+            recorder.claim()
+            final = RunFinished(status=RunStatus.INTERRUPTED, error_code="owner_lost")
+            await recorder.record(final, Usage())
+        except MeshFlowError as error:
+            _log.warning("an orphan stays: %s", type(error).__name__, extra={"run": run_id.hex})
+
+    async def _expire_results(self) -> None:
+        now = self._now()
+        needed = set(await self._store.expire_results(now))
+        # A result sealed a moment before midnight may still be on its way to the database.
+        needed |= {f"work/{now:%Y%m%d}", f"work/{now - timedelta(hours=1):%Y%m%d}"}
+        self._keys.destroy_work_keys(keep=needed, now=now)

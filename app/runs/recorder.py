@@ -1,0 +1,173 @@
+"""Writes what happens to one run: scrub, seal, one transaction with the run's state, ring the bell.
+
+Contract: an event's record MUST be durable before `record` returns; a caller MUST NOT act before.
+
+Threat: Ledger tampering
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from app.domain.record import (
+    ModelResponded,
+    RunEvent,
+    RunFinished,
+    RunSubmitted,
+    ToolDecided,
+    ToolFinished,
+)
+from app.domain.run import Json, RunId, RunStatus, TenantId, Usage
+from app.domain.verdict import ReleasedOutput, Scrubbed
+from app.ledger.sealing import NONCE_BYTES
+from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, SealedBatch, WriterKey
+from app.privacy.scrubber import Scrubber
+from app.runs.event_drafts import draft_of
+from app.runs.notifier import Bell
+from app.runs.run_keys import RunKeys
+from app.storage.ledger_store import Change, Claim, Companion, LedgerStore, NewResult, NewRun
+
+_INLINE_SCRUB_CHARACTERS = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecorderParts:
+    """What every run's recorder shares."""
+
+    store: LedgerStore
+    keys: RunKeys
+    writer: WriterKey
+    scrubber: Scrubber
+    bell: Bell
+    now: Callable[[], datetime]
+    entropy: Entropy
+    result_ttl_seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlace:
+    """Where a run's ledger stands: whose it is, its key, its head and the epoch to write under."""
+
+    tenant_id: TenantId
+    run_id: RunId
+    run_key: bytes
+    head: ChainHead
+    epoch: int
+
+
+class LedgerRecorder:
+    """The ledger of one run, for its one owner. Not for two tasks at a time."""
+
+    def __init__(self, place: RunPlace, parts: RecorderParts) -> None:
+        self._place = place
+        self._parts = parts
+        self._held: list[RunEvent] = []
+        self._companions: list[Companion] = []
+        self._writer = RunWriter(
+            log=place.tenant_id.bytes,
+            run=place.run_id.bytes,
+            run_key=place.run_key,
+            writer=parts.writer,
+            entropy=parts.entropy,
+        )
+
+    def hold(self, event: RunEvent) -> None:
+        """Record this with whatever comes next, in the same transaction and before it."""
+        self._held.append(event)
+
+    def open_run(self, new_run: NewRun) -> None:
+        """Let the first record bring the run's row and key with it."""
+        self._companions.append(new_run)
+
+    def claim(self) -> None:
+        """Take the run over with the next record: nobody else can write to it after that."""
+        self._companions.append(Claim(from_epoch=self._place.epoch))
+        self._place = replace(self._place, epoch=self._place.epoch + 1)
+
+    def set_status(self, status: RunStatus) -> None:
+        """Let the next record change the run's state with it."""
+        self._companions.append(Change(status=status, usage=Usage()))
+
+    async def record(self, event: RunEvent, usage: Usage) -> int:
+        """Make what is held and then `event` durable; the seq of `event`.
+
+        A cancellation waits for the write that is under way: what was written stays known.
+        """
+        writing = asyncio.ensure_future(self._write([*self._held, event], usage))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
+
+    async def _write(self, events: Sequence[RunEvent], usage: Usage) -> int:
+        parts, place = self._parts, self._place
+        drafts = await self._drafts(events)
+        now = parts.now()
+        batch = self._writer.seal(place.head, drafts, epoch=place.epoch, at=now)
+        companions = [*self._companions, *self._closing(events[-1], batch, usage, now)]
+        await parts.store.append(place.tenant_id, place.run_id, batch, companions)
+        self._held.clear()
+        self._companions.clear()
+        self._place = replace(place, head=batch.head)
+        parts.bell.ring(place.run_id)
+        return batch.head.next_seq - 1
+
+    async def _drafts(self, events: Sequence[RunEvent]) -> list[Draft]:
+        # Long texts are scrubbed off the event loop; short ones would wait longer for the thread.
+        if sum(map(_weight, events)) <= _INLINE_SCRUB_CHARACTERS:
+            return self._draft_all(events)
+        return await asyncio.to_thread(self._draft_all, events)
+
+    def _draft_all(self, events: Sequence[RunEvent]) -> list[Draft]:
+        return [draft_of(event, self._scrub) for event in events]
+
+    def _scrub(self, value: Json) -> Scrubbed:
+        return self._parts.scrubber.scrub(value)
+
+    def _closing(
+        self, last: RunEvent, batch: SealedBatch, usage: Usage, now: datetime
+    ) -> list[Companion]:
+        """What the final record changes beside the ledger."""
+        if not isinstance(last, RunFinished):
+            return []
+        change = Change(
+            status=last.status,
+            usage=usage,
+            error_code=last.error_code,
+            finished_at=now,
+            entries=batch.head.next_seq,
+        )
+        if last.output is None or self._parts.result_ttl_seconds <= 0:
+            return [change]
+        return [change, self._sealed_result(last.output, now)]
+
+    def _sealed_result(self, output: ReleasedOutput, now: datetime) -> NewResult:
+        place, parts = self._place, self._parts
+        key, wrapped = parts.keys.new_result_key(place.tenant_id, place.run_id, now)
+        nonce = parts.entropy(NONCE_BYTES)
+        owner = place.tenant_id.bytes + place.run_id.bytes
+        sealed = AESGCM(key).encrypt(nonce, output.text.encode("utf-8", "replace"), owner)
+        expires_at = now + timedelta(seconds=parts.result_ttl_seconds)
+        return NewResult(key=wrapped, blob=nonce + sealed, expires_at=expires_at)
+
+
+def _weight(event: RunEvent) -> int:
+    """Roughly how many characters of an event are to be scrubbed."""
+    match event:
+        case RunSubmitted():
+            told = event.submission.instructions or ""
+            return len(told) + sum(len(part.content) for part in event.submission.data)
+        case ModelResponded() if event.reply is not None:
+            return len(event.reply.text) + sum(len(str(c.arguments)) for c in event.reply.calls)
+        case ToolDecided():
+            return len(str(event.call.arguments))
+        case ToolFinished():
+            return len(event.result.content)
+        case RunFinished() if event.output is not None:
+            return len(event.output.text)
+        case _:
+            return 0

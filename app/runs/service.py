@@ -1,0 +1,179 @@
+"""RunService: lets a task in through the gate, records the decision, and starts the run.
+
+Threat: Prompt injection via task input
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from app.agents.loop import AgentLoop, LoopParts
+from app.domain.errors import InvalidSubmissionError, PolicyDeniedError
+from app.domain.record import RunFinished, RunSubmitted
+from app.domain.run import (
+    TERMINAL,
+    Caller,
+    RunId,
+    RunKind,
+    RunStatus,
+    Scope,
+    Submission,
+    TenantId,
+    Usage,
+    public_run_id,
+)
+from app.domain.verdict import AdmittedTask, Deny
+from app.ledger.writing import ChainHead
+from app.policy.gate import DascGate
+from app.policy.gate_inputs import SubmitInput
+from app.providers.prices import ModelPrice, model_named
+from app.providers.provider import ModelProvider
+from app.runs.executor import RunExecutor, RunJob
+from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
+from app.runs.run_keys import RunKeys
+from app.sandbox.workspace import WorkspaceRoot
+from app.storage.ledger_store import NewRun
+from app.storage.run_store import RunStore
+from app.tools.toolbox import Toolbox
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceParts:
+    """What the service is built from."""
+
+    gate: DascGate
+    providers: Mapping[str, ModelProvider]
+    toolbox: Toolbox
+    workspaces: WorkspaceRoot
+    recorder_parts: RecorderParts
+    run_keys: RunKeys
+    executor: RunExecutor
+    runs: RunStore
+    now: Callable[[], datetime]
+    monotonic: Callable[[], float]
+    new_run_id: Callable[[], RunId]
+    new_command_id: Callable[[], UUID]
+    tenant_tools: Callable[[str], frozenset[str]]
+    model_timeout_seconds: float
+
+
+class RunService:
+    """Start and cancel runs. Everything it admits or refuses is recorded before it answers."""
+
+    def __init__(self, parts: ServiceParts) -> None:
+        self._parts = parts
+
+    async def start(self, caller: Caller, submission: Submission) -> RunId:
+        """Admit a task: durable when this returns.
+
+        PolicyDeniedError after the refusal is recorded; InvalidSubmissionError for a model or
+        tool that does not exist; OverloadedError and LedgerUnavailableError before anything.
+        """
+        price, provider = self._resolved(submission)
+        run_id = self._parts.new_run_id()
+        self._parts.executor.admit(run_id)
+        try:
+            return await self._start(caller, submission, run_id, (price, provider))
+        except BaseException:
+            self._parts.executor.forget(run_id)
+            raise
+
+    async def cancel(self, caller: Caller, run_id: RunId, status: RunStatus) -> bool:
+        """Ask a run to stop; durable when this returns. False when it is over already."""
+        if status in TERMINAL:
+            return False
+        command_id = self._parts.new_command_id()
+        await self._parts.runs.request_cancel(caller.tenant_id, run_id, command_id, caller.actor)
+        self._parts.executor.cancel(run_id, caller.actor)
+        return True
+
+    def _resolved(self, submission: Submission) -> tuple[ModelPrice, ModelProvider]:
+        price = model_named(submission.model)
+        provider = None if price is None else self._parts.providers.get(price.provider)
+        if price is None or provider is None:
+            raise InvalidSubmissionError("/model", "this deployment does not offer that model")
+        known = {spec.name for spec in self._parts.toolbox.specs}
+        if not set(submission.tools) <= known:
+            raise InvalidSubmissionError("/tools", "this deployment does not have that tool")
+        return price, provider
+
+    async def _start(
+        self,
+        caller: Caller,
+        submission: Submission,
+        run_id: RunId,
+        model: tuple[ModelPrice, ModelProvider],
+    ) -> RunId:
+        parts = self._parts
+        now = parts.now()
+        verdict = parts.gate.run_submit(
+            SubmitInput(submission=submission, platform_tools=parts.tenant_tools(caller.tenant))
+        )
+        run_key, wrapped = parts.run_keys.new_run_key(caller.tenant_id, run_id, now)
+        recorder = LedgerRecorder(
+            _first_place(caller.tenant_id, run_id, run_key), parts.recorder_parts
+        )
+        recorder.open_run(
+            NewRun(
+                kind=RunKind.AGENT,
+                status=RunStatus.QUEUED,
+                provider=model[1].name,
+                model=submission.model,
+                agent=submission.agent,
+                policy_digest=parts.gate.policy.digest,
+                created_at=now,
+                key=wrapped,
+            )
+        )
+        submitted = RunSubmitted(
+            actor=caller.actor, submission=submission, decision=verdict.decision
+        )
+        if isinstance(verdict, Deny):
+            recorder.hold(submitted)
+            code = verdict.decision.code
+            final = RunFinished(
+                status=RunStatus.BLOCKED, error_code=code, decision=verdict.decision
+            )
+            await recorder.record(final, Usage())
+            raise PolicyDeniedError(public_run_id(run_id), verdict.decision.rules, code)
+        await recorder.record(submitted, Usage())
+        parts.executor.launch(self._job(caller, run_id, verdict, recorder, model))
+        return run_id
+
+    def _job(
+        self,
+        caller: Caller,
+        run_id: RunId,
+        task: AdmittedTask,
+        recorder: LedgerRecorder,
+        model: tuple[ModelPrice, ModelProvider],
+    ) -> RunJob:
+        parts = self._parts
+        workspace = parts.workspaces.for_run(caller.tenant_id.hex, run_id.hex)
+        loop = AgentLoop(
+            task,
+            LoopParts(
+                gate=parts.gate,
+                provider=model[1],
+                price=model[0],
+                toolbox=parts.toolbox,
+                workspace=workspace,
+                journal=recorder,
+                monotonic=parts.monotonic,
+                model_timeout_seconds=parts.model_timeout_seconds,
+            ),
+            may_instruct=Scope.INSTRUCT in caller.scopes,
+        )
+        return RunJob(
+            run_id=run_id,
+            recorder=recorder,
+            loop=loop,
+            wall_seconds=task.submission.budget.max_wall_seconds,
+            cleanup=workspace.close,
+        )
+
+
+def _first_place(tenant_id: TenantId, run_id: RunId, run_key: bytes) -> RunPlace:
+    head = ChainHead.empty(tenant_id.bytes, run_id.bytes)
+    return RunPlace(tenant_id=tenant_id, run_id=run_id, run_key=run_key, head=head, epoch=1)

@@ -1,0 +1,393 @@
+"""The one directory a run may touch: held by descriptor, addressed by name only from there.
+
+Every path is resolved by `openat2` beneath the held descriptor. No host path is kept, so none can
+be shown; errors are ToolError with fixed texts. Links are never followed, not even inside.
+
+Threat: Privilege escalation via tool calls
+"""
+
+import errno
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from app.domain.errors import ConfigurationError, ToolError
+from app.sandbox.openat2 import HOLD_DIRECTORY, Opener, open_beneath
+from app.sandbox.workspace_path import (
+    MAX_DEPTH,
+    NOT_REGULAR,
+    TEMPORARY_PREFIX,
+    TEXTS,
+    parse_file_path,
+    parse_path,
+    shown_name,
+    told_plainly,
+)
+
+_CHUNK_BYTES = 1024 * 1024
+_ID_DIGITS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkspaceQuota:
+    """The most one run's workspace may hold; checked before each write."""
+
+    total_bytes: int = 64 * 1024 * 1024
+    entries: int = 2_000
+    file_bytes: int = 16 * 1024 * 1024
+
+
+class EntryKind(StrEnum):
+    """What a listed name stands for; what a link points to is never looked at."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    LINK = "link"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One name in a listed directory. `size` is in bytes and only of regular files."""
+
+    name: str
+    kind: EntryKind
+    size: int
+
+
+@dataclass(slots=True)
+class _Usage:
+    """What a walk has counted so far."""
+
+    entries: int = 0
+    total_bytes: int = 0
+
+
+@contextmanager
+def _closing(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _require_private_file(facts: os.stat_result) -> None:
+    """Only regular files, and none with a second name: that one may be outside."""
+    if not stat.S_ISREG(facts.st_mode):
+        raise ToolError(NOT_REGULAR)
+    if facts.st_nlink > 1:
+        raise ToolError("the file has more than one name")
+
+
+def _kind(mode: int) -> EntryKind:
+    if stat.S_ISREG(mode):
+        return EntryKind.FILE
+    if stat.S_ISDIR(mode):
+        return EntryKind.DIRECTORY
+    return EntryKind.LINK if stat.S_ISLNK(mode) else EntryKind.OTHER
+
+
+class Workspace:
+    """One run's directory. Blocking; safe to use from several threads.
+
+    Holds one descriptor until `close`. An operation under way when `close` is called goes on with
+    a descriptor of its own; one that starts afterwards is refused.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        opener: Opener,
+        quota: WorkspaceQuota,
+        token_hex: Callable[[int], str],
+    ) -> None:
+        self._descriptor = descriptor
+        self._opener = opener
+        self._quota = quota
+        self._token_hex = token_hex
+        self._closed = False
+        self._guard = threading.Lock()  # for the descriptor: its number must not be reused in use
+        self._writing = threading.Lock()  # one write at a time, or two pass the same quota
+
+    def close(self) -> None:
+        """Let go of the directory; what is in it stays. May be called again."""
+        with self._guard:
+            if not self._closed:
+                self._closed = True
+                os.close(self._descriptor)
+
+    def read_file(self, path: str, limit_bytes: int, *, offset: int = 0) -> bytes:
+        """At most `limit_bytes` of a regular file from `offset`; b'' past its end. ToolError."""
+        parts = parse_file_path(path)
+        with told_plainly(), self._held() as root:
+            # O_NONBLOCK: a FIFO without a writer would hold the thread for ever.
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+            with _closing(self._opener(root, parts, flags, 0)) as file:
+                _require_private_file(os.fstat(file))
+                found = bytearray()
+                while len(found) < limit_bytes:
+                    wanted = min(limit_bytes - len(found), _CHUNK_BYTES)
+                    chunk = os.pread(file, wanted, offset + len(found))
+                    if not chunk:
+                        break
+                    found += chunk
+                return bytes(found)
+
+    def write_file(self, path: str, data: bytes) -> None:
+        """Put `data` under that name, making directories on the way; whole or not at all.
+
+        The content is on disk before the name changes; the name itself may be lost in a power
+        cut, then the old content stands. A killed process may leave one reserved, counted name.
+        Raises ToolError, also when the quota would be passed: then nothing has changed.
+        """
+        parts = parse_file_path(path)
+        if len(data) > self._quota.file_bytes:
+            raise ToolError(f"a file may hold at most {self._quota.file_bytes} bytes")
+        with told_plainly(), self._writing, self._held() as root:
+            parent, missing = self._deepest(root, parts[:-1])
+            try:
+                replaced = None if missing else self._replaceable(parent, parts[-1])
+                self._require_room(root, data, replaced, missing)
+                for name in missing:
+                    with suppress(FileExistsError):
+                        os.mkdir(name, 0o700, dir_fd=parent)
+                    below = self._opener(parent, (name,), HOLD_DIRECTORY, 0)
+                    os.close(parent)
+                    parent = below
+                self._replace(parent, parts[-1], data)
+            finally:
+                os.close(parent)
+
+    def list_files(self, path: str) -> tuple[Entry, ...]:
+        """The names in a directory, sorted, without following any; at most the entry quota."""
+        parts = parse_path(path)
+        found: list[Entry] = []
+        with told_plainly(), self._held() as root:
+            flags = os.O_RDONLY | os.O_DIRECTORY
+            with (
+                _closing(self._opener(root, parts, flags, 0)) as directory,
+                os.scandir(directory) as names,
+            ):
+                for item in names:
+                    if item.name.startswith(TEMPORARY_PREFIX):
+                        continue
+                    if len(found) >= self._quota.entries:
+                        break
+                    with suppress(FileNotFoundError):  # gone since it was listed
+                        facts = item.stat(follow_symlinks=False)
+                        kind = _kind(facts.st_mode)
+                        size = facts.st_size if kind is EntryKind.FILE else 0
+                        found.append(Entry(name=shown_name(item.name), kind=kind, size=size))
+        return tuple(sorted(found, key=lambda entry: entry.name))
+
+    @contextmanager
+    def _held(self) -> Iterator[int]:
+        """A descriptor of this directory that nobody else closes."""
+        with self._guard:
+            if self._closed:
+                raise ToolError("the workspace is closed")
+            own = os.dup(self._descriptor)
+        with _closing(own):
+            yield own
+
+    def _deepest(self, root: int, parts: Sequence[str]) -> tuple[int, Sequence[str]]:
+        """The deepest directory of `parts` that exists, as a descriptor, and what is missing."""
+        held = os.dup(root)
+        for done, name in enumerate(parts):
+            try:
+                below = self._opener(held, (name,), HOLD_DIRECTORY, 0)
+            except FileNotFoundError:
+                return held, parts[done:]
+            except BaseException:
+                os.close(held)
+                raise
+            os.close(held)
+            held = below
+        return held, ()
+
+    @staticmethod
+    def _replaceable(parent: int, name: str) -> os.stat_result | None:
+        """What stands under the name now, when it may be replaced; None when nothing does."""
+        try:
+            facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        if stat.S_ISDIR(facts.st_mode):
+            raise ToolError(TEXTS[errno.EISDIR])
+        _require_private_file(facts)
+        return facts
+
+    def _require_room(
+        self,
+        root: int,
+        data: bytes,
+        replaced: os.stat_result | None,
+        missing: Sequence[str],
+    ) -> None:
+        """Refuse a write after which the workspace would hold more than its quota."""
+        usage = _Usage()
+        self._count(root, usage, MAX_DEPTH)
+        entries = usage.entries + len(missing) + (replaced is None)
+        if entries > self._quota.entries:
+            raise ToolError(f"the workspace may hold at most {self._quota.entries} entries")
+        total = usage.total_bytes + len(data) - (0 if replaced is None else _weight(replaced))
+        if total > self._quota.total_bytes:
+            raise ToolError(f"the workspace may hold at most {self._quota.total_bytes} bytes")
+
+    def _count(self, directory: int, usage: _Usage, depth: int) -> None:
+        """Add what is beneath `directory`, following nothing; stop once the quota is passed."""
+        if depth < 0:
+            raise ToolError("the workspace is nested too deeply")
+        flags = os.O_RDONLY | os.O_DIRECTORY
+        with _closing(self._opener(directory, (), flags, 0)) as opened, os.scandir(opened) as names:
+            for item in names:
+                usage.entries += 1
+                if usage.entries > self._quota.entries:
+                    return
+                with suppress(FileNotFoundError):
+                    facts = item.stat(follow_symlinks=False)
+                    if not stat.S_ISDIR(facts.st_mode):
+                        usage.total_bytes += _weight(facts)
+                        continue
+                    with _closing(self._opener(opened, (item.name,), HOLD_DIRECTORY, 0)) as below:
+                        self._count(below, usage, depth - 1)
+
+    def _replace(self, parent: int, name: str, data: bytes) -> None:
+        """Write under a name of our own, then rename within the held directory: never through."""
+        temporary = TEMPORARY_PREFIX + self._token_hex(16)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOCTTY
+        file = self._opener(parent, (temporary,), flags, 0o600)
+        try:
+            with _closing(file):
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(file, rest) :]
+                os.fsync(file)
+            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=parent)
+            raise
+
+
+def _weight(facts: os.stat_result) -> int:
+    """The bytes a file counts for: what it claims or what it occupies, whichever is more."""
+    return max(facts.st_size, facts.st_blocks * 512)
+
+
+class WorkspaceRoot:
+    """Where every run's workspace lies; holds one descriptor until `close`."""
+
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        opener: Opener,
+        quota: WorkspaceQuota,
+        token_hex: Callable[[int], str],
+    ) -> None:
+        self._descriptor = descriptor
+        self._opener = opener
+        self._quota = quota
+        self._token_hex = token_hex
+
+    def for_run(self, tenant_hex: str, run_hex: str) -> Workspace:
+        """Open `<tenant>/<run>`, made 0700 when missing; the caller closes it.
+
+        Both names are 32 lower-case hex digits: random ids, because a confined worker can still
+        ask whether a path exists. Raises ToolError when it cannot be had.
+        """
+        if not (_is_id(tenant_hex) and _is_id(run_hex)):
+            raise ToolError("the workspace could not be opened")
+        with told_plainly():
+            held = os.dup(self._descriptor)
+            try:
+                for name in (tenant_hex, run_hex):
+                    with suppress(FileExistsError):
+                        os.mkdir(name, 0o700, dir_fd=held)
+                    below = self._opener(held, (name,), HOLD_DIRECTORY, 0)
+                    os.close(held)
+                    held = below
+            except BaseException:
+                os.close(held)
+                raise
+        return Workspace(held, opener=self._opener, quota=self._quota, token_hex=self._token_hex)
+
+    def close(self) -> None:
+        """Let go of the directory; workspaces already open stay open."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _is_id(text: str) -> bool:
+    return len(text) == _ID_DIGITS and not set(text) - set("0123456789abcdef")
+
+
+def _identities(path: Path) -> list[tuple[int, int]]:
+    """Device and inode of a resolved path and of all above it, as far as they exist."""
+    found: list[tuple[int, int]] = []
+    for place in (path, *path.parents):
+        with suppress(OSError):
+            facts = place.stat()
+            found.append((facts.st_dev, facts.st_ino))
+    return found
+
+
+def _overlaps(one: Path, other: Path) -> bool:
+    """Whether either lies in the other, by name or, through a bind mount, by identity."""
+    if one.is_relative_to(other) or other.is_relative_to(one):
+        return True
+    return _lies_in(one, other) or _lies_in(other, one)
+
+
+def _lies_in(inner: Path, outer: Path) -> bool:
+    return outer.exists() and _identities(outer)[0] in _identities(inner)
+
+
+def open_workspace_root(
+    path: Path,
+    *,
+    forbidden: Sequence[Path],
+    quota: WorkspaceQuota | None = None,
+    opener: Opener = open_beneath,
+    token_hex: Callable[[int], str] = secrets.token_hex,
+) -> WorkspaceRoot:
+    """Hold the workspace directory, or raise ConfigurationError with the reason.
+
+    Refused: missing, not a directory, unwritable (found out by making a directory), `/`, and one
+    that contains or lies in any of `forbidden` after links are resolved. Those need not exist.
+    """
+    try:
+        place = path.resolve(strict=True)
+        keep_out = [kept.resolve() for kept in forbidden]
+    except (OSError, RuntimeError, ValueError):  # RuntimeError: links in a circle
+        raise ConfigurationError(f"MESHFLOW_WORKSPACE_DIR does not exist: {path}") from None
+    if not place.is_dir():
+        raise ConfigurationError(f"MESHFLOW_WORKSPACE_DIR is not a directory: {path}")
+    if _identities(place)[0] == _identities(Path("/"))[0]:
+        raise ConfigurationError("MESHFLOW_WORKSPACE_DIR must not be the root of the file system")
+    for kept in keep_out:
+        if _overlaps(place, kept):
+            raise ConfigurationError(f"MESHFLOW_WORKSPACE_DIR {path} overlaps {kept}")
+    try:
+        descriptor = os.open(place, HOLD_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        raise ConfigurationError(f"MESHFLOW_WORKSPACE_DIR cannot be opened: {path}") from None
+    probe = TEMPORARY_PREFIX + token_hex(16)
+    try:
+        os.mkdir(probe, 0o700, dir_fd=descriptor)
+        os.rmdir(probe, dir_fd=descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise ConfigurationError(f"MESHFLOW_WORKSPACE_DIR is not writable: {path}") from None
+    return WorkspaceRoot(
+        descriptor, opener=opener, quota=quota or WorkspaceQuota(), token_hex=token_hex
+    )

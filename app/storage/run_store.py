@@ -1,0 +1,159 @@
+"""Reads the state of runs, and the few writes that are not records: commands and heartbeats."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from app.domain.run import RunId, RunKind, RunRow, RunStatus, TenantId, Usage
+from app.storage.database import Database
+from app.storage.ledger_store import WrappedKey
+
+_COLUMNS = """
+SELECT tenant_id, run_id, kind, status, epoch, provider, model, agent, policy_digest, input_tokens,
+  output_tokens, cost_micros, steps, entries, error_code, created_at, finished_at FROM runs
+"""
+_ONE = _COLUMNS + "WHERE tenant_id = $1 AND run_id = $2"
+_PAGE = (
+    _COLUMNS
+    + """WHERE tenant_id = $1 AND ($2::uuid IS NULL OR run_id < $2)
+  AND ($3::text IS NULL OR status = $3) AND ($4::text IS NULL OR agent = $4)
+ORDER BY run_id DESC LIMIT $5"""
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """What a heartbeat taught: runs to cancel, and runs that nobody drives."""
+
+    cancel: tuple[tuple[RunId, str], ...]  # the run and who asked
+    orphans: tuple[tuple[TenantId, RunId, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredResult:
+    """The sealed output of a run and when it stops being readable."""
+
+    key: WrappedKey
+    blob: bytes
+    expires_at: datetime
+
+
+class RunStore:
+    """Run rows of one deployment."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def ensure_tenant(self, name: str) -> TenantId:
+        """The id of a tenant name; made when first seen."""
+        async with self._database.driver() as raw:
+            return TenantId(
+                UUID(bytes=(await raw.fetchval("SELECT tenant_ensure($1)", name)).bytes)
+            )
+
+    async def register_writer(self, writer_id: UUID, public_key: bytes) -> None:
+        """Make this process's signing key known. Comes before its first append."""
+        async with self._database.driver() as raw:
+            await raw.execute("SELECT writer_register($1, $2)", writer_id, public_key)
+
+    async def beat(self, writer_id: UUID, active: Collection[RunId], stale_seconds: int) -> Beat:
+        """Say that this process lives; learn what others want of it."""
+        async with self._database.driver() as raw:
+            rows = await raw.fetch(
+                "SELECT what, tenant_id, run_id, epoch, actor FROM writer_tick($1, $2, $3)",
+                writer_id,
+                list(active),
+                stale_seconds,
+            )
+        cancel = [(_ids(row)[1], str(row["actor"])) for row in rows if row["what"] == "cancel"]
+        orphans = [(*_ids(row), int(row["epoch"])) for row in rows if row["what"] == "orphan"]
+        return Beat(cancel=tuple(cancel), orphans=tuple(orphans))
+
+    async def expire_results(self, now: datetime) -> Sequence[str]:
+        """Remove results past their time; the work keys that some result still needs."""
+        async with self._database.driver() as raw:
+            rows = await raw.fetch("SELECT * FROM results_expire($1)", now)
+        return [str(row[0]) for row in rows]
+
+    async def request_cancel(
+        self, tenant_id: TenantId, run_id: RunId, command_id: UUID, actor: str
+    ) -> None:
+        """Leave the wish to cancel where the run's owner finds it; durable on return."""
+        async with self._database.writing(tenant_id) as raw:
+            await raw.execute(
+                "INSERT INTO run_command (tenant_id, run_id, command_id, command, actor)"
+                " VALUES ($1, $2, $3, 'cancel', $4)",
+                tenant_id,
+                run_id,
+                command_id,
+                actor,
+            )
+
+    async def find(
+        self, raw: asyncpg.Connection, tenant_id: TenantId, run_id: RunId
+    ) -> RunRow | None:
+        """The run's row inside a tenant's snapshot, or None."""
+        row = await raw.fetchrow(_ONE, tenant_id, run_id)
+        return None if row is None else _run(row)
+
+    async def find_result(
+        self, raw: asyncpg.Connection, tenant_id: TenantId, run_id: RunId
+    ) -> StoredResult | None:
+        """The sealed output of a run inside a tenant's snapshot, or None."""
+        row = await raw.fetchrow(
+            "SELECT kek_id, wrapped, blob, expires_at FROM run_result"
+            " WHERE tenant_id = $1 AND run_id = $2",
+            tenant_id,
+            run_id,
+        )
+        if row is None:
+            return None
+        key = WrappedKey(kek_id=row["kek_id"], wrapped=row["wrapped"])
+        return StoredResult(key=key, blob=row["blob"], expires_at=row["expires_at"])
+
+    async def page(
+        self,
+        tenant_id: TenantId,
+        *,
+        before: RunId | None,
+        status: RunStatus | None,
+        agent: str | None,
+        limit: int,
+    ) -> list[RunRow]:
+        """Runs of a tenant, newest first, older than `before`."""
+        wanted = None if status is None else status.value
+        async with self._database.snapshot(tenant_id) as raw:
+            rows = await raw.fetch(_PAGE, tenant_id, before, wanted, agent, limit)
+        return [_run(row) for row in rows]
+
+
+def _ids(row: asyncpg.Record) -> tuple[TenantId, RunId]:
+    return TenantId(UUID(bytes=row["tenant_id"].bytes)), RunId(UUID(bytes=row["run_id"].bytes))
+
+
+def _run(row: asyncpg.Record) -> RunRow:
+    tenant_id, run_id = _ids(row)
+    return RunRow(
+        tenant_id=tenant_id,
+        run_id=run_id,
+        kind=RunKind(row["kind"]),
+        status=RunStatus(row["status"]),
+        epoch=row["epoch"],
+        provider=row["provider"],
+        model=row["model"],
+        agent=row["agent"],
+        usage=Usage(
+            input_tokens=row["input_tokens"],
+            output_tokens=row["output_tokens"],
+            cost_micros=row["cost_micros"],
+            steps=row["steps"],
+        ),
+        entries=row["entries"],
+        error_code=row["error_code"],
+        policy_digest=row["policy_digest"],
+        created_at=row["created_at"],
+        finished_at=row["finished_at"],
+    )

@@ -1,0 +1,179 @@
+"""Every table, as the migrations leave it; a test compares the two."""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.types import UserDefinedType
+
+METADATA = MetaData()
+_NOW = text("now()")
+_ENDED = "'succeeded','failed','blocked','cancelled','expired','interrupted'"
+
+
+class Xid8(UserDefinedType[int]):
+    """A 64-bit transaction id of Postgres."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        """The type's name in DDL."""
+        return "xid8"
+
+
+def _moment(name: str, *, nullable: bool = False, now: bool = False) -> Column[object]:
+    default = _NOW if now else None
+    return Column(name, DateTime(timezone=True), nullable=nullable, server_default=default)
+
+
+def _ids(*names: str) -> list[Column[object]]:
+    return [Column(name, Uuid, nullable=False) for name in names]
+
+
+tenants = Table(
+    "tenants",
+    METADATA,
+    Column("tenant_id", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
+    Column("name", Text, nullable=False),
+    _moment("created_at", now=True),
+    PrimaryKeyConstraint("tenant_id", name="pk_tenants"),
+    UniqueConstraint("name", name="uq_tenants_name"),
+)
+
+writer_key = Table(
+    "writer_key",
+    METADATA,
+    *_ids("writer_id"),
+    Column("public_key", LargeBinary, nullable=False),
+    _moment("created_at", now=True),
+    _moment("seen_at", now=True),
+    PrimaryKeyConstraint("writer_id", name="pk_writer_key"),
+    CheckConstraint("octet_length(public_key) = 32", name="ck_writer_key_length"),
+)
+
+runs = Table(
+    "runs",
+    METADATA,
+    *_ids("tenant_id", "run_id"),
+    Column("kind", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("owner", Uuid, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("agent", Text),
+    Column("policy_digest", Text, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False, server_default=text("0")),
+    Column("output_tokens", BigInteger, nullable=False, server_default=text("0")),
+    Column("cost_micros", BigInteger, nullable=False, server_default=text("0")),
+    Column("steps", Integer, nullable=False, server_default=text("0")),
+    Column("entries", BigInteger),
+    Column("error_code", Text),
+    _moment("created_at"),
+    _moment("finished_at", nullable=True),
+    PrimaryKeyConstraint("tenant_id", "run_id", name="pk_runs"),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"], name="fk_runs_tenant"),
+)
+Index(
+    "ix_runs_open",
+    runs.c.tenant_id,
+    runs.c.run_id,
+    postgresql_where=text(f"status NOT IN ({_ENDED})"),
+)
+
+run_command = Table(
+    "run_command",
+    METADATA,
+    *_ids("tenant_id", "run_id", "command_id"),
+    Column("command", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    _moment("created_at", now=True),
+    PrimaryKeyConstraint("tenant_id", "run_id", "command_id", name="pk_run_command"),
+    ForeignKeyConstraint(
+        ["tenant_id", "run_id"], ["runs.tenant_id", "runs.run_id"], name="fk_run_command_run"
+    ),
+    CheckConstraint("command IN ('cancel')", name="ck_run_command_command"),
+)
+
+run_result = Table(
+    "run_result",
+    METADATA,
+    *_ids("tenant_id", "run_id"),
+    Column("kek_id", Text, nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("blob", LargeBinary, nullable=False),
+    _moment("expires_at"),
+    PrimaryKeyConstraint("tenant_id", "run_id", name="pk_run_result"),
+    ForeignKeyConstraint(
+        ["tenant_id", "run_id"], ["runs.tenant_id", "runs.run_id"], name="fk_run_result_run"
+    ),
+)
+
+record = Table(
+    "record",
+    METADATA,
+    *_ids("tenant_id", "run_id"),
+    Column("seq", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    _moment("ts"),
+    Column("header", LargeBinary),
+    Column("rc", LargeBinary, nullable=False),
+    Column("chain", LargeBinary, nullable=False),
+    *_ids("batch_id"),
+    PrimaryKeyConstraint("tenant_id", "run_id", "seq", name="pk_record"),
+    CheckConstraint("octet_length(rc) = 32", name="ck_record_rc"),
+    CheckConstraint("octet_length(chain) = 32", name="ck_record_chain"),
+    CheckConstraint("seq >= 0", name="ck_record_seq"),
+    postgresql_partition_by="LIST (tenant_id)",
+)
+
+payload = Table(
+    "payload",
+    METADATA,
+    *_ids("tenant_id", "run_id"),
+    Column("seq", BigInteger, nullable=False),
+    Column("field", SmallInteger, nullable=False),
+    Column("blob", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "run_id", "seq", "field", name="pk_payload"),
+    postgresql_partition_by="LIST (tenant_id)",
+)
+
+batch = Table(
+    "batch",
+    METADATA,
+    *_ids("tenant_id", "batch_id"),
+    Column("xid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
+    *_ids("writer_id"),
+    Column("n", Integer, nullable=False),
+    Column("ranges", LargeBinary, nullable=False),
+    Column("tip", LargeBinary, nullable=False),
+    Column("sig", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "batch_id", name="pk_batch"),
+    CheckConstraint("octet_length(tip) = 32", name="ck_batch_tip"),
+    CheckConstraint("octet_length(sig) = 64", name="ck_batch_sig"),
+)
+Index("ix_batch_xid", batch.c.xid)
+
+run_key = Table(
+    "run_key",
+    METADATA,
+    *_ids("tenant_id", "run_id"),
+    Column("kek_id", Text, nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "run_id", name="pk_run_key"),
+)

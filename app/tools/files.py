@@ -1,0 +1,116 @@
+"""The tools that read, write and list files of the run's workspace.
+
+Threat: Privilege escalation via tool calls
+"""
+
+import asyncio
+import codecs
+from typing import Annotated
+
+from pydantic import Field
+
+from app.domain.errors import ToolError
+from app.domain.run import JsonObject
+from app.domain.step import Effect, ToolSpec
+from app.sandbox.workspace import Workspace
+from app.sandbox.workspace_path import MAX_PATH_BYTES
+from app.tools.toolbox import ClosedArguments, closed_schema, parse_arguments
+
+# Below a result's limit, so that the note on how to read on is never what is cut off.
+_WINDOW_BYTES = 48 * 1024
+_MAX_OFFSET = 1 << 40
+_MAX_CONTENT_CHARS = 1024 * 1024
+
+_Path = Annotated[
+    str,
+    Field(
+        max_length=MAX_PATH_BYTES,
+        description="Path relative to the workspace, for example notes/today.txt",
+    ),
+]
+
+
+class _ReadArguments(ClosedArguments):
+    path: _Path
+    offset: int = Field(default=0, ge=0, le=_MAX_OFFSET, description="First byte to read")
+
+
+class _WriteArguments(ClosedArguments):
+    path: _Path
+    content: str = Field(max_length=_MAX_CONTENT_CHARS, description="The whole new content")
+
+
+class _ListArguments(ClosedArguments):
+    path: str = Field(
+        default=".",
+        max_length=MAX_PATH_BYTES,
+        description="Directory relative to the workspace; . is the workspace itself",
+    )
+
+
+class ReadFile:
+    """Reads UTF-8 text from a file, a window at a time."""
+
+    spec = ToolSpec(
+        name="read_file",
+        description="Read a text file of the workspace. Long files come in parts; use offset.",
+        effect=Effect.READ,
+        parameters=closed_schema(_ReadArguments),
+    )
+
+    async def run(self, arguments: JsonObject, workspace: Workspace) -> str:
+        """The text, with a note where to read on when there is more. ToolError if not text."""
+        asked = parse_arguments(_ReadArguments, arguments)
+        data = await asyncio.to_thread(
+            workspace.read_file, asked.path, _WINDOW_BYTES + 1, offset=asked.offset
+        )
+        more = len(data) > _WINDOW_BYTES
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            text = decoder.decode(data[:_WINDOW_BYTES], final=not more)
+        except UnicodeDecodeError:
+            raise ToolError("the file is not UTF-8 text from that offset") from None
+        if more:
+            cut, _ = (
+                decoder.getstate()
+            )  # the beginning of a character whose end is in the next part
+            following = asked.offset + _WINDOW_BYTES - len(cut)
+            text += f"\n[truncated: read on with offset {following}]"
+        return text
+
+
+class WriteFile:
+    """Writes a whole text file."""
+
+    spec = ToolSpec(
+        name="write_file",
+        description="Write a text file of the workspace, replacing it when it exists.",
+        effect=Effect.WRITE,
+        parameters=closed_schema(_WriteArguments),
+    )
+
+    async def run(self, arguments: JsonObject, workspace: Workspace) -> str:
+        """How many bytes were written. ToolError when nothing was."""
+        asked = parse_arguments(_WriteArguments, arguments)
+        data = asked.content.encode()
+        await asyncio.to_thread(workspace.write_file, asked.path, data)
+        return f"wrote {len(data)} bytes"
+
+
+class ListFiles:
+    """Lists a directory."""
+
+    spec = ToolSpec(
+        name="list_files",
+        description="List a directory of the workspace: kind, size in bytes and name of each.",
+        effect=Effect.READ,
+        parameters=closed_schema(_ListArguments),
+    )
+
+    async def run(self, arguments: JsonObject, workspace: Workspace) -> str:
+        """One line per name: kind, size, name. Links are named, never followed."""
+        asked = parse_arguments(_ListArguments, arguments)
+        entries = await asyncio.to_thread(workspace.list_files, asked.path)
+        if not entries:
+            return "(empty)"
+        return "\n".join(f"{entry.kind.value}\t{entry.size}\t{entry.name}" for entry in entries)

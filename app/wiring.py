@@ -1,0 +1,288 @@
+"""The object graph, built once, by hand; nothing here decides anything."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+from app import roster
+from app.api.auth import Doorkeeper
+from app.api.dependencies import ApiServices
+from app.audit.replay_ledger import ReplayLedger
+from app.domain.errors import ConfigurationError, LedgerUnavailableError, MeshFlowError
+from app.domain.run import Budget, RunId, TenantId
+from app.keys.agent_catalogue import (
+    BUILT_IN_AGENT,
+    DEFAULT_BUDGET,
+    TenantSettings,
+    load_agents,
+    load_tenant_settings,
+)
+from app.keys.key_store import FileKeyStore
+from app.ledger.writing import ChainHead, WriterKey
+from app.policy.gate import DascGate, RuleBook
+from app.privacy.scrubber import Scrubber
+from app.providers.provider import ModelProvider
+from app.runs.executor import RunExecutor
+from app.runs.identifiers import new_run_id
+from app.runs.notifier import Bell
+from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
+from app.runs.run_keys import RunKeys
+from app.runs.service import RunService, ServiceParts
+from app.sandbox.workspace import WorkspaceRoot, open_workspace_root
+from app.settings import Settings
+from app.storage import schema
+from app.storage.database import Database
+from app.storage.ledger_store import LedgerStore
+from app.storage.run_store import RunStore
+from app.tools.toolbox import Toolbox
+
+_log = logging.getLogger("meshflow")
+KEY_RELOAD_SECONDS = 2.0
+DRAIN_SECONDS = 10.0
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What tests and the demo put in the place of a part; None keeps the real one."""
+
+    providers: Mapping[str, ModelProvider] | None = None
+    book: RuleBook | None = None
+    gate: DascGate | None = None
+    default_model: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """The running parts of one process. `run_forever` belongs in a task; `close` ends it."""
+
+    services: ApiServices
+    doorkeeper: Doorkeeper
+    database: Database
+    runs: RunStore
+    executor: RunExecutor
+    writer: WriterKey
+    providers: Mapping[str, ModelProvider]
+    workspaces: WorkspaceRoot
+    ready: asyncio.Event
+
+    async def start(self) -> None:
+        """Make this process known to the ledger. LedgerUnavailableError when it cannot be."""
+        writer_id = UUID(bytes=self.writer.writer_id)
+        await self.runs.register_writer(writer_id, self.writer.public_key)
+        await self._learn_tenants()
+        self.ready.set()
+
+    async def follow_keys(self) -> None:
+        """Follow the key file: a removed key stops working within seconds."""
+        while True:
+            await asyncio.sleep(KEY_RELOAD_SECONDS)
+            news = await asyncio.to_thread(self.doorkeeper.source.reload_if_changed)
+            if news is not None and news.error is not None:
+                _log.error("the key file was not taken over: %s", news.error)
+            elif news is not None:
+                _log.info("keys changed: +%d -%d", len(news.added), len(news.removed))
+            try:
+                await self._learn_tenants()
+            except MeshFlowError:
+                _log.warning("tenants of new keys are not known yet")
+
+    async def _learn_tenants(self) -> None:
+        unknown = self.doorkeeper.unknown_tenants()
+        found: dict[str, TenantId] = {
+            name: await self.runs.ensure_tenant(name) for name in sorted(unknown)
+        }
+        self.doorkeeper.learn(found)
+
+    async def readiness(self) -> str | None:
+        """None when this process can serve, else the first reason why not."""
+        try:
+            async with asyncio.timeout(2):
+                revision = await self.database.revision()
+        except (LedgerUnavailableError, TimeoutError):
+            return "the database does not answer"
+        except Exception as error:  # noqa: BLE001 - whatever it is, the answer is not ready
+            return f"the database refused ({type(error).__name__})"
+        if revision != schema.known_revision():
+            return f"the schema is at {revision}, this server needs {schema.known_revision()}"
+        if self.doorkeeper.unknown_tenants():
+            return "tenants are not known yet"
+        return None
+
+    async def close(self) -> None:
+        """End runs, then connections."""
+        await self.executor.stop(DRAIN_SECONDS)
+        for provider in self.providers.values():
+            await provider.close()
+        await self.database.close()
+        self.workspaces.close()
+
+
+def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> Deployment:
+    """Everything of one process. ConfigurationError on the first thing that is not right."""
+    if settings.database_url is None:
+        raise ConfigurationError("no database: set MESHFLOW_DATABASE_URL")
+    entropy = os.urandom
+    keys = FileKeyStore(
+        settings.ledger_key_dir, entropy, forbidden=(settings.data_dir, settings.workspace_dir)
+    )
+    workspaces = _workspaces(settings)
+    database = Database(settings.database_url.reveal())
+    ledger, runs = LedgerStore(database), RunStore(database)
+    writer = WriterKey(entropy(32), uuid4().bytes)
+    bell, run_keys = Bell(), RunKeys(keys, entropy)
+    replay = ReplayLedger(database=database, ledger=ledger, runs=runs, keys=keys, now=utc_now)
+    recorder_parts = RecorderParts(
+        store=ledger,
+        keys=run_keys,
+        writer=writer,
+        scrubber=Scrubber(_own_secrets(settings)),
+        bell=bell,
+        now=utc_now,
+        entropy=entropy,
+        result_ttl_seconds=settings.result_ttl_seconds,
+    )
+    executor = RunExecutor(
+        store=runs,
+        keys=run_keys,
+        writer_id=UUID(bytes=writer.writer_id),
+        reopen=_reopener(replay, recorder_parts),
+        now=utc_now,
+        max_concurrent=settings.max_concurrent_runs,
+    )
+    toolbox = Toolbox({tool.spec.name: tool for tool in roster.TOOLS})
+    plugged = dict(overrides.providers or roster.providers(settings))
+    tenants = load_tenant_settings(settings.config_dir)
+    names = tuple(spec.name for spec in toolbox.specs)
+    granted = _granted(tenants, names)
+    service = RunService(
+        ServiceParts(
+            gate=overrides.gate or DascGate(overrides.book or roster.rule_book()),
+            providers=plugged,
+            toolbox=toolbox,
+            workspaces=workspaces,
+            recorder_parts=recorder_parts,
+            run_keys=run_keys,
+            executor=executor,
+            runs=runs,
+            now=utc_now,
+            monotonic=time.monotonic,
+            new_run_id=lambda: new_run_id(utc_now(), entropy),
+            new_command_id=uuid4,
+            tenant_tools=granted,
+            model_timeout_seconds=float(settings.model_timeout_seconds),
+        )
+    )
+    default_model = overrides.default_model or roster.DEFAULT_MODELS[settings.provider]
+    services = ApiServices(
+        runs=service,
+        ledger=replay,
+        bell=bell,
+        agents=load_agents(settings.config_dir, tools=names, default_model=default_model),
+        default_agent=BUILT_IN_AGENT,
+        tools=toolbox.specs,
+        unavailable_tools={},
+        budget_cap=lambda tenant: _settings_of(tenants, tenant).max_budget.applied_to(_OPEN_CAP),
+        tenant_tools=granted,
+        tenant_scrub_phi=lambda tenant: _settings_of(tenants, tenant).scrub_phi,
+    )
+    return Deployment(
+        services=services,
+        doorkeeper=doorkeeper,
+        database=database,
+        runs=runs,
+        executor=executor,
+        writer=writer,
+        providers=plugged,
+        workspaces=workspaces,
+        ready=asyncio.Event(),
+    )
+
+
+# What a tenant without a cap of its own may ask for: ten times the built-in agent's budget.
+_OPEN_CAP = Budget(
+    max_steps=DEFAULT_BUDGET.max_steps * 10,
+    max_tokens=DEFAULT_BUDGET.max_tokens * 10,
+    max_cost_micros=DEFAULT_BUDGET.max_cost_micros * 10,
+    max_wall_seconds=DEFAULT_BUDGET.max_wall_seconds * 10,
+)
+
+
+def _settings_of(tenants: Mapping[str, TenantSettings], tenant: str) -> TenantSettings:
+    return tenants.get(tenant, TenantSettings())
+
+
+def _granted(tenants: Mapping[str, TenantSettings], names: tuple[str, ...]) -> "_Granted":
+    return _Granted(tenants, frozenset(names))
+
+
+class _Granted:
+    """The tools a tenant may use: the deployment's, cut to the tenant's own list."""
+
+    def __init__(self, tenants: Mapping[str, TenantSettings], names: frozenset[str]) -> None:
+        self._tenants = tenants
+        self._names = names
+
+    def __call__(self, tenant: str) -> frozenset[str]:
+        """The names."""
+        own = _settings_of(self._tenants, tenant).capabilities
+        return self._names if own is None else self._names & own
+
+
+def _workspaces(settings: Settings) -> WorkspaceRoot:
+    """The workspace root: the operator's, or a private directory made under the data directory."""
+    root, keep_out = settings.workspace_dir, [settings.ledger_key_dir]
+    if settings.config_dir is not None:
+        keep_out.append(settings.config_dir)
+    if root == settings.data_dir / "workspace":
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        keep_out.append(settings.data_dir / "postgres")
+    else:
+        keep_out.append(settings.data_dir)
+    return open_workspace_root(root, forbidden=keep_out)
+
+
+def _own_secrets(settings: Settings) -> list[str]:
+    held = (
+        settings.api_keys,
+        settings.database_url,
+        settings.owner_database_url,
+        settings.sequencer_database_url,
+        settings.eraser_database_url,
+        settings.audit_database_url,
+        settings.anthropic_api_key,
+    )
+    return [secret.reveal() for secret in held if secret is not None]
+
+
+def _reopener(replay: ReplayLedger, parts: RecorderParts) -> "_Reopener":
+    return _Reopener(replay, parts)
+
+
+class _Reopener:
+    """Gives a recorder for a run that somebody else began, at its verified end."""
+
+    def __init__(self, replay: ReplayLedger, parts: RecorderParts) -> None:
+        self._replay = replay
+        self._parts = parts
+
+    async def __call__(self, tenant_id: TenantId, run_id: RunId, epoch: int) -> LedgerRecorder:
+        """The recorder, still under `epoch`; the caller claims."""
+        _, end, run_key = await self._replay.reopen(tenant_id, run_id)
+        place = RunPlace(
+            tenant_id=tenant_id,
+            run_id=run_id,
+            run_key=run_key,
+            head=ChainHead(next_seq=end.next_seq, chain=end.chain),
+            epoch=epoch,
+        )
+        return LedgerRecorder(place, self._parts)

@@ -1,0 +1,118 @@
+-- The only ways in which the application writes. Each runs as mf_writer with a fixed search path.
+
+-- Appends records of one tenant with their companions: all of it, or nothing.
+-- Errors: MF001 another owner holds the run; MF002 the run's state forbids the change; MF003 no such run.
+CREATE FUNCTION ledger_append(
+  p_tenant uuid, p_batch uuid, p_writer uuid, p_ranges bytea, p_tip bytea, p_sig bytea,
+  p_runs uuid[], p_seqs bigint[], p_epochs bigint[], p_kinds text[], p_ts timestamptz[],
+  p_headers bytea[], p_rcs bytea[], p_chains bytea[],
+  p_field_runs uuid[], p_field_seqs bigint[], p_fields smallint[], p_blobs bytea[],
+  p_companions jsonb
+) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+  c jsonb;
+  held record;
+  found_runs integer := 0;
+BEGIN
+  FOR c IN SELECT value FROM jsonb_array_elements(p_companions) LOOP
+    IF c->>'op' = 'run.insert' THEN
+      INSERT INTO public.runs (tenant_id, run_id, kind, status, epoch, owner, provider, model, agent, policy_digest, created_at)
+      VALUES (p_tenant, (c->>'run_id')::uuid, c->>'kind', c->>'status', 1, p_writer, c->>'provider', c->>'model', c->>'agent',
+              c->>'policy_digest', (c->>'created_at')::timestamptz);
+      INSERT INTO public.run_key (tenant_id, run_id, kek_id, wrapped)
+      VALUES (p_tenant, (c->>'run_id')::uuid, c->>'kek_id', decode(c->>'wrapped', 'hex'));
+    ELSIF c->>'op' = 'run.claim' THEN
+      UPDATE public.runs SET epoch = epoch + 1, owner = p_writer
+      WHERE tenant_id = p_tenant AND run_id = (c->>'run_id')::uuid AND epoch = (c->>'from_epoch')::bigint;
+      IF NOT FOUND THEN RAISE EXCEPTION 'stale epoch' USING ERRCODE = 'MF001'; END IF;
+    END IF;
+  END LOOP;
+
+  -- The fence: held to COMMIT, so that nobody can raise an epoch between this look and this write.
+  FOR held IN
+    SELECT r.run_id, r.epoch FROM public.runs r
+    WHERE r.tenant_id = p_tenant AND r.run_id = ANY (p_runs)
+    ORDER BY r.tenant_id, r.run_id FOR SHARE
+  LOOP
+    found_runs := found_runs + 1;
+    IF EXISTS (SELECT 1 FROM unnest(p_runs, p_epochs) AS e(run_id, epoch) WHERE e.run_id = held.run_id AND e.epoch <> held.epoch) THEN
+      RAISE EXCEPTION 'stale epoch' USING ERRCODE = 'MF001';
+    END IF;
+  END LOOP;
+  IF found_runs <> (SELECT count(DISTINCT run_id) FROM unnest(p_runs) AS e(run_id)) THEN
+    RAISE EXCEPTION 'no such run' USING ERRCODE = 'MF003';
+  END IF;
+
+  INSERT INTO public.batch (tenant_id, batch_id, writer_id, n, ranges, tip, sig)
+  VALUES (p_tenant, p_batch, p_writer, cardinality(p_seqs), p_ranges, p_tip, p_sig);
+  INSERT INTO public.record (tenant_id, run_id, seq, epoch, kind, ts, header, rc, chain, batch_id)
+  SELECT p_tenant, u.run_id, u.seq, u.epoch, u.kind, u.ts, u.header, u.rc, u.chain, p_batch
+  FROM unnest(p_runs, p_seqs, p_epochs, p_kinds, p_ts, p_headers, p_rcs, p_chains)
+    AS u(run_id, seq, epoch, kind, ts, header, rc, chain);
+  INSERT INTO public.payload (tenant_id, run_id, seq, field, blob)
+  SELECT p_tenant, u.run_id, u.seq, u.field, u.blob
+  FROM unnest(p_field_runs, p_field_seqs, p_fields, p_blobs) AS u(run_id, seq, field, blob);
+
+  FOR c IN SELECT value FROM jsonb_array_elements(p_companions) LOOP
+    IF c->>'op' = 'run.change' THEN
+      UPDATE public.runs SET
+        status = c->>'status',
+        input_tokens = coalesce((c->>'input_tokens')::bigint, input_tokens),
+        output_tokens = coalesce((c->>'output_tokens')::bigint, output_tokens),
+        cost_micros = coalesce((c->>'cost_micros')::bigint, cost_micros),
+        steps = coalesce((c->>'steps')::integer, steps),
+        entries = (c->>'entries')::bigint,
+        error_code = c->>'error_code',
+        finished_at = (c->>'finished_at')::timestamptz
+      WHERE tenant_id = p_tenant AND run_id = (c->>'run_id')::uuid
+        AND status = ANY (ARRAY(SELECT jsonb_array_elements_text(c->'from')));
+      IF NOT FOUND THEN RAISE EXCEPTION 'illegal transition' USING ERRCODE = 'MF002'; END IF;
+    ELSIF c->>'op' = 'result.insert' THEN
+      INSERT INTO public.run_result (tenant_id, run_id, kek_id, wrapped, blob, expires_at)
+      VALUES (p_tenant, (c->>'run_id')::uuid, c->>'kek_id', decode(c->>'wrapped', 'hex'), decode(c->>'blob', 'hex'),
+              (c->>'expires_at')::timestamptz);
+    END IF;
+  END LOOP;
+END $$;
+--;;
+-- The id of a tenant name; made when the name is first seen.
+CREATE FUNCTION tenant_ensure(p_name text) RETURNS uuid
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE found_id uuid;
+BEGIN
+  INSERT INTO public.tenants (name) VALUES (p_name) ON CONFLICT (name) DO NOTHING;
+  SELECT t.tenant_id INTO found_id FROM public.tenants t WHERE t.name = p_name;
+  RETURN found_id;
+END $$;
+--;;
+-- Makes the public key of a process known before its first append.
+CREATE FUNCTION writer_register(p_writer uuid, p_public_key bytea) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+  INSERT INTO public.writer_key (writer_id, public_key) VALUES (p_writer, p_public_key);
+$$;
+--;;
+-- One heartbeat of a process: says it lives, learns which of its runs are to be cancelled,
+-- and which runs nobody drives: its own that it does not know, and those of a silent owner.
+CREATE FUNCTION writer_tick(p_writer uuid, p_active uuid[], p_stale_seconds integer)
+RETURNS TABLE (what text, tenant_id uuid, run_id uuid, epoch bigint, actor text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+  UPDATE public.writer_key k SET seen_at = now() WHERE k.writer_id = p_writer;
+  RETURN QUERY
+    SELECT 'cancel', q.tenant_id, q.run_id, 0::bigint, q.actor FROM public.run_command q
+    WHERE q.run_id = ANY (p_active) AND q.command = 'cancel'
+    UNION
+    (SELECT 'orphan', r.tenant_id, r.run_id, r.epoch, ''::text FROM public.runs r
+    JOIN public.writer_key k ON k.writer_id = r.owner
+    WHERE r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')
+      AND ((r.owner = p_writer AND NOT (r.run_id = ANY (p_active)))
+        OR (r.owner <> p_writer AND k.seen_at < now() - make_interval(secs => p_stale_seconds)))
+    ORDER BY r.tenant_id, r.run_id LIMIT 64);
+END $$;
+--;;
+-- Removes results past their time; answers with the work keys that some result still needs.
+CREATE FUNCTION results_expire(p_now timestamptz) RETURNS SETOF text
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+  WITH gone AS (DELETE FROM public.run_result r WHERE r.expires_at <= p_now RETURNING r.run_id)
+  SELECT DISTINCT r.kek_id FROM public.run_result r WHERE r.expires_at > p_now;
+$$;

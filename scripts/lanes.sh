@@ -1,0 +1,38 @@
+#!/bin/sh
+# The lanes that work on what is shipped, not on the tree: the wheel twice, the wheel alone, the API document.
+set -eu
+cd "$(dirname "$0")/.."
+
+python=${PYTHON:-python3}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT INT TERM
+
+say() { echo "== $*"; }
+
+say "the same tree gives the same wheel, byte for byte"
+# The time of the last commit, or a fixed one where there is no history: any constant would do.
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 1700000000)
+export SOURCE_DATE_EPOCH
+"$python" -m venv "$work/builder"
+for turn in first second; do
+  "$work/builder/bin/python" -m pip wheel --quiet --disable-pip-version-check --no-deps \
+    --no-cache-dir --wheel-dir "$work/$turn" .
+done
+wheel=$(cd "$work/first" && ls meshflow-*.whl)
+cmp "$work/first/$wheel" "$work/second/$wheel"
+echo "$wheel"
+
+say "the wheel alone, installed by pip, starts away from the tree"
+"$python" -m venv "$work/user"
+"$work/user/bin/python" -m pip install --quiet --disable-pip-version-check "$work/first/$wheel"
+(cd "$work" && "$work/user/bin/meshflow" --help >"$work/help")
+grep -q meshflow "$work/help"
+
+say "the committed API document is the one this code makes"
+.venv/bin/meshflow openapi --write "$work/openapi.json"
+diff -u openapi/openapi.json "$work/openapi.json" || {
+  echo "openapi/openapi.json is stale: run 'make openapi' and read the difference" >&2
+  exit 1
+}
+
+echo "== all lanes passed"

