@@ -41,13 +41,13 @@ migration: env-test ## start a migration (name=what_it_does)
 	@$(BIN)/python scripts/new_migration.py $(name)
 
 bench-ledger: env-test ## measure appending to and verifying the ledger
-	$(BIN)/python bench/ledger_bench.py $(ARGS)
+	$(BIN)/python -m bench.ledger_bench $(ARGS)
 
 bench-submit: env-test ## measure accepting a task
-	$(BIN)/python bench/submit_bench.py $(ARGS)
+	$(BIN)/python -m bench.submit_bench $(ARGS)
 
 bench-run: env-test ## measure whole runs
-	$(BIN)/python bench/run_bench.py $(ARGS)
+	$(BIN)/python -m bench.run_bench $(ARGS)
 
 lock: ## write requirements.lock with hashes (needs uv)
 	@command -v uv >/dev/null 2>&1 || { echo "make lock needs uv on PATH; nothing else does." >&2; exit 1; }

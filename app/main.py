@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends, FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 import app as package
 from app.api import (
@@ -31,6 +32,13 @@ from app.wiring import Deployment, Overrides, build
 
 _log = logging.getLogger("meshflow")
 START_RETRY_SECONDS = 1.0
+# Traces and logs of a framework hold what callers sent; they stay off until they are scrubbed.
+NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
 
 
 def create_app(
@@ -73,6 +81,7 @@ def create_app(
         openapi_url=None,
         generate_unique_id_function=openapi_document.operation_id,
         separate_input_output_schemas=False,
+        telemetry=NO_TELEMETRY,
     )
     app.state.doorkeeper = doorkeeper
     guarded = APIRouter(prefix="/v1", dependencies=[Depends(authenticated)])

@@ -40,6 +40,7 @@ PLAIN_NAMES = (
     "RESULT_TTL",
     "MAX_BODY_BYTES",
     "MAX_CONCURRENT_RUNS",
+    "MAX_QUEUED_RUNS",
     "MODEL_TIMEOUT_SECONDS",
     "DOCS",
     "LOG_LEVEL",
@@ -134,6 +135,7 @@ class Settings:
     result_ttl_seconds: int
     max_body_bytes: int
     max_concurrent_runs: int
+    max_queued_runs: int
     model_timeout_seconds: int
     docs: bool
     log_level: str
@@ -171,6 +173,7 @@ class Settings:
             result_ttl_seconds=read.result_ttl(),
             max_body_bytes=read.number("MAX_BODY_BYTES", 1 << 20, low=1024, high=1 << 30),
             max_concurrent_runs=read.number("MAX_CONCURRENT_RUNS", 64, low=1, high=100_000),
+            max_queued_runs=read.number("MAX_QUEUED_RUNS", 1024, low=0, high=1_000_000),
             model_timeout_seconds=read.number("MODEL_TIMEOUT_SECONDS", 60, low=1, high=3600),
             docs=read.choice("DOCS", ("on", "off"), "on") == "on",
             log_level=read.choice("LOG_LEVEL", _LOG_LEVELS, "info"),

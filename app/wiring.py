@@ -158,6 +158,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         reopen=_reopener(replay, recorder_parts),
         now=utc_now,
         max_concurrent=settings.max_concurrent_runs,
+        max_queued=settings.max_queued_runs,
     )
     toolbox = Toolbox({tool.spec.name: tool for tool in roster.TOOLS})
     plugged = dict(overrides.providers or roster.providers(settings))

@@ -1,4 +1,4 @@
-"""Starts a migration: `new_migration.py add_webhooks` writes the next number's file and HEAD."""
+"""Starts a migration: its file under the next number, and HEAD."""  # noqa: INP001  # a program
 
 import re
 import sys

@@ -25,6 +25,7 @@ from app.domain.step import (
     ModelRequest,
     ReplyMessage,
     ResultsMessage,
+    StopReason,
     ToolCall,
     ToolResult,
     ToolSpec,
@@ -40,13 +41,18 @@ from app.policy.gate_inputs import (
     RunFacts,
 )
 from app.providers.prices import ModelPrice, upper_bound
-from app.providers.provider import ModelProvider
+from app.providers.provider import ModelFailure, ModelProvider
 from app.sandbox.workspace import Workspace
 from app.tools.toolbox import Toolbox
 
 _MAX_OUTPUT_TOKENS = 4096
 _CHARACTERS_PER_TOKEN = 3  # a low figure, so that the reservation is an upper bound in practice
 _TOKENS_PER_TOOL = 400
+# A reply that stopped for one of these is no answer: the run fails and says why.
+_UNFINISHED = {
+    StopReason.REFUSAL: ModelFailure.REFUSED.value,
+    StopReason.MAX_TOKENS: ModelFailure.CUT_OFF.value,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +63,7 @@ class LoopParts:
     provider: ModelProvider
     price: ModelPrice
     toolbox: Toolbox
-    workspace: Workspace
+    workspace: Callable[[], Workspace]  # opened when the first tool needs it
     journal: Journal
     monotonic: Callable[[], float]
     model_timeout_seconds: float
@@ -93,9 +99,13 @@ class AgentLoop:
             try:
                 reply = await self._parts.provider.complete(cleared)
             except ModelError as error:
-                await self._model_failed(intent, error)
+                await self._model_failed(intent, error.code, None)
                 return
             self._spent = self._spent.plus(reply.usage).plus(Usage(steps=1))
+            unfinished = _UNFINISHED.get(reply.stop_reason)
+            if unfinished is not None:
+                await self._model_failed(intent, unfinished, reply)
+                return
             if await self._answered(intent, reply):
                 return
 
@@ -129,17 +139,17 @@ class AgentLoop:
         event = ModelRequested(request=request, decision=verdict.decision)
         return await self._parts.journal.record(event, self._spent), verdict
 
-    async def _model_failed(self, intent: int, error: ModelError) -> None:
+    async def _model_failed(self, intent: int, code: str, reply: ModelReply | None) -> None:
         self._parts.journal.hold(
             ModelResponded(
                 intent=intent,
                 model=self._task.submission.model,
-                reply=None,
+                reply=reply,
                 decision=None,
-                error_code=error.code,
+                error_code=code,
             )
         )
-        await self._finish(RunStatus.FAILED, error.code)
+        await self._finish(RunStatus.FAILED, code)
 
     async def _answered(self, intent: int, reply: ModelReply) -> bool:
         """Judge and act on a reply; True when the run is over."""
@@ -192,7 +202,7 @@ class AgentLoop:
             self._parts.journal.hold(decided)
             return _refusal(call, f"refused by policy ({verdict.decision.code})")
         intent = await self._parts.journal.record(decided, self._spent)
-        result = await self._parts.toolbox.run(verdict, self._parts.workspace)
+        result = await self._parts.toolbox.run(verdict, self._parts.workspace())
         seen = self._parts.gate.tool_result(ResultInput(result=result, facts=self._facts()))
         self._parts.journal.hold(ToolFinished(intent=intent, result=result, decision=seen.decision))
         if isinstance(seen, Deny):

@@ -29,8 +29,8 @@ class ApiServices:
     tenant_scrub_phi: Callable[[str], bool]
 
 
-def services(request: Request) -> ApiServices:
-    """The services of this process."""
+async def services(request: Request) -> ApiServices:
+    """The services of this process. Async, so that no thread is borrowed for it."""
     found = request.app.state.services
     if not isinstance(found, ApiServices):
         raise TypeError("the application is not wired")

@@ -205,8 +205,11 @@ Body = TypeVar("Body", bound=BaseModel)
 def body_of(model: type[Body], record: VerifiedRecord, name: str) -> Body | None:
     """A payload as its view, or None when it was erased, withheld or scrubbed out of shape."""
     value = record.fields.get(name)
-    if value is None:
-        return None
+    return None if value is None else parsed(model, value)
+
+
+def parsed(model: type[Body], value: bytes) -> Body | None:
+    """Scrubbed JSON as its view, or None when scrubbing left another shape."""
     try:
         return model.model_validate_json(value)
     except ValidationError:

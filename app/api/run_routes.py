@@ -16,6 +16,7 @@ from app.api.run_views import (
     RunPage,
     RunView,
     VerificationView,
+    started_view,
     summary_of,
     verification_of,
     view_of,
@@ -67,14 +68,16 @@ async def create(
 ) -> Response:
     """Admit a task and start a run. Durable before the answer; 403 is itself a recorded run."""
     require(caller, Scope.RUN)
-    run_id = await services.runs.start(caller, submission_of(body, caller, services))
+    started = await services.runs.start(caller, submission_of(body, caller, services))
+    run_id = started.run.run_id
     headers = {"Location": f"/v1/runs/{public_run_id(run_id)}", "Retry-After": "1"}
     seconds = _wait_seconds(prefer)
-    if seconds:
-        headers["Preference-Applied"] = f"wait={seconds}"
-        await _finished_within(services, caller, run_id, seconds)
+    if not seconds:
+        return as_json(started_view(started.run, started.task), 202, headers)
+    headers["Preference-Applied"] = f"wait={seconds}"
+    await _finished_within(services, caller, run_id, seconds)
     view = view_of(await services.ledger.read_run(caller.tenant_id, run_id, with_output=True))
-    return as_json(view, 200 if view.status in TERMINAL and seconds else 202, headers)
+    return as_json(view, 200 if view.status in TERMINAL else 202, headers)
 
 
 @router.get("/runs", response_model=RunPage, responses=problems(403, 422))

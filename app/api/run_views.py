@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from app.api.entry_views import Moment, OutputView, TaskView, View, body_of
+from app.api.entry_views import Moment, OutputView, TaskView, View, body_of, parsed
 from app.audit.replay_ledger import RunDossier
 from app.domain.errors import ChainBreak
 from app.domain.run import OutputState, RunKind, RunRow, RunStatus, public_run_id
@@ -136,6 +136,11 @@ def view_of(dossier: RunDossier) -> RunView:
     return run_view(
         dossier.run, task, entries=len(records), output=output, state=dossier.output_state
     )
+
+
+def started_view(run: RunRow, task: bytes) -> RunView:
+    """A run of one record, as it was just written."""
+    return run_view(run, parsed(TaskView, task), entries=1, output=None, state=OutputState.SCRUBBED)
 
 
 def run_view(

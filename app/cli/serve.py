@@ -13,7 +13,6 @@ import sys
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from app.cli.invocation import FAILED, CommandError, Invocation, complain
 from app.cli.loopback import is_loopback
@@ -21,9 +20,6 @@ from app.cli.tls_pair import load_tls_pair
 from app.domain.errors import ConfigurationError
 from app.keys.key_ring import KeySource, development_items, new_key
 from app.settings import Settings
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 _log = logging.getLogger("meshflow")
 TLS_PORT = 8443
@@ -62,6 +58,7 @@ def serve(invocation: Invocation, arguments: Namespace) -> int:
             _log.info("ignored, made by Kubernetes: %s", name)
 
         from app.cli.database_setup import serving_database
+        from app.cli.stream_drain import StreamDrain
         from app.cli.web_server import WebServer
 
         with serving_database(settings) as ready:
@@ -76,18 +73,14 @@ def serve(invocation: Invocation, arguments: Namespace) -> int:
                 on_ready=lambda: _greet(url, settings, keys, arguments.tls_cert),
             )
             if settings.api_keys_file is not None:
-                signal.signal(signal.SIGHUP, lambda _signal, _frame: _reload_keys(app))
-            return server.run(app)
+                source: KeySource = app.state.doorkeeper.source
+                signal.signal(signal.SIGHUP, lambda _signal, _frame: _reload_keys(source))
+            return server.run(StreamDrain(app))
 
 
-def _reload_keys(app: "FastAPI") -> None:
+def _reload_keys(source: KeySource) -> None:
     """Read the key file again. Tenants that are new in it are known within seconds."""
-    from app.api.auth import Doorkeeper
-
-    doorkeeper = app.state.doorkeeper
-    if isinstance(doorkeeper, Doorkeeper):
-        error = doorkeeper.source.reload().error
-        _log.info("keys read again: %s", error or "done")
+    _log.info("keys read again: %s", source.reload().error or "done")
 
 
 def _keys(settings: Settings) -> DevelopmentKeys | None:

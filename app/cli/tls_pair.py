@@ -3,6 +3,7 @@
 What was checked is what serves: the context that is made here goes to the web server.
 
 Threat: Unauthorised API access
+Threat: Plain HTTP exposure
 """
 
 import ssl

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from types import FrameType
 
 import uvicorn
-from starlette.types import ASGIApp
 
 from app.cli.invocation import OK, STOPPED
 from app.cli.stream_drain import StreamDrain
@@ -36,9 +35,8 @@ class WebServer:
     drain_seconds: float
     on_ready: Callable[[], None]
 
-    def run(self, app: ASGIApp) -> int:
+    def run(self, drain: StreamDrain) -> int:
         """Serve until told to leave. SystemExit when the application cannot start."""
-        drain = StreamDrain(app)
         loop = "uvloop" if _is_installed("uvloop") else "asyncio"
         http = "httptools" if _is_installed("httptools") else "h11"
         _log.info("serving with loop %s and http %s", loop, http)
@@ -62,7 +60,7 @@ class WebServer:
         server = _Server(config, drain, self)
         try:
             server.run(sockets=[self.listener])
-        except SystemExit:
+        except (SystemExit, KeyboardInterrupt):
             if server.has_left:
                 return OK  # uvicorn raises the signal again when it is done with it
             raise

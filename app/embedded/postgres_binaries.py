@@ -94,7 +94,7 @@ def copy_for_root(binaries: ServerBinaries, state_dir: Path) -> ServerBinaries:
 
     Root's Python often lives where the server's user may not look, and a server must not run from
     files that another user can change. A system installation is used where it is. The caller holds
-    the start lock and knows that no server runs.
+    the watchdog's lock and knows that no server runs.
     """
     package = binaries.wheel_package
     if package is None:

@@ -53,7 +53,7 @@ def create_cluster(
 ) -> Path:
     """The new data directory, in place only when its roles and database are in it.
 
-    The caller holds the start lock. What an interrupted attempt left is removed first.
+    The caller holds the watchdog's lock. What an interrupted attempt left is removed first.
     """
     for leftover in state.path.glob("init-*"):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -15,7 +15,6 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -141,7 +140,7 @@ def start_embedded_postgres(state_dir: Path, *, durable: bool = True) -> Embedde
     """
     account = choose_server_account()
     state = open_state_directory(state_dir, account)
-    with contextlib.ExitStack() as undo, _start_lock(state):
+    with contextlib.ExitStack() as undo:
         users_fd = state.open_lock("users.lock")
         undo.callback(os.close, users_fd)
         # An exclusive holder is a watchdog that is taking its server down: wait for a clean end.
@@ -170,6 +169,7 @@ def start_embedded_postgres(state_dir: Path, *, durable: bool = True) -> Embedde
 def _running_server(state: StateDirectory, *, durable: bool) -> dict[str, str]:
     """What server.json tells of a server that answers, started here when nobody watches one."""
     has_spawned = False
+    # The lock makes starts at once take turns: whoever has it prepares, the others wait here.
     deadline = time.monotonic() + _START_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         alive_fd = state.open_lock("watchdog.lock")
@@ -189,7 +189,7 @@ def _running_server(state: StateDirectory, *, durable: bool) -> dict[str, str]:
 
 
 def _start_server(state: StateDirectory, alive_fd: int, *, durable: bool) -> None:
-    """Prepare what is missing and hand the server to a new watchdog. Start lock is held."""
+    """Prepare what is missing and hand the server, and the watchdog's lock, to a new watchdog."""
     pinned_major = state.pinned_major()
     binaries = choose_binaries(
         installed_binaries(), pinned_major=pinned_major, state_dir=state.path
@@ -293,16 +293,6 @@ def _is_unwatched(state: StateDirectory) -> bool:
     fd = state.open_lock("watchdog.lock")
     try:
         return try_lock(fd, fcntl.LOCK_EX)
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def _start_lock(state: StateDirectory) -> Iterator[None]:
-    fd = state.open_lock("start.lock")
-    try:
-        _wait_for_lock(fd, fcntl.LOCK_EX, what="another start of this database")
-        yield
     finally:
         os.close(fd)
 

@@ -1,8 +1,7 @@
 """Lays out the private directory of one embedded database: locks, passwords, socket, data.
 
-    start.lock      held while a server is prepared or looked for
     users.lock      held shared by every process that uses the server; the dead let go of it
-    watchdog.lock   held by the watchdog while it lives
+    watchdog.lock   held by the one start that prepares a server, then by its watchdog for life
     server.json     where the running server listens and whether it is durable
     passwords.json  one password a login, mode 0600
     postgres.log    what server and watchdog say; never a statement, never a value

@@ -69,7 +69,7 @@ WORD_GATE = (
 PAIR = (
     rf"(?i)(^|[^a-z])?((?:{_STRONG})|(?:{_WEAK}))[0-9_]{{0,3}}"
     r"((?:\\{0,3}[\"'`])?\]?\)?\s{0,8}(?:=>|:=|==?=?|:|%3[da])\s{0,8})"
-    rf"(?:b|r|f|u)?({_QUOTED}|{_BARE})"
+    rf"((?:[brfu]{{1,2}})?(?:{_QUOTED})|{_BARE})"
 )
 _ANY = rf"(?:{_STRONG}|token)"
 FLAG = rf"(?i)--?(?:[a-z]{{1,20}}-){{0,4}}{_ANY}\s+[\"']?([^\s\"'`$<\[{{-][^\s\"'`]{{5,}})"
@@ -130,6 +130,7 @@ WORDED: tuple[tuple[str, str, bool], ...] = (
     ("netrc", NETRC, False),
 )
 
+_OPENING = compiled(r"(?:[brfuBRFU]{1,2})?\\*[\"'`]")
 _PLACEHOLDER = compiled(
     r"(?i)\$[({]|\$[a-z_][a-z0-9_]*$|%\(|%[a-z_]+%$|\{|<|\[|\*{3}|x{4}|\.{3}|(?:your|my)(?:[_-][a-z]+){1,5}$|(?:none|null|nil|undefined|true|false|"
     r"redacted|hidden|masked|example|required|optional|string|changeit|placeholder|todo|unset|empty)\W{0,3}$|"
@@ -206,7 +207,8 @@ class PairRule:
             if near.translate(None, b"_-.").lower().endswith(_HARMLESS_ENDS):
                 continue
             strong = self._strong.fullmatch(word) is not None
-            quote = len(value) - len(value.lstrip(b"\\\"'`"))
+            opened = _OPENING.match(value)
+            quote = 0 if opened is None else opened.end()
             value = value[quote:]
             if quote:
                 take = not _same(word, value) and self._quoted(strong=strong, value=value)

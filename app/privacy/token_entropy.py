@@ -37,7 +37,7 @@ _LEAST_ENTROPY = 3.4  # bits a character; random base62 of 20 has about 4.0
 _MOST_WORDLIKE = 0.4  # share of the characters in runs that read like words
 _FEWEST_CHANGES = 0.3  # share of neighbours of different class; random base62 has 0.62
 
-GATE = "[A-Za-z0-9+/_=-]{20,}"
+GATE = "[A-Za-z0-9+/_-]{20,}={0,2}"
 TOKEN = compiled(GATE)
 _PREFIXED_ID = compiled("[a-z]{2,12}_01[A-Za-z0-9]{20,24}")
 _ENCODED = compiled(r"(?:[A-Za-z0-9+/]+|[A-Za-z0-9_-]+)={0,2}")

@@ -271,14 +271,11 @@ class ReplyAssembler:
         return block
 
     def _text(self) -> str:
-        text = "".join(
+        return "".join(
             "".join(self._blocks[index].pieces)
             for index in sorted(self._blocks)
             if self._blocks[index].kind == "text"
         )
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            _malformed()  # cannot be written down
-        return text
 
     def _calls(self) -> tuple[ToolCall, ...]:
         calls: list[ToolCall] = []

@@ -20,6 +20,7 @@ class ModelFailure(StrEnum):
     STREAM_BROKEN = "model.stream_broken"  # the reply stopped before its end
     MALFORMED_REPLY = "model.malformed_reply"  # a reply that is not what the API promises
     REFUSED = "model.refused"  # a whole reply whose stop reason is a refusal ends a run with this
+    CUT_OFF = "model.max_tokens"  # a reply that ran into its token limit ends a run with this
     INVALID_REQUEST = "model.invalid_request"  # the provider did not accept what was asked
     UNKNOWN_MODEL = "model.unknown_model"  # not in the price table, so nothing was sent
     SCRIPT_EXHAUSTED = "model.script_exhausted"  # a test asked for more replies than it wrote

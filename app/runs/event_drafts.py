@@ -100,7 +100,7 @@ def _model_responded(event: ModelResponded, scrub: Scrub) -> Draft:
         decision=event.decision,
         model=event.model,
         usage=event.reply.usage,
-        outcome=_code(event.decision),
+        outcome=event.error_code or _code(event.decision),
         fields={"reply": scrub(words)},
     )
 

@@ -23,7 +23,6 @@ _log = logging.getLogger("meshflow.runs")
 HEARTBEAT_SECONDS = 1.0
 STALE_SECONDS = 15
 EXPIRY_SWEEP_BEATS = 30
-QUEUE_FACTOR = 16
 
 Reopen = Callable[[TenantId, RunId, int], Awaitable[LedgerRecorder]]
 
@@ -51,6 +50,7 @@ class RunExecutor:
         reopen: Reopen,
         now: Callable[[], datetime],
         max_concurrent: int,
+        max_queued: int,
     ) -> None:
         self._store = store
         self._keys = keys
@@ -58,7 +58,7 @@ class RunExecutor:
         self._reopen = reopen
         self._now = now
         self._slots = asyncio.Semaphore(max_concurrent)
-        self._limit = max_concurrent * QUEUE_FACTOR
+        self._limit = max_concurrent + max_queued
         self._tasks: dict[RunId, asyncio.Task[None]] = {}
         self._known: set[RunId] = set()
         self._cancelled_by: dict[RunId, str] = {}

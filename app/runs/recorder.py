@@ -66,6 +66,7 @@ class LedgerRecorder:
         self._parts = parts
         self._held: list[RunEvent] = []
         self._companions: list[Companion] = []
+        self.recorded: Sequence[Draft] = ()  # what the last write recorded, as it was sealed
         self._writer = RunWriter(
             log=place.tenant_id.bytes,
             run=place.run_id.bytes,
@@ -110,6 +111,7 @@ class LedgerRecorder:
         batch = self._writer.seal(place.head, drafts, epoch=place.epoch, at=now)
         companions = [*self._companions, *self._closing(events[-1], batch, usage, now)]
         await parts.store.append(place.tenant_id, place.run_id, batch, companions)
+        self.recorded = drafts
         self._held.clear()
         self._companions.clear()
         self._place = replace(place, head=batch.head)

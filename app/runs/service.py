@@ -16,6 +16,7 @@ from app.domain.run import (
     Caller,
     RunId,
     RunKind,
+    RunRow,
     RunStatus,
     Scope,
     Submission,
@@ -32,7 +33,7 @@ from app.providers.provider import ModelProvider
 from app.runs.executor import RunExecutor, RunJob
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.run_keys import RunKeys
-from app.sandbox.workspace import WorkspaceRoot
+from app.sandbox.workspace import Workspace, WorkspaceRoot
 from app.storage.ledger_store import NewRun
 from app.storage.run_store import RunStore
 from app.tools.toolbox import Toolbox
@@ -58,13 +59,41 @@ class ServiceParts:
     model_timeout_seconds: float
 
 
+class LazyWorkspace:
+    """A run's workspace, made when a tool first needs it: most runs write no file."""
+
+    def __init__(self, root: WorkspaceRoot, tenant_hex: str, run_hex: str) -> None:
+        self._root = root
+        self._names = (tenant_hex, run_hex)
+        self._opened: Workspace | None = None
+
+    def open(self) -> Workspace:
+        """The workspace; the same one every time."""
+        if self._opened is None:
+            self._opened = self._root.for_run(*self._names)
+        return self._opened
+
+    def close(self) -> None:
+        """Let the directory go, if it was opened."""
+        if self._opened is not None:
+            self._opened.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartedRun:
+    """A run that was just admitted, as recorded: its row, and its task as scrubbed JSON."""
+
+    run: RunRow
+    task: bytes
+
+
 class RunService:
     """Start and cancel runs. Everything it admits or refuses is recorded before it answers."""
 
     def __init__(self, parts: ServiceParts) -> None:
         self._parts = parts
 
-    async def start(self, caller: Caller, submission: Submission) -> RunId:
+    async def start(self, caller: Caller, submission: Submission) -> StartedRun:
         """Admit a task: durable when this returns.
 
         PolicyDeniedError after the refusal is recorded; InvalidSubmissionError for a model or
@@ -104,7 +133,7 @@ class RunService:
         submission: Submission,
         run_id: RunId,
         model: tuple[ModelPrice, ModelProvider],
-    ) -> RunId:
+    ) -> StartedRun:
         parts = self._parts
         now = parts.now()
         verdict = parts.gate.run_submit(
@@ -114,18 +143,17 @@ class RunService:
         recorder = LedgerRecorder(
             _first_place(caller.tenant_id, run_id, run_key), parts.recorder_parts
         )
-        recorder.open_run(
-            NewRun(
-                kind=RunKind.AGENT,
-                status=RunStatus.QUEUED,
-                provider=model[1].name,
-                model=submission.model,
-                agent=submission.agent,
-                policy_digest=parts.gate.policy.digest,
-                created_at=now,
-                key=wrapped,
-            )
+        new_run = NewRun(
+            kind=RunKind.AGENT,
+            status=RunStatus.QUEUED,
+            provider=model[1].name,
+            model=submission.model,
+            agent=submission.agent,
+            policy_digest=parts.gate.policy.digest,
+            created_at=now,
+            key=wrapped,
         )
+        recorder.open_run(new_run)
         submitted = RunSubmitted(
             actor=caller.actor, submission=submission, decision=verdict.decision
         )
@@ -138,8 +166,9 @@ class RunService:
             await recorder.record(final, Usage())
             raise PolicyDeniedError(public_run_id(run_id), verdict.decision.rules, code)
         await recorder.record(submitted, Usage())
+        task = recorder.recorded[0].fields["task"].value
         parts.executor.launch(self._job(caller, run_id, verdict, recorder, model))
-        return run_id
+        return StartedRun(run=_queued(caller.tenant_id, run_id, new_run), task=task)
 
     def _job(
         self,
@@ -150,7 +179,7 @@ class RunService:
         model: tuple[ModelPrice, ModelProvider],
     ) -> RunJob:
         parts = self._parts
-        workspace = parts.workspaces.for_run(caller.tenant_id.hex, run_id.hex)
+        workspace = LazyWorkspace(parts.workspaces, caller.tenant_id.hex, run_id.hex)
         loop = AgentLoop(
             task,
             LoopParts(
@@ -158,7 +187,7 @@ class RunService:
                 provider=model[1],
                 price=model[0],
                 toolbox=parts.toolbox,
-                workspace=workspace,
+                workspace=workspace.open,
                 journal=recorder,
                 monotonic=parts.monotonic,
                 model_timeout_seconds=parts.model_timeout_seconds,
@@ -177,3 +206,23 @@ class RunService:
 def _first_place(tenant_id: TenantId, run_id: RunId, run_key: bytes) -> RunPlace:
     head = ChainHead.empty(tenant_id.bytes, run_id.bytes)
     return RunPlace(tenant_id=tenant_id, run_id=run_id, run_key=run_key, head=head, epoch=1)
+
+
+def _queued(tenant_id: TenantId, run_id: RunId, new_run: NewRun) -> RunRow:
+    """The row that the first record brought with it."""
+    return RunRow(
+        tenant_id=tenant_id,
+        run_id=run_id,
+        kind=new_run.kind,
+        status=new_run.status,
+        epoch=1,
+        provider=new_run.provider,
+        model=new_run.model,
+        agent=new_run.agent,
+        usage=Usage(),
+        entries=None,
+        error_code=None,
+        policy_digest=new_run.policy_digest,
+        created_at=new_run.created_at,
+        finished_at=None,
+    )

@@ -317,8 +317,10 @@ def _require_tame_text(text: str) -> None:
             raise ToolError(f"'{word[:32]}' is not known")
         signs = signs + 1 if token["sign"] else 0
         depth += (word == "(") - (word == ")")
-        if depth > MAX_BRACKETS or signs > MAX_UNARY_RUN:
-            raise ToolError("the expression is nested too deeply")
+        if depth > MAX_BRACKETS:
+            raise ToolError("the expression has too many open brackets")
+        if signs > MAX_UNARY_RUN:
+            raise ToolError("the expression has too many signs in a row")
 
 
 def _parse(text: str) -> ast.expr:

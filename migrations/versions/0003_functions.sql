@@ -100,12 +100,12 @@ BEGIN
   UPDATE public.writer_key k SET seen_at = now() WHERE k.writer_id = p_writer;
   RETURN QUERY
     SELECT 'cancel', q.tenant_id, q.run_id, 0::bigint, q.actor FROM public.run_command q
-    WHERE q.run_id = ANY (p_active) AND q.command = 'cancel'
+    JOIN unnest(p_active) AS a(id) ON a.id = q.run_id WHERE q.command = 'cancel'
     UNION
     (SELECT 'orphan', r.tenant_id, r.run_id, r.epoch, ''::text FROM public.runs r
     JOIN public.writer_key k ON k.writer_id = r.owner
     WHERE r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')
-      AND ((r.owner = p_writer AND NOT (r.run_id = ANY (p_active)))
+      AND ((r.owner = p_writer AND NOT EXISTS (SELECT 1 FROM unnest(p_active) AS a(id) WHERE a.id = r.run_id))
         OR (r.owner <> p_writer AND k.seen_at < now() - make_interval(secs => p_stale_seconds)))
     ORDER BY r.tenant_id, r.run_id LIMIT 64);
 END $$;

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +46,11 @@ PLANTED = (
     ),
     Planted(
         contract="ledger-door",
+        files={"runs/planted.py": f"{_DOC}import app.storage.ledger_store\n"},
+        told="app.runs.planted -> app.storage.ledger_store",
+    ),
+    Planted(
+        contract="tables-door",
         files={"runs/planted.py": f"{_DOC}import app.storage.tables\n"},
         told="app.runs.planted -> app.storage.tables",
     ),
@@ -82,6 +88,12 @@ def _lint(tree: Path, *options: str) -> subprocess.CompletedProcess[str]:
 def _copy(to: Path) -> None:
     shutil.copytree(ROOT / "app", to / "app", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", to)
+
+
+def test_every_contract_has_a_planted_violation() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = {contract["id"] for contract in project["tool"]["importlinter"]["contracts"]}
+    assert contracts == {planted.contract for planted in PLANTED}
 
 
 def test_every_import_contract_is_kept() -> None:

@@ -172,6 +172,8 @@ CODE = [
     "nan",
     "abs(*1)",
     "abs(**1)",
+    "abs(1, **pi)",
+    "max(1, *pi)",
     "abs(x=1)",
     "max(key=abs)",
     "sum(x for x in pi)",

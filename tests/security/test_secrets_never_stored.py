@@ -25,7 +25,9 @@ passwords = st.builds(lambda n: filled("{l6}{d3}", n), st.integers(0, 10**6))
 benign = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=30),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4)
+    ),
     max_leaves=12,
 )  # fmt: skip
 
@@ -122,9 +124,11 @@ def test_scrubbing_twice_gives_the_same_bytes(around: Json, secret: str, carrier
     assert SCRUBBER.scrub(json.loads(once.value)).value == once.value
 
 
-_SHARDS = ["password", "=", ":", " ", '"', "\\", "token", "[SECRET:", "keyword]", "://u:", "@", "x1",
-           "-----BEGIN ", "PRIVATE KEY-----", "Bearer ", "cookie: a=", ";", "\n", "{", "}", "aB3dE6gH9j",
-           "sk" "-", "eyJ", ".", "--token ", " is ", "$2b$", "é"]  # fmt: skip
+_SHARDS = [
+    "password", "=", ":", " ", '"', "\\", "token", "[SECRET:", "keyword]", "://u:", "@", "x1",
+    "-----BEGIN ", "PRIVATE KEY-----", "Bearer ", "cookie: a=", ";", "\n", "{", "}", "aB3dE6gH9j",
+    "s" + "k-", "eyJ", ".", "--token ", " is ", "$2b$", "é", "[", "]", "/", "'", "b'",
+]  # fmt: skip
 
 
 @settings(max_examples=500, deadline=None)
@@ -255,7 +259,9 @@ HOSTILE = """
 import sys
 from app.privacy.scrubber import Scrubber
 seeds = ["1-", "a.", "1.", "eyJ", "sk-", "password=", "password: ", "-----BEGIN ", "://a:", "a@", "=",
-         '"', chr(92), "aB3/", "[SECRET:x]", "Bearer ", "cookie: a=b ", "--token ", "password is ",
+         '"', chr(92),
+         "aB3/", "[SECRET:x]", "Bearer ", "cookie: a=b ", "--token ",
+         "password is ",
          "-----BEGIN CERTIFICATE-----aB3dE6gH9jK2mN5pQ8sT-----END ", "aB3dE6gH9jK2mN5pQ8sT ", "A",
          "host=a ", "curl ", "[", '{"a":', "https://", "\\u00e9", "AKIA", "PASSWORD=hunter22 "]
 own = Scrubber(["mfk_Own-Key_0123456789abcdefghij"])

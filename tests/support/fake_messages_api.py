@@ -237,6 +237,9 @@ class FakeMessagesApi:
                 pass
         except (ConnectionError, asyncio.IncompleteReadError):
             self.client_gone.set()
+        except asyncio.CancelledError:
+            # The server stops. asyncio's own callback logs an error for a handler left cancelled.
+            return
         finally:
             writer.close()
 

@@ -189,7 +189,7 @@ def test_the_state_is_private_and_the_server_has_no_root(server: EmbeddedPostgre
     assert state.stat().st_uid == os.geteuid()
     # For root the server's own group may pass through, and not look.
     assert stat.S_IMODE(state.stat().st_mode) == (0o710 if os.geteuid() == 0 else 0o700)
-    for name in ("passwords.json", "postgres.log", "users.lock", "watchdog.lock", "start.lock"):
+    for name in ("passwords.json", "postgres.log", "users.lock", "watchdog.lock"):
         assert stat.S_IMODE((state / name).stat().st_mode) == 0o600
         assert (state / name).stat().st_uid == os.geteuid()
     assert [path.name for path in state.glob("init-*")] == []

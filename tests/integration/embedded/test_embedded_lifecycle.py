@@ -39,9 +39,11 @@ def bystander() -> Iterator[int]:
         extra_groups=account.switch_groups,
         cwd="/",
     ) as process:
-        yield process.pid
-        assert process.poll() is None, "somebody else's process was ended"
-        process.kill()
+        try:
+            yield process.pid
+            assert process.poll() is None, "somebody else's process was ended"
+        finally:
+            process.kill()
 
 
 @pytest.mark.anyio

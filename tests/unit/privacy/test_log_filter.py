@@ -43,6 +43,10 @@ class Shown:
         return f"shown {SECRET}"
 
 
+def _fail() -> None:
+    raise ValueError(SECRET) from KeyError(SECRET)
+
+
 class Unshowable:
     def __str__(self) -> str:
         raise RuntimeError(SECRET)
@@ -76,7 +80,7 @@ def test_extra_fields_are_scrubbed_whatever_they_are(
 
 def test_exception_and_stack_are_scrubbed(log: logging.Logger, sink: io.StringIO) -> None:
     try:
-        raise ValueError(SECRET) from KeyError(SECRET)
+        _fail()
     except ValueError:
         log.exception("failed", stack_info=True)
     line = _line(sink)

@@ -134,6 +134,8 @@ def test_an_everyday_expression_has_its_value(text: str, value: str) -> None:
         ("pi(2)", "not known"),
         ("sqrt", "only numbers"),
         ("price * 2", "'price' is not known"),
+        ("-" * 40 + "1", "signs in a row"),
+        ("(" * 41 + "1" + ")" * 41, "open brackets"),
     ],
 )
 def test_what_has_no_value_is_refused_with_a_reason(text: str, reason: str) -> None:

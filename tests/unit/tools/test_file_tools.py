@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.domain.errors import ToolError
+from app.domain.run import Json
 from app.sandbox.workspace import Workspace, open_workspace_root
 from app.tools.files import ListFiles, ReadFile, WriteFile
 
@@ -63,3 +64,13 @@ async def test_what_is_not_text_is_refused(workspace: Workspace, data: bytes) ->
     workspace.write_file("binary", data)
     with pytest.raises(ToolError, match="not UTF-8"):
         await ReadFile().run({"path": "binary"}, workspace)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("offset", ["1", 1.0, True, -1, 1 << 41, None])
+async def test_an_argument_of_almost_the_right_type_is_refused(
+    workspace: Workspace, offset: Json
+) -> None:
+    workspace.write_file("a", b"text")
+    with pytest.raises(ToolError, match="offset"):
+        await ReadFile().run({"path": "a", "offset": offset}, workspace)

@@ -194,6 +194,12 @@ async def test_an_answer_of_just_the_limit_is_whole(workspace: Workspace) -> Non
 
 
 @pytest.mark.anyio
+async def test_a_limit_smaller_than_the_note_still_holds(workspace: Workspace) -> None:
+    probe = Probe("x" * 100, spec=replace(SPEC, result_limit_bytes=5))
+    assert len((await _run(probe, workspace)).content) == 5
+
+
+@pytest.mark.anyio
 async def test_control_characters_are_taken_out_but_newline_and_tab(workspace: Workspace) -> None:
     every = "".join(map(chr, [*range(0x20), *range(0x7F, 0xA0)])) + "\ud800é"
     for outcome in (every, ToolError(every)):
