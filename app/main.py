@@ -72,7 +72,7 @@ def create_app(
             for task in background:
                 task.cancel()
 
-    app = FastAPI(
+    app = openapi_document.DescribedApp(
         title="MeshFlow",
         version=package.__version__,
         lifespan=lifespan,
@@ -93,7 +93,6 @@ def create_app(
     if settings.docs:
         app.include_router(docs_routes.router)
     problems.install(app)
-    openapi_document.install(app)
     app.add_middleware(
         Guard,
         doorkeeper=doorkeeper,

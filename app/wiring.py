@@ -141,35 +141,23 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
     writer = WriterKey(entropy(32), uuid4().bytes)
     bell, run_keys = Bell(), RunKeys(keys, entropy)
     replay = ReplayLedger(database=database, ledger=ledger, runs=runs, keys=keys, now=utc_now)
-    recorder_parts = RecorderParts(
-        store=ledger,
-        keys=run_keys,
-        writer=writer,
-        scrubber=Scrubber(_own_secrets(settings)),
-        bell=bell,
-        now=utc_now,
-        entropy=entropy,
-        result_ttl_seconds=settings.result_ttl_seconds,
-    )
+    recorder_parts = _recorder_parts(settings, ledger, run_keys, writer, bell)
     executor = RunExecutor(
         store=runs,
         keys=run_keys,
         writer_id=UUID(bytes=writer.writer_id),
-        reopen=_reopener(replay, recorder_parts),
+        reopen=_Reopener(replay, recorder_parts),
         now=utc_now,
         max_concurrent=settings.max_concurrent_runs,
         max_queued=settings.max_queued_runs,
     )
-    toolbox = Toolbox({tool.spec.name: tool for tool in roster.TOOLS})
+    catalogue = _Catalogue(settings, overrides)
     plugged = dict(overrides.providers or roster.providers(settings))
-    tenants = load_tenant_settings(settings.config_dir)
-    names = tuple(spec.name for spec in toolbox.specs)
-    granted = _granted(tenants, names)
     service = RunService(
         ServiceParts(
             gate=overrides.gate or DascGate(overrides.book or roster.rule_book()),
             providers=plugged,
-            toolbox=toolbox,
+            toolbox=catalogue.toolbox,
             workspaces=workspaces,
             recorder_parts=recorder_parts,
             run_keys=run_keys,
@@ -179,25 +167,12 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
             monotonic=time.monotonic,
             new_run_id=lambda: new_run_id(utc_now(), entropy),
             new_command_id=uuid4,
-            tenant_tools=granted,
+            tenant_tools=catalogue.tools_of,
             model_timeout_seconds=float(settings.model_timeout_seconds),
         )
     )
-    default_model = overrides.default_model or roster.DEFAULT_MODELS[settings.provider]
-    services = ApiServices(
-        runs=service,
-        ledger=replay,
-        bell=bell,
-        agents=load_agents(settings.config_dir, tools=names, default_model=default_model),
-        default_agent=BUILT_IN_AGENT,
-        tools=toolbox.specs,
-        unavailable_tools={},
-        budget_cap=lambda tenant: _settings_of(tenants, tenant).max_budget.applied_to(_OPEN_CAP),
-        tenant_tools=granted,
-        tenant_scrub_phi=lambda tenant: _settings_of(tenants, tenant).scrub_phi,
-    )
     return Deployment(
-        services=services,
+        services=catalogue.services(service, replay, bell),
         doorkeeper=doorkeeper,
         database=database,
         runs=runs,
@@ -209,6 +184,56 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
     )
 
 
+def _recorder_parts(
+    settings: Settings, ledger: LedgerStore, keys: RunKeys, writer: WriterKey, bell: Bell
+) -> RecorderParts:
+    """What every run's recorder shares."""
+    return RecorderParts(
+        store=ledger,
+        keys=keys,
+        writer=writer,
+        scrubber=Scrubber(_own_secrets(settings)),
+        bell=bell,
+        now=utc_now,
+        entropy=os.urandom,
+        result_ttl_seconds=settings.result_ttl_seconds,
+    )
+
+
+class _Catalogue:
+    """What the deployment offers and what each tenant may use of it."""
+
+    def __init__(self, settings: Settings, overrides: Overrides) -> None:
+        self.toolbox = Toolbox({tool.spec.name: tool for tool in roster.TOOLS})
+        self._names = tuple(spec.name for spec in self.toolbox.specs)
+        self._tenants = load_tenant_settings(settings.config_dir)
+        model = overrides.default_model or roster.DEFAULT_MODELS[settings.provider]
+        self._agents = load_agents(settings.config_dir, tools=self._names, default_model=model)
+
+    def tools_of(self, tenant: str) -> frozenset[str]:
+        """The deployment's tools, cut to the tenant's own list."""
+        own = self._of(tenant).capabilities
+        return frozenset(self._names) if own is None else own.intersection(self._names)
+
+    def services(self, runs: RunService, ledger: ReplayLedger, bell: Bell) -> ApiServices:
+        """What the routes need."""
+        return ApiServices(
+            runs=runs,
+            ledger=ledger,
+            bell=bell,
+            agents=self._agents,
+            default_agent=BUILT_IN_AGENT,
+            tools=self.toolbox.specs,
+            unavailable_tools={},
+            budget_cap=lambda tenant: self._of(tenant).max_budget.applied_to(_OPEN_CAP),
+            tenant_tools=self.tools_of,
+            tenant_scrub_phi=lambda tenant: self._of(tenant).scrub_phi,
+        )
+
+    def _of(self, tenant: str) -> TenantSettings:
+        return self._tenants.get(tenant, TenantSettings())
+
+
 # What a tenant without a cap of its own may ask for: ten times the built-in agent's budget.
 _OPEN_CAP = Budget(
     max_steps=DEFAULT_BUDGET.max_steps * 10,
@@ -216,27 +241,6 @@ _OPEN_CAP = Budget(
     max_cost_micros=DEFAULT_BUDGET.max_cost_micros * 10,
     max_wall_seconds=DEFAULT_BUDGET.max_wall_seconds * 10,
 )
-
-
-def _settings_of(tenants: Mapping[str, TenantSettings], tenant: str) -> TenantSettings:
-    return tenants.get(tenant, TenantSettings())
-
-
-def _granted(tenants: Mapping[str, TenantSettings], names: tuple[str, ...]) -> "_Granted":
-    return _Granted(tenants, frozenset(names))
-
-
-class _Granted:
-    """The tools a tenant may use: the deployment's, cut to the tenant's own list."""
-
-    def __init__(self, tenants: Mapping[str, TenantSettings], names: frozenset[str]) -> None:
-        self._tenants = tenants
-        self._names = names
-
-    def __call__(self, tenant: str) -> frozenset[str]:
-        """The names."""
-        own = _settings_of(self._tenants, tenant).capabilities
-        return self._names if own is None else self._names & own
 
 
 def _workspaces(settings: Settings) -> WorkspaceRoot:
@@ -262,11 +266,11 @@ def _own_secrets(settings: Settings) -> list[str]:
         settings.audit_database_url,
         settings.anthropic_api_key,
     )
-    return [secret.reveal() for secret in held if secret is not None]
-
-
-def _reopener(replay: ReplayLedger, parts: RecorderParts) -> "_Reopener":
-    return _Reopener(replay, parts)
+    found = [secret.reveal() for secret in held if secret is not None]
+    if settings.api_keys is not None:
+        # Each key by itself too: a list is never what leaks.
+        found += [item.rpartition(":")[2] for item in settings.api_keys.reveal().split(",")]
+    return found
 
 
 class _Reopener:

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import uvicorn
 from fastapi import Depends, FastAPI, Request
@@ -23,13 +24,14 @@ from app.settings import Settings
 from app.wiring import Overrides
 
 KEY = "bench-key-00000000000000000000000000000001"
-FLAGS = {
-    "loop": "uvloop",
-    "http": "httptools",
+LOOP, HTTP, BACKLOG = "uvloop", "httptools", 2048
+FLAGS: dict[str, object] = {
+    "loop": LOOP,
+    "http": HTTP,
     "workers": 1,
     "access_log": False,
     "server_header": False,
-    "backlog": 2048,
+    "backlog": BACKLOG,
 }
 
 
@@ -62,7 +64,7 @@ def baseline() -> FastAPI:
         return "default"
 
     @app.post("/v1/runs", status_code=202)
-    async def create(body: RunCreate, _: str = Depends(authenticated)) -> RunCreate:
+    async def create(body: RunCreate, _: Annotated[str, Depends(authenticated)]) -> RunCreate:
         return body
 
     return app
@@ -77,22 +79,24 @@ def subject(directory: Path, *, admission_only: bool) -> FastAPI:
     if admission_only:
         providers = {"scripted": NeverAnswers()}  # type: ignore[dict-item]  # it never gives a reply
         default_model = "scripted"
-    return create_app(settings, overrides=Overrides(providers=providers, default_model=default_model))
+    overrides = Overrides(providers=providers, default_model=default_model)
+    return create_app(settings, overrides=overrides)
 
 
 def main() -> None:
     """Serve until told to stop."""
     kind, directory = sys.argv[1], Path(sys.argv[2])
-    app = baseline() if kind == "baseline" else subject(directory, admission_only=kind == "admission")
-    listener = socket.create_server(("127.0.0.1", 0), backlog=FLAGS["backlog"])
+    admission_only = kind == "admission"
+    app = baseline() if kind == "baseline" else subject(directory, admission_only=admission_only)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
     print(json.dumps({"port": listener.getsockname()[1], "flags": FLAGS}), flush=True)
     config = uvicorn.Config(
         app,
         log_config=None,
-        loop=FLAGS["loop"],
-        http=FLAGS["http"],
-        access_log=FLAGS["access_log"],
-        server_header=FLAGS["server_header"],
+        loop=LOOP,
+        http=HTTP,
+        access_log=False,
+        server_header=False,
     )
     uvicorn.Server(config).run(sockets=[listener])
 

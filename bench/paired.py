@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,8 @@ class BenchServer:
 
     def cpu_seconds(self) -> float:
         """User and system time of the server process so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii")
+        fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
     def rss_mb(self) -> float:
@@ -105,9 +106,7 @@ def report(name: str, metrics: dict[str, float], baseline: dict[str, float]) -> 
         "kernel": platform.release(),
         "load": os.getloadavg()[0],
     }
-    line = json.dumps(
-        {"bench": name, "metrics": metrics, "baseline": baseline, "machine": machine}
-    )
+    line = json.dumps({"bench": name, "metrics": metrics, "baseline": baseline, "machine": machine})
     results = ROOT / "bench" / "results"
     results.mkdir(exist_ok=True)
     (results / f"{name}.json").write_text(line + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""POST /v1/runs (auth, validation, run row, first record, one commit) against FastAPI + auth + body."""
+"""POST /v1/runs (auth, validation, row, record, one commit) against FastAPI + auth + body."""
 
 import json
 import statistics
@@ -42,7 +42,7 @@ def main() -> None:
             bench_server("admission", directory, environ) as subject,
         ):
             same_or_fail(_configuration(baseline), _configuration(subject))
-            print("durability: the subject commits each run with fsync; the baseline stores nothing")
+            print("durability: the subject commits each run with fsync; the baseline has no store")
             pairs = []
             for number in range(ROUNDS):
                 spent = subject.cpu_seconds()

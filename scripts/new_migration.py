@@ -1,4 +1,4 @@
-"""Starts a migration: its file under the next number, and HEAD."""  # noqa: INP001  # a program
+"""Starts a migration: its file under the next number, and HEAD."""  # a program
 
 import re
 import sys

@@ -1,9 +1,11 @@
-"""What every test gets: one event loop backend, and no way to a socket off this machine."""
+"""What every test gets: one event loop backend, no way off this machine, a database if it asks."""
 
 import socket
 from collections.abc import Iterator
 
 import pytest
+
+from tests.support.databases import DatabaseServer, Roles, database_server
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +28,19 @@ def _no_connection_leaves_this_machine() -> Iterator[None]:
                 raise OffMachineConnectError(host)
         real(self, address)  # type: ignore[arg-type]  # socket's own address type is private
 
-    socket.socket.connect = guarded  # type: ignore[method-assign]  # the guard is the point
+    socket.socket.connect = guarded  # type: ignore[method-assign,assignment]  # the guard is the point
     yield
     socket.socket.connect = real  # type: ignore[method-assign]  # put back
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[DatabaseServer]:
+    """A real Postgres with a migrated template: one for all tests of this process."""
+    with database_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def roles(postgres: DatabaseServer) -> Roles:
+    """A migrated database of the module's own, by who logs in."""
+    return postgres.new_database()

@@ -7,14 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from app.domain.errors import ChainBreak, KeyStoreError, LedgerBrokenError, NotFoundError
 from app.domain.run import OutputState, RunId, RunRow, RunStatus, TenantId
 from app.keys.key_store import KeyStore
 from app.ledger.chain import Resume, StoredRun, VerifiedChain, VerifiedRecord, verify_run
-from app.ledger.sealing import NONCE_BYTES
+from app.ledger.sealing import SealError, open_result
 from app.storage.database import Database
 from app.storage.ledger_store import LedgerStore, WrappedKey
 from app.storage.run_store import RunStore, StoredResult
@@ -141,11 +138,10 @@ class ReplayLedger:
     def _opened_result(self, run: RunRow, kept: StoredResult) -> str | None:
         if kept.expires_at <= self._now():
             return None
-        owner = run.tenant_id.bytes + run.run_id.bytes
-        nonce, sealed = kept.blob[:NONCE_BYTES], kept.blob[NONCE_BYTES:]
+        log, owner = run.tenant_id.bytes, run.run_id.bytes
         try:
-            key = self._keys.unwrap(kept.key.kek_id, kept.key.wrapped, owner)
-            return AESGCM(key).decrypt(nonce, sealed, owner).decode("utf-8")
-        except (KeyStoreError, InvalidTag, ValueError):
+            key = self._keys.unwrap(kept.key.kek_id, kept.key.wrapped, log + owner)
+            return open_result(key, kept.blob, log=log, run=owner)
+        except (KeyStoreError, SealError):
             # The full output is a convenience; the ledger's scrubbed one is the truth that stays.
             return None

@@ -46,3 +46,17 @@ class RunSealer:
         if len(clear) < SALT_BYTES:
             raise SealError("a sealed field is too short")
         return clear[:SALT_BYTES], clear[SALT_BYTES:]
+
+
+def seal_result(key: bytes, text: str, *, log: bytes, run: bytes, nonce: bytes) -> bytes:
+    """A run's released output under a key of its own, outside the chain: `nonce ‖ sealed`."""
+    return nonce + AESGCM(key).encrypt(nonce, text.encode("utf-8", "replace"), log + run)
+
+
+def open_result(key: bytes, blob: bytes, *, log: bytes, run: bytes) -> str:
+    """The released output. SealError when the key, the run or a byte is wrong."""
+    nonce, sealed = blob[:NONCE_BYTES], blob[NONCE_BYTES:]
+    try:
+        return AESGCM(key).decrypt(nonce, sealed, log + run).decode("utf-8")
+    except (InvalidTag, ValueError) as error:
+        raise SealError("a sealed result does not open") from error

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from app.domain.record import (
     ModelResponded,
     RunEvent,
@@ -22,7 +20,7 @@ from app.domain.record import (
 )
 from app.domain.run import Json, RunId, RunStatus, TenantId, Usage
 from app.domain.verdict import ReleasedOutput, Scrubbed
-from app.ledger.sealing import NONCE_BYTES
+from app.ledger.sealing import NONCE_BYTES, seal_result
 from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, SealedBatch, WriterKey
 from app.privacy.scrubber import Scrubber
 from app.runs.event_drafts import draft_of
@@ -151,10 +149,10 @@ class LedgerRecorder:
         place, parts = self._place, self._parts
         key, wrapped = parts.keys.new_result_key(place.tenant_id, place.run_id, now)
         nonce = parts.entropy(NONCE_BYTES)
-        owner = place.tenant_id.bytes + place.run_id.bytes
-        sealed = AESGCM(key).encrypt(nonce, output.text.encode("utf-8", "replace"), owner)
+        log, run = place.tenant_id.bytes, place.run_id.bytes
+        sealed = seal_result(key, output.text, log=log, run=run, nonce=nonce)
         expires_at = now + timedelta(seconds=parts.result_ttl_seconds)
-        return NewResult(key=wrapped, blob=nonce + sealed, expires_at=expires_at)
+        return NewResult(key=wrapped, blob=sealed, expires_at=expires_at)
 
 
 def _weight(event: RunEvent) -> int:

