@@ -24,7 +24,7 @@ from app.api import (
 )
 from app.api.auth import Doorkeeper, authenticated
 from app.api.middleware import Guard
-from app.domain.errors import ConfigurationError, MeshFlowError
+from app.domain.errors import ConfigurationError
 from app.keys.key_ring import KeySource
 from app.providers.provider import ModelProvider
 from app.settings import Settings
@@ -118,8 +118,8 @@ async def _start_and_beat(deployment: Deployment) -> None:
         try:
             await deployment.start()
             break
-        except MeshFlowError:
-            _log.warning("the database does not answer yet")
+        except Exception as error:  # noqa: BLE001 - tried again until it is there
+            _log.warning("not known to the ledger yet: %s", type(error).__name__)
             await asyncio.sleep(START_RETRY_SECONDS)
     await deployment.executor.beat_forever()
 

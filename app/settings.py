@@ -50,7 +50,7 @@ PLAIN_NAMES = (
     "PORT",
 )
 # Read by the tests and the benches; the server accepts the name and does nothing with it.
-FOREIGN_NAMES = ("TEST_DATABASE_URL",)
+FOREIGN_NAMES = ("TEST_DATABASE_URL", "KEY_FILE")
 # The provider's own name, without our prefix, so that a key that is already there is found.
 PROVIDER_KEY = "ANTHROPIC_API_KEY"
 

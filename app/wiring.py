@@ -13,7 +13,7 @@ from app import roster
 from app.api.auth import Doorkeeper
 from app.api.dependencies import ApiServices
 from app.audit.replay_ledger import ReplayLedger
-from app.domain.errors import ConfigurationError, LedgerUnavailableError, MeshFlowError
+from app.domain.errors import ConfigurationError, LedgerUnavailableError
 from app.domain.run import Budget, RunId, TenantId
 from app.keys.agent_catalogue import (
     BUILT_IN_AGENT,
@@ -93,8 +93,8 @@ class Deployment:
                 _log.info("keys changed: +%d -%d", len(news.added), len(news.removed))
             try:
                 await self._learn_tenants()
-            except MeshFlowError:
-                _log.warning("tenants of new keys are not known yet")
+            except Exception as error:  # noqa: BLE001 - the keys in force stay in force
+                _log.warning("tenants of new keys are not known yet: %s", type(error).__name__)
 
     async def _learn_tenants(self) -> None:
         unknown = self.doorkeeper.unknown_tenants()

@@ -5,6 +5,7 @@ Pure ASGI: streams pass through untouched.
 Threat: Unauthorised API access
 """
 
+import json
 import re
 from collections.abc import Callable
 from http import HTTPStatus
@@ -100,15 +101,26 @@ class Guard:
 
 
 def _checked(body: bytes, content_type: bytes) -> bytes | HTTPStatus:
-    """The body if it is JSON in bounded depth, without lone surrogates, NaN or endless digits."""
+    """The body if it is JSON that every reader reads alike.
+
+    Bounded depth, no lone surrogates, no NaN, no endless digits, no name twice in one object.
+    """
     media_type = content_type.split(b";")[0].strip().lower()
     if media_type != b"application/json":
         return HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     try:
         from_json(body, allow_inf_nan=False, cache_strings="none")
+        # Only after that: the depth is bounded now. Of a name sent twice, readers take different
+        # ones, so what a proxy looked at would not be what runs.
+        json.loads(body, object_pairs_hook=_no_name_twice)
     except ValueError:
         return HTTPStatus.BAD_REQUEST
     return body
+
+
+def _no_name_twice(pairs: list[tuple[str, object]]) -> None:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("a name twice")
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -98,7 +98,7 @@ class RunExecutor:
                 beats += 1
             except LedgerUnavailableError:
                 _log.warning("heartbeat missed: the database did not answer")
-            except MeshFlowError:
+            except Exception:  # a heartbeat that stops would look like a dead process
                 _log.exception("heartbeat failed")
             await asyncio.sleep(HEARTBEAT_SECONDS)
 

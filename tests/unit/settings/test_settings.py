@@ -52,6 +52,7 @@ def test_an_empty_environment_gives_the_documented_defaults() -> None:
     assert settings.result_ttl_seconds == 86_400
     assert settings.max_body_bytes == 1_048_576
     assert settings.max_concurrent_runs == 64
+    assert settings.max_queued_runs == 1024
     assert settings.model_timeout_seconds == 60
     assert settings.docs is True
     assert settings.log_level == "info"
@@ -77,6 +78,7 @@ def test_every_value_is_taken_from_the_environment() -> None:
             "MESHFLOW_RESULT_TTL_SECONDS": "60",
             "MESHFLOW_MAX_BODY_BYTES": "2048",
             "MESHFLOW_MAX_CONCURRENT_RUNS": "2",
+            "MESHFLOW_MAX_QUEUED_RUNS": "7",
             "MESHFLOW_MODEL_TIMEOUT_SECONDS": "5",
             "MESHFLOW_DOCS": "off",
             "MESHFLOW_LOG_LEVEL": "DEBUG",
@@ -90,7 +92,7 @@ def test_every_value_is_taken_from_the_environment() -> None:
         dev=True,
     )
     shown = [s.reveal() if isinstance(s, Secret) else s for s in dataclasses.astuple(settings)]
-    assert shown[:23] == [
+    assert shown[:24] == [
         True,
         PASSWORD,
         None,
@@ -106,6 +108,7 @@ def test_every_value_is_taken_from_the_environment() -> None:
         60,
         2048,
         2,
+        7,
         5,
         False,
         "debug",
