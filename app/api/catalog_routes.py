@@ -94,7 +94,7 @@ async def list_agents(_: CallerDep, services: ServicesDep) -> AgentList:
     return AgentList(data=agents, has_more=False, next_cursor=None)
 
 
-@router.get("/agents/{name}", responses=problems(404))
+@router.get("/agents/{name}", responses=problems(404, 422))
 async def get_agent(name: NamePath, _: CallerDep, services: ServicesDep) -> AgentView:
     """One agent."""
     agent = services.agents.get(name)

@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.auth import Doorkeeper
-from app.api.problems import by_status, problem_response
+from app.api.problems import by_status, problem_response, unexpected
 from app.keys.key_ring import KeyGrant
 
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{8,64}", re.ASCII)
@@ -51,7 +51,15 @@ class Guard:
         request_id = self._request_id(scope)
         scope["meshflow.request_id"] = request_id
         guarded = scope["path"] == "/v1" or scope["path"].startswith("/v1/")
-        tell = _telling(send, request_id, guarded=guarded)
+        tell = _Teller(send, request_id, guarded=guarded)
+        try:
+            await self._answer(scope, receive, tell, guarded=guarded)
+        except Exception as error:
+            if tell.has_begun:
+                raise  # too late for a status: the server cuts the connection
+            await unexpected(error, request_id)(scope, receive, tell)
+
+    async def _answer(self, scope: Scope, receive: Receive, tell: Send, *, guarded: bool) -> None:
         if guarded and not isinstance(self._doorkeeper.grant(scope), KeyGrant):
             await self._refuse(HTTPStatus.UNAUTHORIZED, scope, receive, tell)
             return
@@ -136,15 +144,20 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-def _telling(send: Send, request_id: str, *, guarded: bool) -> Send:
-    extra = (*_HEADERS, *(_TENANT_HEADERS if guarded else ()))
+class _Teller:
+    """Sends an answer with the headers that every answer has; knows whether it has begun."""
 
-    async def tell(message: Message) -> None:
+    def __init__(self, send: Send, request_id: str, *, guarded: bool) -> None:
+        self._send = send
+        self._request_id = request_id.encode("ascii")
+        self._extra = (*_HEADERS, *(_TENANT_HEADERS if guarded else ()))
+        self.has_begun = False
+
+    async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = [*message.get("headers", ()), (b"x-request-id", request_id.encode("ascii"))]
+            self.has_begun = True
+            headers = [*message.get("headers", ()), (b"x-request-id", self._request_id)]
             present = {name.lower() for name, _ in headers}
-            headers += [pair for pair in extra if pair[0] not in present]
+            headers += [pair for pair in self._extra if pair[0] not in present]
             message = {**message, "headers": headers}
-        await send(message)
-
-    return tell
+        await self._send(message)

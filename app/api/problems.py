@@ -84,7 +84,7 @@ class Kind:
 
 PROBLEMS: Mapping[type[Exception], Kind] = {
     NotFoundError: Kind(404, "not-found", "No such object"),
-    ForbiddenError: Kind(403, "forbidden", "The key lacks a scope"),
+    ForbiddenError: Kind(403, "forbidden", "Not allowed"),
     InvalidSubmissionError: Kind(422, "invalid-submission", "The submission cannot be run"),
     PolicyDeniedError: Kind(403, "policy-denied", "The policy gate refused the task"),
     LedgerUnavailableError: Kind(503, "ledger-unavailable", "The ledger cannot be reached"),
@@ -246,5 +246,10 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
+    return unexpected(error, request_id_of(request))
+
+
+def unexpected(error: Exception, request_id: str) -> Response:
+    """The opaque answer to what nobody foresaw; the operator's log has the traceback."""
     _log.error("unexpected: %s", type(error).__name__, exc_info=error)
-    return problem_response(_INTERNAL, _INTERNAL.title, request_id_of(request))
+    return problem_response(_INTERNAL, _INTERNAL.title, request_id)

@@ -136,7 +136,9 @@ async def cancel(run_id: RunIdPath, caller: CallerDep, services: ServicesDep) ->
     return as_json(view_of(dossier), 202 if asked else 200)
 
 
-@router.get("/runs/{run_id}/entries", response_model=EntryPage, responses=problems(403, 404, 409))
+@router.get(
+    "/runs/{run_id}/entries", response_model=EntryPage, responses=problems(403, 404, 409, 422)
+)
 async def list_entries(
     run_id: RunIdPath,
     caller: CallerDep,

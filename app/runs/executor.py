@@ -98,7 +98,7 @@ class RunExecutor:
                 beats += 1
             except LedgerUnavailableError:
                 _log.warning("heartbeat missed: the database did not answer")
-            except Exception:  # a heartbeat that stops would look like a dead process
+            except Exception:  # noqa: BLE001 - a heartbeat that stops looks like a dead process
                 _log.exception("heartbeat failed")
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
