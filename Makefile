@@ -9,7 +9,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .PHONY: help serve demo test check lanes proof openapi migration \
-  bench-ledger bench-submit bench-run lock env-serve env-test lint
+  bench-help bench-submit bench-run env-serve env-test lint
 
 help: ## say what there is
 	@echo "MeshFlow: make <target>"
@@ -40,19 +40,14 @@ openapi: env-test ## write openapi/openapi.json from the code
 migration: env-test ## start a migration (name=what_it_does)
 	@$(BIN)/python scripts/new_migration.py $(name)
 
-bench-ledger: env-test ## measure appending to and verifying the ledger
-	$(BIN)/python -m bench.ledger_bench $(ARGS)
+bench-help: env-test ## measure what `meshflow --help` costs
+	$(BIN)/python -m bench.help_bench $(ARGS)
 
 bench-submit: env-test ## measure accepting a task
 	$(BIN)/python -m bench.submit_bench $(ARGS)
 
 bench-run: env-test ## measure whole runs
 	$(BIN)/python -m bench.run_bench $(ARGS)
-
-lock: ## write requirements.lock with hashes (needs uv)
-	@command -v uv >/dev/null 2>&1 || { echo "make lock needs uv on PATH; nothing else does." >&2; exit 1; }
-	uv pip compile pyproject.toml --universal --python-version 3.11 --extra embedded --extra perf \
-	  --generate-hashes --no-header --no-emit-index-url --output-file requirements.lock
 
 lint: env-test
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ Threat: Unauthorised API access
 """
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -67,6 +68,8 @@ def create_app(
             ]
             # The first start is waited for a little, so that a healthy process is ready at once.
             await _settled(deployment)
+            # What is loaded by now stays for good: the collector need not walk it at every turn.
+            gc.freeze()
             yield
             await deployment.close()
             for task in background:

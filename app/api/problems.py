@@ -103,7 +103,6 @@ _BY_STATUS: Mapping[int, Kind] = {
     403: Kind(403, "forbidden", "Not allowed"),
     404: Kind(404, "not-found", "No such object"),
     405: Kind(405, "method-not-allowed", "Not with this method"),
-    406: Kind(406, "not-acceptable", "No such representation"),
     413: Kind(413, "too-large", "The body is too large"),
     415: Kind(415, "unsupported-media-type", "The body must be application/json"),
     422: Kind(422, "validation", "The request does not fit the schema"),

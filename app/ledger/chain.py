@@ -61,13 +61,14 @@ class StoredBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRun:
-    """Everything stored of one run's ledger, and what its row says of its length."""
+    """Everything stored of one run's ledger, and what its row says of its end and length."""
 
     log: bytes
     run: bytes
     records: Sequence[StoredRecord]
     fields: Sequence[SealedField]
     batches: Mapping[bytes, StoredBatch]
+    ended: bool  # whether the run's row says that it is over
     entries: int | None  # fixed when the run ended
 
 
@@ -227,7 +228,14 @@ def _opened(
 def _check_length(stored: StoredRun, verified: Sequence[VerifiedRecord], end: int) -> None:
     if end == 0:
         raise _BrokenError(0, "a run without records")
+    # A row that says "not over yet" must not hide that the end was written, or that it was cut.
+    if stored.ended and stored.entries is None:
+        raise _BrokenError(end - 1, "a finished run does not say how long it is")
+    if stored.entries is not None and not stored.ended:
+        raise _BrokenError(end - 1, "an unfinished run says how long it is")
     if stored.entries is None:
+        if verified and verified[-1].kind == FINAL_KIND:
+            raise _BrokenError(end - 1, "a run that ended is said to go on")
         return
     if end != stored.entries:
         raise _BrokenError(end, f"a finished run of {stored.entries} records was cut")

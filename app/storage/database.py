@@ -39,7 +39,7 @@ _UNAVAILABLE = (
 class Database:
     """The application's pool of connections, as the role `mf_app`."""
 
-    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+    def __init__(self, url: str, *, pool_size: int = 16) -> None:
         self._engine: AsyncEngine = create_async_engine(
             url,
             pool_size=pool_size,

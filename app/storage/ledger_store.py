@@ -20,10 +20,21 @@ from app.domain.errors import (
     NotFoundError,
     StaleEpochError,
 )
-from app.domain.run import TRANSITIONS, Json, RunId, RunKind, RunRow, RunStatus, TenantId, Usage
+from app.domain.run import (
+    TERMINAL,
+    TRANSITIONS,
+    Json,
+    RunId,
+    RunKind,
+    RunRow,
+    RunStatus,
+    TenantId,
+    Usage,
+)
 from app.ledger.chain import StoredBatch, StoredRecord, StoredRun
 from app.ledger.writing import SealedBatch, SealedField
 from app.storage.database import Database
+from app.storage.group_commit import GroupCommit
 
 _APPEND = "SELECT ledger_append($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19)"
 _RECORDS = """
@@ -97,6 +108,7 @@ class LedgerStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._appender = GroupCommit(database, _APPEND, _translated)
 
     async def append(
         self,
@@ -125,33 +137,7 @@ class LedgerStore:
         batch: SealedBatch,
         companions: Sequence[Companion],
     ) -> None:
-        records, fields = batch.records, batch.fields
-        arguments = (
-            tenant_id,
-            UUID(bytes=batch.batch_id),
-            UUID(bytes=batch.writer),
-            batch.ranges,
-            batch.tip,
-            batch.signature,
-            [run_id] * len(records),
-            [record.seq for record in records],
-            [record.epoch for record in records],
-            [record.kind for record in records],
-            [record.at for record in records],
-            [record.header for record in records],
-            [record.rc for record in records],
-            [record.chain for record in records],
-            [run_id] * len(fields),
-            [item.seq for item in fields],
-            [item.field for item in fields],
-            [item.blob for item in fields],
-            json.dumps([_companion(run_id, item) for item in companions]),
-        )
-        try:
-            async with self._database.driver() as raw:
-                await raw.execute(_APPEND, *arguments)
-        except asyncpg.PostgresError as error:
-            raise _translated(error) from error
+        await self._appender.append(_arguments(tenant_id, run_id, batch, companions))
 
     async def _is_stored(self, tenant_id: TenantId, batch: SealedBatch) -> bool:
         async with self._database.snapshot(tenant_id) as raw:
@@ -189,9 +175,38 @@ class LedgerStore:
                 SealedField(seq=row["seq"], field=row["field"], blob=row["blob"]) for row in fields
             ],
             batches={row["batch_id"].bytes: _batch(row) for row in batches},
+            ended=run.status in TERMINAL,
             entries=run.entries,
         )
         return stored, WrappedKey(kek_id=key["kek_id"], wrapped=key["wrapped"])
+
+
+def _arguments(
+    tenant_id: TenantId, run_id: RunId, batch: SealedBatch, companions: Sequence[Companion]
+) -> tuple[object, ...]:
+    """What `ledger_append` takes for one batch."""
+    records, fields = batch.records, batch.fields
+    return (
+        tenant_id,
+        UUID(bytes=batch.batch_id),
+        UUID(bytes=batch.writer),
+        batch.ranges,
+        batch.tip,
+        batch.signature,
+        [run_id] * len(records),
+        [record.seq for record in records],
+        [record.epoch for record in records],
+        [record.kind for record in records],
+        [record.at for record in records],
+        [record.header for record in records],
+        [record.rc for record in records],
+        [record.chain for record in records],
+        [run_id] * len(fields),
+        [item.seq for item in fields],
+        [item.field for item in fields],
+        [item.blob for item in fields],
+        json.dumps([_companion(run_id, item) for item in companions]),
+    )
 
 
 def _companion(run_id: RunId, item: Companion) -> dict[str, Json]:
