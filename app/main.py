@@ -87,15 +87,7 @@ def create_app(
         telemetry=NO_TELEMETRY,
     )
     app.state.doorkeeper = doorkeeper
-    guarded = APIRouter(prefix="/v1", dependencies=[Depends(authenticated)])
-    guarded.include_router(run_routes.router)
-    guarded.include_router(stream_routes.router)
-    guarded.include_router(catalog_routes.router)
-    app.include_router(guarded)
-    app.include_router(health_routes.router)
-    if settings.docs:
-        app.include_router(docs_routes.router)
-    problems.install(app)
+    _mount(app, docs=settings.docs)
     app.add_middleware(
         Guard,
         doorkeeper=doorkeeper,
@@ -103,6 +95,19 @@ def create_app(
         new_request_id=lambda: uuid4().hex,
     )
     return app
+
+
+def _mount(app: FastAPI, *, docs: bool) -> None:
+    """Every route; all but health, version and docs behind the key dependency."""
+    guarded = APIRouter(prefix="/v1", dependencies=[Depends(authenticated)])
+    guarded.include_router(run_routes.router)
+    guarded.include_router(stream_routes.router)
+    guarded.include_router(catalog_routes.router)
+    app.include_router(guarded)
+    app.include_router(health_routes.router)
+    if docs:
+        app.include_router(docs_routes.router)
+    problems.install(app)
 
 
 def _key_source(settings: Settings, key_items: str | None) -> KeySource:

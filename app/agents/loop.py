@@ -46,7 +46,9 @@ from app.sandbox.workspace import Workspace
 from app.tools.toolbox import Toolbox
 
 _MAX_OUTPUT_TOKENS = 4096
-_CHARACTERS_PER_TOKEN = 3  # a low figure, so that the reservation is an upper bound in practice
+# A low figure, so that the reservation is an upper bound in practice. Bytes and not characters:
+# in most scripts one character is a token or more.
+_BYTES_PER_TOKEN = 3
 _TOKENS_PER_TOOL = 400
 # A reply that stopped for one of these is no answer: the run fails and says why.
 _UNFINISHED = {
@@ -224,19 +226,23 @@ class AgentLoop:
         )
 
     def _estimated_input_tokens(self) -> int:
-        characters = len(self._task.submission.system_prompt) + sum(map(_length, self._messages))
-        return characters // _CHARACTERS_PER_TOKEN + len(self._offered) * _TOKENS_PER_TOOL + 64
+        size = _bytes(self._task.submission.system_prompt) + sum(map(_size, self._messages))
+        return size // _BYTES_PER_TOKEN + len(self._offered) * _TOKENS_PER_TOOL + 64
 
 
 def _refusal(call: ToolCall, text: str) -> ToolResult:
     return ToolResult(call_id=call.call_id, name=call.name, content=text, is_error=True)
 
 
-def _length(message: Message) -> int:
+def _size(message: Message) -> int:
     match message:
         case ReplyMessage():
-            return len(message.text) + sum(len(str(call.arguments)) for call in message.calls)
+            return _bytes(message.text) + sum(_bytes(str(call.arguments)) for call in message.calls)
         case ResultsMessage():
-            return sum(len(result.content) for result in message.results)
+            return sum(_bytes(result.content) for result in message.results)
         case _:
-            return len(message.text)
+            return _bytes(message.text)
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))

@@ -6,6 +6,7 @@ goes wrong on the way denies as well. Pure: no clock, no I/O, no randomness.
 Threat: Prompt injection via task input
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -42,6 +43,10 @@ from app.policy.rules import Rule
 
 Subject = TypeVar("Subject")
 GATE_VERSION = "1"
+
+# What a record can hold. Anything else a rule says would make its own refusal unrecordable.
+_RULE_ID = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
+_REASON = re.compile(r"[a-z0-9_.:-]{1,128}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,12 +156,9 @@ class DascGate:
             return self._denied(point, (), "gate_error:no_rules")
         reasons: dict[str, str] = {}
         for rule in rules:
-            try:
-                reason = rule.judge(subject)
-            except Exception:  # noqa: BLE001 - whatever a rule raises, the answer is no
-                reason = "gate_error:rule_raised"
+            reason = _reason_of(rule, subject)
             if reason is not None:
-                reasons.setdefault(rule.rule_id, str(reason))
+                reasons.setdefault(_id_of(rule), reason)
         if reasons:
             return self._denied(point, tuple(reasons), next(iter(reasons.values())))
         return Decision(
@@ -175,6 +177,30 @@ class DascGate:
             code=code,
             policy=self._book.policy,
         )
+
+
+def _reason_of(rule: Rule[Subject], subject: Subject) -> str | None:
+    """What a rule says against it. Only a plain None is no reason; junk is one."""
+    try:
+        reason: object = rule.judge(subject)
+    except Exception:  # noqa: BLE001 - whatever a rule raises, the answer is no
+        return "gate_error:rule_raised"
+    if reason is None:
+        return None
+    if isinstance(reason, str) and _REASON.fullmatch(reason) is not None:
+        return reason
+    return "gate_error:bad_reason"
+
+
+def _id_of(rule: Rule[Subject]) -> str:
+    """The rule's id, or a stand-in for one that cannot be told or recorded."""
+    try:
+        rule_id: object = rule.rule_id
+    except Exception:  # noqa: BLE001 - the rule has denied; its name must not undo that
+        rule_id = None
+    if isinstance(rule_id, str) and _RULE_ID.fullmatch(rule_id) is not None:
+        return rule_id
+    return "unnamed"
 
 
 def rule_ids(book: RuleBook) -> Mapping[Point, tuple[str, ...]]:

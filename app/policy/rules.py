@@ -57,7 +57,7 @@ class TaskShape:
         texts = [part.content for part in submission.data]
         if submission.instructions is not None:
             texts.append(submission.instructions)
-        if not any(text.strip() for text in texts):
+        if not any(map(_shows_something, texts)):
             return "schema:empty_task"
         if len(submission.data) > MAX_DATA_PARTS:
             return "schema:too_many_parts"
@@ -284,16 +284,35 @@ def _unreadable(text: str) -> bool:
 
 # Characters that a reader does not see but a machine may act upon: formats, tags, surrogates.
 _HIDDEN = frozenset({"Cf", "Cs", "Co", "Cn"})
+# Those that Unicode files under letters and marks though they show nothing: joiners, fillers, and
+# selectors, 256 of which spell out bytes. The two that choose between text and emoji are common.
+_HIDDEN_LETTERS = frozenset(
+    map(
+        chr,
+        (
+            *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0),
+            *range(0x180B, 0x1810),
+            *range(0xFE00, 0xFE0E),
+            *range(0xE0100, 0xE01F0),
+        ),
+    )
+)
+
+
+def _is_hidden(char: str) -> bool:
+    if char < "\x7f":  # below it there is nothing invisible but controls
+        return char == "\x00"
+    return unicodedata.category(char) in _HIDDEN or char in _HIDDEN_LETTERS
+
+
+def _shows_something(text: str) -> bool:
+    return any(not char.isspace() and char.isprintable() and not _is_hidden(char) for char in text)
 
 
 def _hides_something(value: Json) -> bool:
     match value:
         case str():
-            return any(
-                ord(char) > 126  # noqa: PLR2004 - below it there is nothing invisible but controls
-                and unicodedata.category(char) in _HIDDEN
-                for char in value
-            ) or ("\x00" in value)
+            return any(map(_is_hidden, value))
         case list():
             return any(map(_hides_something, value))
         case dict():

@@ -128,7 +128,24 @@ class LedgerStore:
             # The connection may have died after the commit. The same batch is the same write:
             # either it is there already, or it goes in now, or the database is really gone.
             if not await self._is_stored(tenant_id, batch):
-                await self._append_once(tenant_id, run_id, batch, companions)
+                await self._append_again(tenant_id, run_id, batch, companions)
+        except LedgerError:
+            if not await self._is_stored(tenant_id, batch):
+                raise
+
+    async def _append_again(
+        self,
+        tenant_id: TenantId,
+        run_id: RunId,
+        batch: SealedBatch,
+        companions: Sequence[Companion],
+    ) -> None:
+        try:
+            await self._append_once(tenant_id, run_id, batch, companions)
+        except LedgerError:
+            # The first attempt may have committed in between: then it is this batch that refused.
+            if not await self._is_stored(tenant_id, batch):
+                raise
 
     async def _append_once(
         self,

@@ -216,6 +216,28 @@ def test_a_rule_that_raises_withholds_everything() -> None:
     assert broken.scrub_text("PASSWORD=hunter22") == "[UNSCRUBBED CONTENT WITHHELD]"
 
 
+class RestlessRules(RuleSet):
+    def spans(self, text: bytes) -> list[Span]:
+        return [(0, min(1, len(text)), "No mark the scrubber knows")]
+
+
+def test_a_text_that_never_settles_is_withheld() -> None:
+    restless = Scrubber([], RestlessRules())
+    assert restless.scrub({"a": "PASSWORD=hunter22"}).value == _stub("UnsettledError")
+    assert restless.scrub_text("PASSWORD=hunter22") == "[UNSCRUBBED CONTENT WITHHELD]"
+
+
+def test_an_escape_before_a_token_does_not_make_it_look_harmless() -> None:
+    secret = "s_" + made("high-entropy")
+    assert _gone(secret[2:], SCRUBBER.scrub({"a": "\r" + secret}).value)
+
+
+def test_an_own_key_that_reads_like_a_mark_does_not_unsettle_the_marks() -> None:
+    odd = Scrubber(["SECRET:keyword"])
+    done = odd.scrub({"a": "PASSWORD=hunter22 SECRET:keyword"})
+    assert done.value == b'{"a":"PASSWORD=[SECRET:keyword] [SECRET:own]"}'
+
+
 @pytest.mark.parametrize(
     ("value", "error"),
     [
@@ -258,8 +280,8 @@ def test_tokens_longer_than_the_longest_are_data_by_decision() -> None:
 HOSTILE = """
 import sys
 from app.privacy.scrubber import Scrubber
-seeds = ["1-", "a.", "1.", "eyJ", "sk-", "password=", "password: ", "-----BEGIN ", "://a:", "a@", "=",
-         '"', chr(92),
+seeds = ["1-", "a.", "1.", "eyJ", "sk-", "password=", "password: ", "-----BEGIN ", "://a:", "a@",
+         "=", '"', chr(92),
          "aB3/", "[SECRET:x]", "Bearer ", "cookie: a=b ", "--token ",
          "password is ",
          "-----BEGIN CERTIFICATE-----aB3dE6gH9jK2mN5pQ8sT-----END ", "aB3dE6gH9jK2mN5pQ8sT ", "A",

@@ -1,4 +1,4 @@
-"""What tests of the HTTP edge share: the operations of a document, problems, raw requests, scripts."""
+"""What tests of the HTTP edge share: operations of a document, problems, raw requests, scripts."""
 
 import asyncio
 import json
@@ -166,7 +166,7 @@ class Gate:
     async def __call__(self, _request: ModelRequest) -> None:
         self.reached.set()
         try:
-            while not self._open.is_set():
+            while not self._open.is_set():  # noqa: ASYNC110 - the test's own thread opens it
                 await asyncio.sleep(0.01)
         except asyncio.CancelledError:
             self.cancelled.set()

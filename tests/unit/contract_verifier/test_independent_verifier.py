@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from tests.support import independent_reader as r
 from tests.support import independent_verifier as v
 
 LOG, RUN, SIDE = b"\x01" * 16, b"\x02" * 16, b"\x03" * 16
@@ -496,7 +497,7 @@ def test_a_record_of_another_run_in_the_chain_is_found_even_when_signed(run: Run
 
 
 def test_a_key_twice_is_refused_while_parsing(run: Run) -> None:
-    with pytest.raises(v.BreakError, match="key twice"):
+    with pytest.raises(ValueError, match="not canonical"):
         v.parse_header(REENCODED["key twice"](run.header(3)))
 
 
@@ -505,7 +506,7 @@ def test_a_header_of_more_than_8_kib_is_refused_and_one_of_8_kib_is_not(run: Run
     fits = compact(run.header(3) | {"policy": POLICY | {"verdict": "x" * (8192 - short)}})
     assert len(fits) == 8192
     assert v.parse_header(fits)["seq"] == 3
-    with pytest.raises(v.BreakError, match="too long"):
+    with pytest.raises(ValueError, match="too long"):
         v.parse_header(fits.replace(b"xx", b"xxx", 1))
 
 
@@ -526,7 +527,7 @@ def test_the_tree_hash_gives_the_known_roots_of_certificate_transparency() -> No
 def test_the_keyed_digest_is_hmac_under_the_hkdf_of_the_run_key() -> None:
     key = HKDF(SHA256(), 32, salt=None, info=b"meshflow/digest/v1").derive(RUN_KEY)
     message = b"\0\0\0\x04tool\0\0\0\x03abc"
-    assert v.keyed_digest(RUN_KEY, "tool", b"abc") == hmac.digest(key, message, "sha256")
+    assert r.keyed_digest(RUN_KEY, "tool", b"abc") == hmac.digest(key, message, "sha256")
 
 
 def test_every_tag_and_length_is_written_out() -> None:
@@ -542,7 +543,7 @@ def test_every_tag_and_length_is_written_out() -> None:
     made = v.commitment(LOG, RUN, 5, "task", b"\x09" * 32, b"{}")
     assert made == tagged(b"field", place + salted)
     leaf = sha256(b"\0meshflow-ledger/v1/leaf\0" + place + chain).digest()
-    assert v.leaf_hash(LOG, RUN, 5, chain) == leaf
+    assert r.leaf_hash(LOG, RUN, 5, chain) == leaf
     message = b"meshflow-ledger/v1/batch\0" + LOG + SIDE + b"\0\0\0\7" + chain
     assert v.batch_message(LOG, SIDE, 7, chain) == message
 
@@ -550,9 +551,9 @@ def test_every_tag_and_length_is_written_out() -> None:
 def test_a_wrapped_run_key_opens_only_for_its_own_run() -> None:
     kek, nonce = b"\x07" * 32, b"\x08" * 12
     wrapped = nonce + AESGCM(kek).encrypt(nonce, RUN_KEY, LOG + RUN)
-    assert v.unwrap_run_key(kek, wrapped, LOG, RUN) == RUN_KEY
+    assert r.unwrap_run_key(kek, wrapped, LOG, RUN) == RUN_KEY
     with pytest.raises(InvalidTag):
-        v.unwrap_run_key(kek, wrapped, LOG, SIDE)
+        r.unwrap_run_key(kek, wrapped, LOG, SIDE)
 
 
 def test_canonical_bytes_use_the_minimal_escapes_and_sort_by_code_point() -> None:
