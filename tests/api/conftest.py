@@ -32,6 +32,10 @@ def acme(live: LiveServer) -> Iterator[httpx2.Client]:
         yield client
 
 
+# Planted in bad input; whoever repeats it can be seen.
+MARK = "zqPlantedMark7731"
+
+
 class ServerLog(logging.Handler):
     """Everything that other threads than the test's own have logged."""
 
@@ -55,3 +59,11 @@ def server_log() -> Iterator[ServerLog]:
     yield handler
     root.setLevel(before)
     root.removeHandler(handler)
+
+
+def assert_mute(response: httpx2.Response, log: ServerLog) -> None:
+    """Nothing of what was planted is in the answer or in the log."""
+    told = response.text + str(response.headers.multi_items())
+    assert MARK not in told
+    assert "7731" not in told
+    assert not any("7731" in line for line in log.lines)

@@ -1,6 +1,5 @@
 """Starting, waiting for and cancelling runs, as a caller sees it."""
 
-import time
 from itertools import pairwise
 
 import httpx2
@@ -13,6 +12,7 @@ from tests.support.api_matrix import (
     calls,
     finished,
     operations,
+    patiently,
     problem_of,
     says,
     scripted,
@@ -23,10 +23,12 @@ from tests.support.live_server import LiveServer, live_server
 
 def _ended(client: httpx2.Client, run_id: str) -> dict[str, object]:
     """The run once it is over."""
-    while True:
-        run: dict[str, object] = client.get(f"/v1/runs/{run_id}").json()
+    run: dict[str, object] = {}
+    for _ in patiently():
+        run = client.get(f"/v1/runs/{run_id}").json()
         if RunStatus(str(run["status"])) in TERMINAL:
-            return run
+            break
+    return run
 
 
 def test_a_task_is_accepted_before_it_is_done(api_databases: DatabaseServer) -> None:
@@ -189,9 +191,9 @@ def test_at_most_as_many_runs_as_are_allowed_are_in_flight(api_databases: Databa
         assert len(client.get("/v1/runs").json()["data"]) == 2
         gate.open()
         assert {_ended(client, run)["status"] for run in running} == {"succeeded"}
-        while (more := client.post("/v1/runs", json={"task": "x"})).status_code == 503:
-            time.sleep(0.01)
-        assert more.status_code == 202
+        for _ in patiently():
+            if client.post("/v1/runs", json={"task": "x"}).status_code == 202:
+                break
 
 
 def test_run_ids_come_in_the_order_of_their_making(acme: httpx2.Client) -> None:

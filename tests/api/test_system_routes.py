@@ -14,7 +14,7 @@ from app.providers.scripted import ScriptedProvider
 from app.storage import schema
 from app.wiring import Overrides
 from tests.api.conftest import ServerLog
-from tests.support.api_matrix import finished, problem_of
+from tests.support.api_matrix import finished, patiently, problem_of
 from tests.support.databases import DatabaseServer, Roles, execute, state_directory
 from tests.support.live_server import LiveServer, live_server
 
@@ -94,8 +94,9 @@ def test_without_its_database_the_server_lives_and_says_so_and_comes_back(
         second = start_embedded_postgres(own_postgres, durable=False)
         try:
             assert second.app_url == first.app_url
-            while client.get("/readyz").status_code != 200:
-                continue
+            for _ in patiently():
+                if client.get("/readyz").status_code == 200:
+                    break
             after = finished(client, {"task": "6*7"})
             assert after["status"] == "succeeded"
             assert client.get(path).json() == before
@@ -117,8 +118,9 @@ def test_a_server_that_starts_before_its_database_becomes_ready_by_itself(
         problem_of(client.post("/v1/runs", json={"task": "1+1"}), 503, "ledger-unavailable")
         database = start_embedded_postgres(own_postgres, durable=False)
         try:
-            while client.get("/readyz").status_code != 200:
-                continue
+            for _ in patiently():
+                if client.get("/readyz").status_code == 200:
+                    break
             assert finished(client, {"task": "1+1"})["status"] == "succeeded"
         finally:
             database.stop()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -150,6 +151,15 @@ def stream_events(lines: Iterator[str]) -> Iterator[StreamEvent]:
                 seq=int(fields["id"]), kind=fields["event"], data=json.loads(fields["data"])
             )
             fields = {}
+
+
+def patiently() -> Iterator[None]:
+    """Turns to look again; AssertionError when what is waited for has not come in a minute."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        yield
+        time.sleep(0.01)
+    raise AssertionError("it did not come")
 
 
 class Gate:

@@ -91,16 +91,21 @@ def field_of(point: Point) -> str:
     return point.value.replace(".", "_")
 
 
+def with_rules(point: Point, *rules: object) -> RuleBook:
+    """The rules in force, with these and no others at this point."""
+    change: dict[str, Any] = {field_of(point): rules}
+    return replace(roster.rule_book(), **change)
+
+
 def planted(point: Point, rule: object) -> RuleBook:
     """The rules in force, and one more at this point alone."""
-    book = roster.rule_book()
-    rules = getattr(book, field_of(point))
-    return replace(book, **{field_of(point): (*rules, rule)})
+    rules = getattr(roster.rule_book(), field_of(point))
+    return with_rules(point, *rules, rule)
 
 
 def emptied(point: Point) -> RuleBook:
     """The rules in force, and none at this point."""
-    return replace(roster.rule_book(), **{field_of(point): ()})
+    return with_rules(point)
 
 
 class BypassGate(DascGate):
@@ -177,12 +182,13 @@ class BypassGate(DascGate):
 
 
 SPECS = tuple(tool.spec for tool in roster.TOOLS)
+NAMES = tuple(spec.name for spec in SPECS)
 BUDGET = Budget(max_steps=5, max_tokens=50_000, max_cost_micros=100_000, max_wall_seconds=60)
 
 
 def facts_with(
     *,
-    offered: tuple[str, ...] = tuple(spec.name for spec in SPECS),
+    offered: tuple[str, ...] = NAMES,
     declared: frozenset[str] | None = None,
     may_instruct: bool = True,
     budget: Budget = BUDGET,
@@ -244,9 +250,7 @@ def _request() -> ModelRequest:
 
 # For each point something that the rules in force allow.
 SUBJECTS: Mapping[Point, GateInput] = {
-    Point.RUN_SUBMIT: SubmitInput(
-        submission=task_of(), platform_tools=frozenset(spec.name for spec in SPECS)
-    ),
+    Point.RUN_SUBMIT: SubmitInput(submission=task_of(), platform_tools=frozenset(NAMES)),
     Point.LLM_REQUEST: RequestInput(
         request=_request(), facts=facts_with(), reserve_tokens=200, reserve_micros=2_000
     ),

@@ -138,10 +138,11 @@ async def test_a_backend_killed_at_any_moment_loses_and_doubles_nothing(roles: R
     async def kill_until(done: asyncio.Event) -> None:
         nonlocal kills
         while not done.is_set():
-            await asyncio.sleep(dice.random() * 0.012)
+            await asyncio.sleep(dice.random() * 0.02)
             kills += await killer.fetchval(
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
                 " WHERE usename = 'mf_app' AND datname = current_database()"
+                " AND query LIKE '%ledger_append%'"
             )
 
     async with scene_on(roles) as scene:
@@ -160,10 +161,30 @@ async def test_a_backend_killed_at_any_moment_loses_and_doubles_nothing(roles: R
                 break
         done.set()
         await killing
+        await killer.close()
         print(f"{kills} kills, {unanswered} appends without an answer")
         assert kills > 20
         assert seqs(await scene.verified(author)) == list(range(151))
         await _once(roles, author.run_id, 151)
+
+
+async def test_connections_that_died_while_nobody_used_them_fail_nobody(roles: Roles) -> None:
+    """As after a restart of the server: neither reads nor appends are the ones to find out."""
+    killer = await connect(roles.superuser)
+    mine = (
+        "FROM pg_stat_activity WHERE usename = 'mf_app' AND datname = current_database()"
+        " AND pid <> pg_backend_pid()"
+    )
+    async with scene_on(roles, pool_size=8) as scene:
+        authors = await asyncio.gather(*(scene.begun() for _ in range(8)))
+        await killer.fetch(f"SELECT pg_terminate_backend(pid) {mine}")
+        async with asyncio.timeout(20):
+            while await killer.fetchval(f"SELECT count(*) {mine}"):
+                await asyncio.sleep(0.005)
+        await asyncio.gather(*(scene.verified(author) for author in authors[:4]))
+        await asyncio.gather(*(scene.write(author, author.seal()) for author in authors))
+        for author in authors:
+            assert seqs(await scene.verified(author)) == [0, 1]
     await killer.close()
 
 

@@ -26,6 +26,7 @@ from tests.support.planted_rules import (
     facts_with,
     field_of,
     planted,
+    with_rules,
 )
 
 POINTS = tuple(Point)
@@ -166,7 +167,7 @@ def test_every_rule_is_asked_and_the_first_reason_is_told(point: Point) -> None:
     book = planted(point, Says(answer="planted:first", rule_id="planted.a"))
     rules = getattr(book, field_of(point))
     more = (*rules, Raises(error=ValueError), Says(answer=None), Says())
-    decision = denial(asked(DascGate(replace(book, **{field_of(point): more})), point))
+    decision = denial(asked(DascGate(with_rules(point, *more)), point))
     assert decision.code == "planted:first"
     assert decision.rules == ("planted.a", "planted.broken", PLANTED_ID)
 

@@ -125,7 +125,7 @@ def test_a_hidden_character_deep_inside_is_refused(name: str) -> None:
         "a\tb\nc\r\n",
         "\u00a0",
         "❤\ufe0f 👍🏽 1\ufe0f\u20e3",
-    ],  # noqa: RUF001 - scripts of the world
+    ],
 )
 def test_text_that_people_write_is_no_hidden_text(text: str) -> None:
     assert allowed(Point.TOOL_CALL, of_call(path="a.txt", content=text))
