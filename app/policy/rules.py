@@ -29,6 +29,7 @@ MAX_TEXT_BYTES = 256 * 1024
 MAX_DATA_PARTS = 64
 MAX_CALLS_PER_TURN = 16
 MAX_ARGUMENT_BYTES = 256 * 1024
+MAX_CALL_NAME_CHARACTERS = 256  # of a tool's name or a call's id, as a model may write them
 
 
 Input_contra = TypeVar("Input_contra", contravariant=True)
@@ -138,7 +139,7 @@ class ReplyShape:
     rule_id: str = "r1.schema"
 
     def judge(self, subject: ResponseInput) -> str | None:
-        """Denies cut-off replies, refusals by the provider, floods and repeated call ids."""
+        """Denies cut-off replies, provider refusals, floods, repeated ids, and broken text."""
         reply = subject.reply
         if reply.stop_reason is StopReason.MAX_TOKENS:
             return "schema:reply_cut_off"
@@ -148,7 +149,11 @@ class ReplyShape:
             return "schema:too_many_calls"
         if len({call.call_id for call in reply.calls}) != len(reply.calls):
             return "schema:call_id_twice"
-        if len(reply.text.encode("utf-8", "replace")) > MAX_TEXT_BYTES:
+        if not all(_is_name(word) for call in reply.calls for word in (call.call_id, call.name)):
+            return "schema:call_name"
+        if not _is_whole(reply.text):
+            return "schema:text"
+        if len(reply.text.encode()) > MAX_TEXT_BYTES:
             return "schema:reply_too_long"
         return None
 
@@ -276,6 +281,19 @@ class ApprovalParties:
         if not subject.decided_by or subject.decided_by == subject.requested_by:
             return "capability:self_approval"
         return None
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text) <= MAX_CALL_NAME_CHARACTERS and _is_whole(text)
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a text can be written down at all: half a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unreadable(text: str) -> bool:

@@ -73,7 +73,7 @@ class Database:
         try:
             async with self._engine.connect() as connection:
                 raw = _driver_of(await connection.get_raw_connection())
-                if raw.is_closed():  # it died in the pool: the server was restarted, say
+                while raw.is_closed():  # it died in the pool: the server was restarted, say
                     await connection.invalidate()
                     raw = _driver_of(await connection.get_raw_connection())
                 try:

@@ -10,6 +10,7 @@ import ast
 import asyncio
 import math
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -323,10 +324,15 @@ def _require_tame_text(text: str) -> None:
             raise ToolError("the expression has too many signs in a row")
 
 
+# Python 3.11 counts the depth of all threads that parse in one place: two at once fail by chance.
+_PARSING = threading.Lock()
+
+
 def _parse(text: str) -> ast.expr:
     """The syntax tree, within the limits on its size and depth."""
     try:
-        tree = ast.parse(" ".join(text.split()), mode="eval").body
+        with _PARSING:
+            tree = ast.parse(" ".join(text.split()), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise ToolError("the expression is not well formed") from None
     nodes = 0

@@ -13,7 +13,8 @@ _QUERIES = {
         WHERE c.relnamespace = 'public'::regnamespace AND a.attnum > 0 AND NOT a.attisdropped""",
     "relations": """
         SELECT relname, relkind, relrowsecurity, relforcerowsecurity, relispartition,
-          pg_get_userbyid(relowner), coalesce(relacl, acldefault('r', relowner))::text[], pg_get_expr(relpartbound, oid),
+          pg_get_userbyid(relowner),
+          coalesce(relacl, acldefault('r', relowner))::text[], pg_get_expr(relpartbound, oid),
           CASE WHEN relkind = 'p' THEN pg_get_partkeydef(oid) END
         FROM pg_class WHERE relnamespace = 'public'::regnamespace""",
     "constraints": """
@@ -28,7 +29,8 @@ _QUERIES = {
         FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid
         WHERE NOT tgisinternal AND c.relnamespace = 'public'::regnamespace""",
     "functions": """
-        SELECT proname, pg_get_functiondef(oid), pg_get_userbyid(proowner), coalesce(proacl, acldefault('f', proowner))::text[]
+        SELECT proname, pg_get_functiondef(oid), pg_get_userbyid(proowner),
+          coalesce(proacl, acldefault('f', proowner))::text[]
         FROM pg_proc WHERE pronamespace = 'public'::regnamespace""",
     "schema": "SELECT nspname, nspacl::text[] FROM pg_namespace WHERE nspname = 'public'",
     "types": """
@@ -40,7 +42,7 @@ Dump = dict[str, list[str]]
 
 
 async def schema_dump(url: str) -> Dump:
-    """Every object of the public schema with its rights, in an order that does not depend on oids."""
+    """Every object of the public schema with its rights, in an order without oids."""
     connection = await connect(url)
     try:
         return {name: await _lines(connection, query) for name, query in _QUERIES.items()}

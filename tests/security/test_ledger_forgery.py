@@ -141,9 +141,7 @@ def test_a_chained_record_slipped_into_a_signed_batch_is_named(live: LiveServer,
     assert_broken(live, run, 7, "the ranges of a batch do not cover its records")
 
 
-def test_a_signed_batch_stretched_over_a_forged_record_is_named(
-    live: LiveServer, run: Run
-) -> None:
+def test_a_signed_batch_stretched_over_a_forged_record_is_named(live: LiveServer, run: Run) -> None:
     async def act(raw: asyncpg.Connection) -> None:
         last = await _last(raw, run)
         writer = WriterKey(os.urandom(32), last.writer_id.bytes)
@@ -348,6 +346,9 @@ def test_a_finished_run_that_is_said_to_go_on_is_named(
     as_superuser(live.roles, act)
     found = verification(live, run)
     assert (found.verdict, found.seq) == ("broken", 8)
-    assert found.reason in ("an unfinished run says how long it is", "a run that ended is said to go on")
+    assert found.reason in (
+        "an unfinished run says how long it is",
+        "a run that ended is said to go on",
+    )
     with live.client() as client:
         assert client.get(f"/v1/runs/{run.public}").status_code == 409

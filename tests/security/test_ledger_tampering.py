@@ -1,6 +1,6 @@
 """Whoever owns the database can change a ledger, but not unnoticed: each attack is named."""
 
-import random
+import random  # noqa: TID251 - which bits are flipped: seeded, not secret
 from collections.abc import Iterator, Mapping
 
 import asyncpg
@@ -184,7 +184,9 @@ def test_a_column_outside_the_ledger_raises_no_alarm(
 ) -> None:
     table, _, column = place.partition(".")
     value = "'7'::xid8" if column == "xid" else f"{column} - interval '1 second'"
-    attack(live.roles, f"UPDATE {table} SET {column} = {value} WHERE {_where(table, 3)}", run.run_id)
+    attack(
+        live.roles, f"UPDATE {table} SET {column} = {value} WHERE {_where(table, 3)}", run.run_id
+    )
     assert_whole(live, run)
 
 
@@ -413,11 +415,17 @@ RESPELLED: Mapping[str, tuple[str, str]] = {
     "an escape": ("convert_to(replace(h, 'model', '\\u006dodel'), 'UTF8')", "malformed"),
     "a float": ("convert_to(replace(h, '\"v\":1', '\"v\":1.0'), 'UTF8')", "malformed"),
     "a key twice": ("convert_to(replace(h, '\"v\":1', '\"v\":1,\"v\":1'), 'UTF8')", "malformed"),
-    "key order": ("convert_to('{\"v\":1,' || replace(substr(h, 2), ',\"v\":1', ''), 'UTF8')", "malf"),
+    "key order": (
+        "convert_to('{\"v\":1,' || replace(substr(h, 2), ',\"v\":1', ''), 'UTF8')",
+        "malf",
+    ),
     "a new member": ("convert_to('{\"a\":1,' || substr(h, 2), 'UTF8')", "malformed"),
-    "free text": ("convert_to(replace(h, '\"actor\":\"model\"', '\"actor\":\"me\"'), 'UTF8')", "malf"),
+    "free text": (
+        'convert_to(replace(h, \'"actor":"model"\', \'"actor":"me"\'), \'UTF8\')',
+        "malf",
+    ),
     "another actor": (
-        "convert_to(replace(h, '\"actor\":\"model\"', '\"actor\":\"tool\"'), 'UTF8')",
+        'convert_to(replace(h, \'"actor":"model"\', \'"actor":"tool"\'), \'UTF8\')',
         "the record hash does not match",
     ),
 }
@@ -427,9 +435,8 @@ RESPELLED: Mapping[str, tuple[str, str]] = {
 def test_a_respelled_header_is_named(live: LiveServer, run: Run, how: str) -> None:
     value, reason = RESPELLED[how]
     respell = value.replace("(h,", "(convert_from(header, 'UTF8'),")
-    statement = (
-        f"UPDATE record SET header = {respell} WHERE run_id = $1 AND seq = 3 AND header <> {respell}"
-    )
+    change = f"UPDATE record SET header = {respell}"
+    statement = f"{change} WHERE run_id = $1 AND seq = 3 AND header <> {respell}"
     attack(live.roles, statement, run.run_id)
     assert_broken(live, run, 3, reason)
 

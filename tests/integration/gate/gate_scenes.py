@@ -90,6 +90,10 @@ class Ending:
     entries: list[dict[str, Any]]
 
     @property
+    def run_id(self) -> UUID:
+        return UUID(str(self.run["id"]).removeprefix("run_"))
+
+    @property
     def status(self) -> str:
         return str(self.run["status"])
 

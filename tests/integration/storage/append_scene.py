@@ -140,7 +140,9 @@ def ending(author: Author, batch: SealedBatch, status: RunStatus = RunStatus.SUC
 
 
 @asynccontextmanager
-async def scene_on(roles: Roles, *, tenant: str = "acme", pool_size: int = 10) -> AsyncIterator[Scene]:
+async def scene_on(
+    roles: Roles, *, tenant: str = "acme", pool_size: int = 10
+) -> AsyncIterator[Scene]:
     """A process with a key of its own on the database of `roles`."""
     database = Database(roles.app, pool_size=pool_size)
     runs = RunStore(database)

@@ -250,3 +250,43 @@ async def test_a_pool_that_cannot_reach_a_database_says_so(roles: Roles) -> None
     with pytest.raises(LedgerUnavailableError):
         async with scene_on(nowhere):
             pass
+
+
+async def test_appends_at_one_time_share_a_commit_and_not_each_others_fate(roles: Roles) -> None:
+    async with scene_on(roles) as scene:
+        authors = [await scene.begun() for _ in range(24)]
+        stale, unknown = authors[3], scene.author()
+        stale.epoch = 7
+        done = await asyncio.gather(
+            *(scene.write(author, author.seal()) for author in [*authors, unknown]),
+            return_exceptions=True,
+        )
+        refused = {at: type(told) for at, told in enumerate(done) if told is not None}
+        assert refused == {3: StaleEpochError, 24: NotFoundError}
+        for author in authors:
+            assert len(seqs(await scene.verified(author))) == (1 if author is stale else 2)
+        lawful = [author for author in authors if author is not stale]
+        await asyncio.gather(*(scene.write(author, author.seal()) for author in lawful))
+        connection = await connect(roles.superuser)
+        transactions = await connection.fetchval(
+            "SELECT count(DISTINCT xid) FROM batch JOIN record USING (tenant_id, batch_id)"
+            " WHERE seq = 2 AND run_id = ANY ($1)",
+            [author.run_id for author in lawful],
+        )
+        await connection.close()
+        assert transactions < len(lawful)
+
+
+async def test_a_caller_that_goes_away_harms_nobody_who_waits_with_it(roles: Roles) -> None:
+    async with scene_on(roles) as scene:
+        authors = [await scene.begun() for _ in range(12)]
+        tasks = [asyncio.create_task(scene.write(author, author.seal())) for author in authors]
+        await asyncio.sleep(0)
+        tasks[5].cancel()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [told for at, told in enumerate(done) if at != 5] == [None] * 11
+        for author in authors:
+            assert len((await scene.verified(author)).records) in (1, 2)
+            fresh = await scene.head(author)
+            author.head = fresh
+            await scene.write(author, author.seal())

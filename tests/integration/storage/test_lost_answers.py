@@ -1,11 +1,11 @@
-"""An append whose answer is lost is written once: acknowledged later, never doubled, never guessed."""
+"""An append whose answer is lost is written once: acknowledged later and never doubled."""
 
 import asyncio
-import random
+import random  # noqa: TID251 - the moments of the kills: seeded, not secret
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +39,9 @@ def socket_dir() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def behind_a_proxy(roles: Roles, directory: Path) -> AsyncIterator[tuple[CuttingProxy, Scene]]:
+async def behind_a_proxy(
+    roles: Roles, directory: Path
+) -> AsyncIterator[tuple[CuttingProxy, Scene]]:
     async with (
         proxied(roles.app, directory) as (proxy, url),
         scene_on(replace(roles, app=url)) as scene,
@@ -88,14 +90,14 @@ async def _waiting(watcher: asyncpg.Connection, how_many: int) -> None:
     """Return when so many backends wait for the lock on `batch`."""
     query = "SELECT count(*) FROM pg_locks WHERE relation = 'batch'::regclass AND NOT granted"
     async with asyncio.timeout(20):
-        while await watcher.fetchval(query) < how_many:
+        while await watcher.fetchval(query) < how_many:  # noqa: ASYNC110 - Postgres sends no event
             await asyncio.sleep(0.005)
 
 
 async def test_a_first_attempt_that_commits_during_the_second_counts(
     roles: Roles, socket_dir: Path
 ) -> None:
-    """Both attempts are in the database at once: the second one's refusal is the first one's success."""
+    """Both attempts are in the database at once; the second is refused for the first's sake."""
     watcher, holder = await connect(roles.superuser), await connect(roles.superuser)
     async with behind_a_proxy(roles, socket_dir) as (proxy, scene):
         for _ in range(5):
@@ -130,7 +132,7 @@ async def test_somebody_elses_record_is_not_taken_for_the_lost_one(
 
 
 async def test_a_backend_killed_at_any_moment_loses_and_doubles_nothing(roles: Roles) -> None:
-    """Kills fall before, in and after the commit; whoever is not answered repeats the same batch."""
+    """Kills fall before, in and after the commit; who is not answered repeats the same batch."""
     dice = random.Random("killed")
     killer = await connect(roles.superuser)
     kills = 0
@@ -164,22 +166,22 @@ async def test_a_backend_killed_at_any_moment_loses_and_doubles_nothing(roles: R
         await killer.close()
         print(f"{kills} kills, {unanswered} appends without an answer")
         assert kills > 20
-        assert seqs(await scene.verified(author)) == list(range(151))
+    async with scene_on(roles) as reader:  # the last kill may still be on its way to the old pool
+        assert seqs(await reader.verified(author)) == list(range(151))
         await _once(roles, author.run_id, 151)
 
 
 async def test_connections_that_died_while_nobody_used_them_fail_nobody(roles: Roles) -> None:
     """As after a restart of the server: neither reads nor appends are the ones to find out."""
     killer = await connect(roles.superuser)
-    mine = (
-        "FROM pg_stat_activity WHERE usename = 'mf_app' AND datname = current_database()"
-        " AND pid <> pg_backend_pid()"
-    )
     async with scene_on(roles, pool_size=8) as scene:
         authors = await asyncio.gather(*(scene.begun() for _ in range(8)))
-        await killer.fetch(f"SELECT pg_terminate_backend(pid) {mine}")
+        async with AsyncExitStack() as stack:
+            pooled = [await stack.enter_async_context(scene.database.driver()) for _ in range(8)]
+        for raw in pooled:
+            await killer.execute("SELECT pg_terminate_backend($1)", raw.get_server_pid())
         async with asyncio.timeout(20):
-            while await killer.fetchval(f"SELECT count(*) {mine}"):
+            while not all(r.is_closed() for r in pooled):  # noqa: ASYNC110 - no event to wait for
                 await asyncio.sleep(0.005)
         await asyncio.gather(*(scene.verified(author) for author in authors[:4]))
         await asyncio.gather(*(scene.write(author, author.seal()) for author in authors))

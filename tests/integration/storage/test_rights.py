@@ -1,5 +1,6 @@
 """What each login may do: the application appends through one function and alters nothing."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -78,10 +79,11 @@ async def test_the_application_changes_no_row_itself(
     async with logged_in(roles.app) as raw:
         await raw.execute(f"SET app.tenant = '{author.tenant_id}'")
         for attempt in attempts:
+            tried = raw.transaction()
+            await tried.start()
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                async with raw.transaction():
-                    await raw.execute(attempt)
-                    pytest.fail(attempt)
+                await raw.execute(attempt)
+            await tried.rollback()
 
 
 @pytest.mark.parametrize("table", PARTITIONS)
@@ -128,9 +130,7 @@ async def test_a_partition_is_no_way_around_the_tenant(
 )
 async def test_the_application_gives_itself_no_right(roles: Roles, setting: str) -> None:
     async with logged_in(roles.app) as raw:
-        with pytest.raises(
-            (asyncpg.InsufficientPrivilegeError, asyncpg.FeatureNotSupportedError)
-        ):
+        with pytest.raises((asyncpg.InsufficientPrivilegeError, asyncpg.FeatureNotSupportedError)):
             await raw.execute(setting)
 
 
@@ -157,9 +157,7 @@ async def test_row_level_security_hides_every_other_tenant(
             await raw.fetch(seen)
 
 
-async def test_a_command_goes_to_a_run_of_the_own_tenant_only(
-    roles: Roles, author: Author
-) -> None:
+async def test_a_command_goes_to_a_run_of_the_own_tenant_only(roles: Roles, author: Author) -> None:
     command = (
         "INSERT INTO run_command (tenant_id, run_id, command_id, command, actor)"
         " VALUES ($1, $2, gen_random_uuid(), 'cancel', 'key:0')"
@@ -216,7 +214,16 @@ RIGHTS = {
 @pytest.mark.parametrize("role", sorted(RIGHTS))
 async def test_a_role_has_exactly_these_rights(roles: Roles, role: str) -> None:
     """Asked of Postgres itself, so that a right by way of PUBLIC or another role counts."""
-    kinds = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN")
+    kinds = (
+        "SELECT",
+        "INSERT",
+        "UPDATE",
+        "DELETE",
+        "TRUNCATE",
+        "REFERENCES",
+        "TRIGGER",
+        "MAINTAIN",
+    )
     async with logged_in(roles.superuser) as raw:
         found: dict[str, set[str]] = {}
         for kind in kinds:
@@ -292,12 +299,9 @@ async def test_even_the_owner_changes_nothing_while_the_triggers_stand(
             f"INSERT INTO {table} SELECT * FROM {table}",
         ):
             before = await raw.fetchval(f"SELECT count(*) FROM {table}")
-            try:
-                done = await raw.execute(attempt)
-            except asyncpg.PostgresError as refused:
-                assert refused.sqlstate in ("MF004", "42501"), refused
-            else:
-                assert done.endswith(" 0"), done  # row-level security shows it no row to change
+            # Row-level security shows it no row to change; it may insert none.
+            with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
+                assert (await raw.execute(attempt)).endswith(" 0"), attempt
             assert await raw.fetchval(f"SELECT count(*) FROM {table}") == before
         with pytest.raises(asyncpg.PostgresError, match="append-only"):
             await raw.execute(f"TRUNCATE {table}")
@@ -328,17 +332,25 @@ HIJACK = (
     "CREATE TEMP TABLE run_key (LIKE public.run_key)",
     "CREATE TEMP TABLE tenants (tenant_id uuid DEFAULT gen_random_uuid(), name text UNIQUE)",
     "CREATE TEMP TABLE writer_key (LIKE public.writer_key)",
-    "CREATE FUNCTION pg_temp.bad(a bigint, b bigint) RETURNS boolean LANGUAGE plpgsql AS"
-    " $$ BEGIN RAISE EXCEPTION 'hijacked by %', current_user; END $$",
-    "CREATE FUNCTION pg_temp.bad(a uuid, b uuid) RETURNS boolean LANGUAGE plpgsql AS"
-    " $$ BEGIN RAISE EXCEPTION 'hijacked by %', current_user; END $$",
+    (
+        "CREATE FUNCTION pg_temp.bad(a bigint, b bigint) RETURNS boolean LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE EXCEPTION 'hijacked by %', current_user; END $$"
+    ),
+    (
+        "CREATE FUNCTION pg_temp.bad(a uuid, b uuid) RETURNS boolean LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE EXCEPTION 'hijacked by %', current_user; END $$"
+    ),
     "CREATE OPERATOR pg_temp.<> (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = pg_temp.bad)",
     "CREATE OPERATOR pg_temp.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = pg_temp.bad)",
     "CREATE OPERATOR pg_temp.= (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = pg_temp.bad)",
-    "CREATE FUNCTION pg_temp.jsonb_array_elements(jsonb) RETURNS SETOF jsonb LANGUAGE plpgsql AS"
-    " $$ BEGIN RAISE EXCEPTION 'hijacked'; END $$",
-    "CREATE FUNCTION pg_temp.cardinality(anyarray) RETURNS int LANGUAGE plpgsql AS"
-    " $$ BEGIN RAISE EXCEPTION 'hijacked'; END $$",
+    (
+        "CREATE FUNCTION pg_temp.jsonb_array_elements(jsonb) RETURNS SETOF jsonb LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE EXCEPTION 'hijacked'; END $$"
+    ),
+    (
+        "CREATE FUNCTION pg_temp.cardinality(anyarray) RETURNS int LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE EXCEPTION 'hijacked'; END $$"
+    ),
     "SET search_path = pg_temp, public, pg_catalog",
 )
 

@@ -375,6 +375,12 @@ BAD_REPLIES: list[tuple[dict[str, Any], str]] = [
     ({"stop_reason": StopReason.REFUSAL}, "schema:model_refused"),
     ({"calls": _calls(MAX_CALLS_PER_TURN + 1)}, "schema:too_many_calls"),
     ({"calls": _calls(2, same=True)}, "schema:call_id_twice"),
+    ({"calls": (replace(call_of(), name=""),)}, "schema:call_name"),
+    ({"calls": (replace(call_of(), name="x" * 257),)}, "schema:call_name"),
+    ({"calls": (replace(call_of(), name="write\ud800file"),)}, "schema:call_name"),
+    ({"calls": (replace(call_of(), call_id=""),)}, "schema:call_name"),
+    ({"calls": (replace(call_of(), call_id="\udfff"),)}, "schema:call_name"),
+    ({"text": "half \ud83d"}, "schema:text"),
     ({"text": "x" * (MAX_TEXT_BYTES + 1)}, "schema:reply_too_long"),
     ({"text": "€" * (MAX_TEXT_BYTES // 2)}, "schema:reply_too_long"),
 ]
