@@ -279,3 +279,13 @@ def denial(answer: object) -> Decision:
     assert isinstance(answer, Deny), answer
     assert answer.decision.verdict is Verdict.DENY
     return answer.decision
+
+
+def refused(point: Point, subject: GateInput) -> str:
+    """Why the rules in force refuse this; AssertionError when they do not."""
+    return denial(asked(DascGate(roster.rule_book()), point, subject)).code
+
+
+def allowed(point: Point, subject: GateInput) -> bool:
+    """Whether the rules in force let this pass."""
+    return not isinstance(asked(DascGate(roster.rule_book()), point, subject), Deny)
