@@ -71,9 +71,11 @@ def create_app(
             # What is loaded by now stays for good: the collector need not walk it at every turn.
             gc.freeze()
             yield
-            await deployment.close()
+            # The heartbeat goes first: it would open new connections while the pool closes.
             for task in background:
                 task.cancel()
+            await asyncio.wait(background)
+            await deployment.close()
 
     app = openapi_document.DescribedApp(
         title="MeshFlow",

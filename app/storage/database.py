@@ -62,6 +62,8 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+        # A connection that was thrown away lets go of its socket at the loop's next turns.
+        await asyncio.sleep(0.01)
 
     @asynccontextmanager
     async def driver(self) -> AsyncIterator[asyncpg.Connection]:
