@@ -138,10 +138,10 @@ def test_a_wrong_address_or_method_is_a_mute_problem(
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
-        ({"task": "x", "agent": "zq7731"}, "/agent"),
-        ({"task": "x", "model": "zq7731"}, "/model"),
+        ({"task": "x", "agent": "zq773190448261"}, "/agent"),
+        ({"task": "x", "model": "zq773190448261"}, "/model"),
         ({"task": "x", "model": "scripted"}, "/model"),
-        ({"task": "x", "tools": ["zq7731"]}, "/tools"),
+        ({"task": "x", "tools": ["zq773190448261"]}, "/tools"),
     ],
 )
 def test_what_this_deployment_does_not_have_is_422_and_not_repeated(

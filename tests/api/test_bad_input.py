@@ -67,7 +67,7 @@ BODIES = {
     "null for an object": unfit(None, "/body"),
     "nothing asked": unfit({}, "/body"),
     "an empty task": unfit({"task": ""}, "/body/task"),
-    "a task that is a number": unfit({"task": 7731}, "/body/task"),
+    "a task that is a number": unfit({"task": 773190448261}, "/body/task"),
     "a task that is a list": unfit({"task": [MARK]}, "/body/task"),
     "a task and instructions": unfit({"task": MARK, "instructions": MARK}, "/body"),
     "a task and data": unfit({"task": MARK, "data": [{"content": MARK}]}, "/body"),

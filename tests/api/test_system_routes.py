@@ -18,7 +18,7 @@ from tests.support.api_matrix import finished, patiently, problem_of
 from tests.support.databases import DatabaseServer, Roles, execute, state_directory
 from tests.support.live_server import LiveServer, live_server
 
-PLANTED = "zqPlantedMark7731"
+PLANTED = "zqPlantedMark773190448261"
 
 
 class BreakingProvider(ScriptedProvider):
