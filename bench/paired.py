@@ -133,3 +133,29 @@ def durable_database() -> Iterator[dict[str, str]]:
     finally:
         server.stop()
         shutil.rmtree(state, ignore_errors=True)
+
+
+BODY = json.dumps({"task": "Calculate 6*7 and write the result to answer.txt"})
+REQUEST = (
+    "POST /v1/runs HTTP/1.1\r\nHost: localhost\r\n"
+    f"Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
+    f"Content-Length: {len(BODY)}\r\n\r\n{BODY}"
+)
+
+
+def submit_job(server: BenchServer, seconds: int, connections: int) -> dict[str, object]:
+    """What the load client is to do: the same for baseline and subject."""
+    return {
+        "port": server.port,
+        "request": REQUEST,
+        "expect": 202,
+        "seconds": seconds,
+        "connections": connections,
+    }
+
+
+def configuration(server: BenchServer, seconds: int, connections: int) -> dict[str, object]:
+    """All that must not differ between baseline and subject."""
+    job = submit_job(server, seconds, connections)
+    del job["port"]
+    return {"flags": server.flags, "client": job, "auth": "one SHA-256 key, Bearer"}

@@ -8,32 +8,20 @@ import urllib.request
 from pathlib import Path
 
 from bench.bench_server import KEY
-from bench.paired import BenchServer, bench_server, durable_database, load, report, same_or_fail
+from bench.paired import (
+    BenchServer,
+    bench_server,
+    configuration,
+    durable_database,
+    load,
+    report,
+    same_or_fail,
+    submit_job,
+)
 
 ROUNDS = 5
 SECONDS = 3
 CONNECTIONS = 4
-BODY = json.dumps({"task": "Calculate 6*7 and write the result to answer.txt"})
-REQUEST = (
-    "POST /v1/runs HTTP/1.1\r\nHost: localhost\r\n"
-    f"Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
-    f"Content-Length: {len(BODY)}\r\n\r\n{BODY}"
-)
-
-
-def _job(server: BenchServer) -> dict[str, object]:
-    return {
-        "port": server.port,
-        "request": REQUEST,
-        "expect": 202,
-        "seconds": SECONDS,
-        "connections": CONNECTIONS,
-    }
-
-
-def _configuration(server: BenchServer) -> dict[str, object]:
-    job = {key: value for key, value in _job(server).items() if key != "port"}
-    return {"flags": server.flags, "client": job, "auth": "one SHA-256 key, Bearer"}
 
 
 def _unfinished(server: BenchServer) -> int:
@@ -51,7 +39,7 @@ def _unfinished(server: BenchServer) -> int:
 
 def _cpu_ms(server: BenchServer, *, runs_follow: bool) -> float:
     before = server.cpu_seconds()
-    figures = load(_job(server))
+    figures = load(submit_job(server, SECONDS, CONNECTIONS))
     while runs_follow and _unfinished(server):
         time.sleep(0.2)
     return (server.cpu_seconds() - before) * 1000 / figures["requests"]
@@ -66,7 +54,10 @@ def main() -> None:
             bench_server("subject", directory, environ) as subject,
         ):
             idle_mb = subject.rss_mb()
-            same_or_fail(_configuration(baseline), _configuration(subject))
+            same_or_fail(
+                configuration(baseline, SECONDS, CONNECTIONS),
+                configuration(subject, SECONDS, CONNECTIONS),
+            )
             pairs = []
             for number in range(ROUNDS):
                 plain = _cpu_ms(baseline, runs_follow=False)

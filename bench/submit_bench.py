@@ -1,37 +1,22 @@
 """POST /v1/runs (auth, validation, row, record, one commit) against FastAPI + auth + body."""
 
-import json
 import statistics
 import tempfile
 from pathlib import Path
 
-from bench.bench_server import KEY
-from bench.paired import BenchServer, bench_server, durable_database, load, report, same_or_fail
+from bench.paired import (
+    bench_server,
+    configuration,
+    durable_database,
+    load,
+    report,
+    same_or_fail,
+    submit_job,
+)
 
 ROUNDS = 5
 SECONDS = 3
 CONNECTIONS = 16
-BODY = json.dumps({"task": "Calculate 6*7 and write the result to answer.txt"})
-REQUEST = (
-    "POST /v1/runs HTTP/1.1\r\nHost: localhost\r\n"
-    f"Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
-    f"Content-Length: {len(BODY)}\r\n\r\n{BODY}"
-)
-
-
-def _job(server: BenchServer) -> dict[str, object]:
-    return {
-        "port": server.port,
-        "request": REQUEST,
-        "expect": 202,
-        "seconds": SECONDS,
-        "connections": CONNECTIONS,
-    }
-
-
-def _configuration(server: BenchServer) -> dict[str, object]:
-    job = {key: value for key, value in _job(server).items() if key != "port"}
-    return {"flags": server.flags, "client": job, "auth": "one SHA-256 key, Bearer"}
 
 
 def main() -> None:
@@ -41,12 +26,18 @@ def main() -> None:
             bench_server("baseline", directory, {}) as baseline,
             bench_server("admission", directory, environ) as subject,
         ):
-            same_or_fail(_configuration(baseline), _configuration(subject))
+            same_or_fail(
+                configuration(baseline, SECONDS, CONNECTIONS),
+                configuration(subject, SECONDS, CONNECTIONS),
+            )
             print("durability: the subject commits each run with fsync; the baseline has no store")
             pairs = []
             for number in range(ROUNDS):
                 spent = subject.cpu_seconds()
-                plain, full = load(_job(baseline)), load(_job(subject))
+                plain, full = (
+                    load(submit_job(baseline, SECONDS, CONNECTIONS)),
+                    load(submit_job(subject, SECONDS, CONNECTIONS)),
+                )
                 cpu_ms = (subject.cpu_seconds() - spent) * 1000 / full["requests"]
                 pairs.append((plain, full, cpu_ms))
                 print(f"round {number}: {plain} | {full} | {cpu_ms:.2f} ms CPU a request")

@@ -105,6 +105,8 @@ class RunService:
         try:
             return await self._start(caller, submission, run_id, (price, provider))
         except BaseException:
+            # Not started, refused or cancelled: the room goes back. A row that is there all the
+            # same is driven by nobody, and the sweep ends it as interrupted.
             self._parts.executor.forget(run_id)
             raise
 

@@ -85,7 +85,7 @@ class Database:
                         raise  # the server answered: the connection is sound
                     await asyncio.shield(connection.invalidate())
                     raise
-                except BaseException:
+                except BaseException:  # cancelled in mid-statement: nobody may use it again
                     await asyncio.shield(connection.invalidate())
                     raise
         except _UNAVAILABLE as error:
