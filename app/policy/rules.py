@@ -181,12 +181,12 @@ class CallShape:
 
 @dataclass(frozen=True, slots=True)
 class CallCapability:
-    """R2 at `tool.call`: an effect needs a declared capability, or a caller who may instruct."""
+    """R2 at `tool.call`: an effect needs a declared capability, or instructions with authority."""
 
     rule_id: str = "r2.capability"
 
     def judge(self, subject: CallInput) -> str | None:
-        """Denies tools outside the declared set; undeclared effects for keys without `instruct`."""
+        """Denies tools outside the declared set; undeclared effects that nobody instructed."""
         facts, name = subject.facts, subject.call.name
         if facts.declared is not None:
             return None if name in facts.declared else "capability:undeclared"
