@@ -84,6 +84,9 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        # A redirect is built from the Host that the caller claims, and a client that follows it
+        # takes the key along, in clear where a proxy does the TLS.
+        redirect_slashes=False,
         generate_unique_id_function=openapi_document.operation_id,
         separate_input_output_schemas=False,
         telemetry=NO_TELEMETRY,

@@ -79,6 +79,13 @@ async def authenticated(
     return doorkeeper.caller(grant)
 
 
+def still_holds(request: Request, caller: Caller) -> bool:
+    """Whether the key of a request whose answer takes long is in force as it was at its start."""
+    doorkeeper: Doorkeeper = request.app.state.doorkeeper
+    grant = doorkeeper.grant(request.scope)
+    return isinstance(grant, KeyGrant) and doorkeeper.caller(grant) == caller
+
+
 CallerDep = Annotated[Caller, Depends(authenticated)]
 
 

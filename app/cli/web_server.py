@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
+from typing import Literal
 
 import uvicorn
 
@@ -40,11 +41,16 @@ class WebServer:
         loop = "uvloop" if _is_installed("uvloop") else "asyncio"
         http = "httptools" if _is_installed("httptools") else "h11"
         _log.info("serving with loop %s and http %s", loop, http)
+        protocol: type[asyncio.Protocol] | Literal["h11"] = "h11"
+        if http == "httptools":
+            from app.cli.bounded_http import BoundedHttpTools
+
+            protocol = BoundedHttpTools
         tls = self.tls
         config = uvicorn.Config(
             drain,
             loop=loop,
-            http=http,
+            http=protocol,
             ws="none",
             lifespan="on",
             log_config=None,

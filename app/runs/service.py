@@ -194,7 +194,10 @@ class RunService:
                 monotonic=parts.monotonic,
                 model_timeout_seconds=parts.model_timeout_seconds,
             ),
-            may_instruct=Scope.INSTRUCT in caller.scopes,
+            # Authority is what the instructions say; a key that could have given some, and sent
+            # only data, asked for no effect.
+            may_instruct=Scope.INSTRUCT in caller.scopes
+            and task.submission.instructions is not None,
         )
         return RunJob(
             run_id=run_id,

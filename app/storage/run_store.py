@@ -102,10 +102,15 @@ class RunStore:
     async def find_result(
         self, raw: asyncpg.Connection, tenant_id: TenantId, run_id: RunId
     ) -> StoredResult | None:
-        """The sealed output of a run inside a tenant's snapshot, or None."""
+        """The sealed output of a run inside a tenant's snapshot, or None.
+
+        A time that no calendar of ours holds, infinity above all, is none that we wrote: nothing
+        is kept for ever because a row says so.
+        """
         row = await raw.fetchrow(
             "SELECT kek_id, wrapped, blob, expires_at FROM run_result"
-            " WHERE tenant_id = $1 AND run_id = $2",
+            " WHERE tenant_id = $1 AND run_id = $2"
+            " AND expires_at BETWEEN '1970-01-01 00:00Z' AND '9999-12-31 00:00Z'",
             tenant_id,
             run_id,
         )
