@@ -25,7 +25,14 @@ OTHERS: Mapping[str, tuple[str, ...]] = {
     "SmallInteger": ("(CASE {c} WHEN 3 THEN 4 ELSE 3 END)", "7", "99", "-1"),
     "Xid8": ("'7'::xid8",),
     "Text": ("{c} || 'x'", "''", "'run.finished'"),
-    "DateTime": ("{c} + interval '1 microsecond'", "{c} - interval '1 day'"),
+    "DateTime": (
+        "{c} + interval '1 microsecond'",
+        "{c} - interval '1 day'",
+        "'infinity'",
+        "'-infinity'",
+        "'0044-03-15 BC'",  # Postgres knows years that Python does not
+        "'99999-01-01'",
+    ),
     "LargeBinary": (
         "set_byte({c}, 0, get_byte({c}, 0) # 1)",
         "set_byte({c}, octet_length({c}) - 1, get_byte({c}, octet_length({c}) - 1) # 128)",

@@ -128,6 +128,15 @@ def test_a_row_under_another_id_is_no_run_any_more(live: LiveServer, run: Run, c
             assert client.get(f"/v1/runs/{run.public}{path}").status_code == 404
 
 
+@pytest.mark.parametrize("value", ["infinity", "99999-01-01", "0044-03-15 BC"])
+def test_a_kept_result_with_a_time_outside_of_every_calendar_is_no_crash(
+    live: LiveServer, run: Run, value: str
+) -> None:
+    change = f"UPDATE run_result SET expires_at = '{value}' WHERE run_id = $1"
+    attack(live.roles, change, run.run_id)
+    assert_whole(live, run)
+
+
 def test_another_owner_of_a_finished_run_raises_no_alarm(live: LiveServer, run: Run) -> None:
     _set(live, run.run_id, "owner = gen_random_uuid()")
     assert_whole(live, run)
