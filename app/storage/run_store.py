@@ -3,19 +3,34 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
+from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
 
+from app.domain.errors import ChainBreak, LedgerBrokenError
 from app.domain.run import RunId, RunKind, RunRow, RunStatus, TenantId, Usage
 from app.storage.database import Database
 from app.storage.ledger_store import WrappedKey
 
+Word = TypeVar("Word", bound=StrEnum)
+
+# Times are read as in ledger_store: one that Python does not know as the nearest that it does.
 _COLUMNS = """
 SELECT tenant_id, run_id, kind, status, epoch, provider, model, agent, policy_digest, input_tokens,
-  output_tokens, cost_micros, steps, entries, error_code, created_at, finished_at FROM runs
+  output_tokens, cost_micros, steps, entries, error_code,
+  greatest(least(created_at, '9999-12-30 UTC'), '0001-01-02 UTC') AS created_at,
+  CASE WHEN finished_at IS NOT NULL
+    THEN greatest(least(finished_at, '9999-12-30 UTC'), '0001-01-02 UTC') END AS finished_at
+FROM runs
 """
 _ONE = _COLUMNS + "WHERE tenant_id = $1 AND run_id = $2"
+_RESULT = """
+SELECT kek_id, wrapped, blob, expires_at FROM run_result
+WHERE tenant_id = $1 AND run_id = $2
+  AND expires_at BETWEEN '1970-01-01 00:00Z' AND '9999-12-31 00:00Z'
+"""
 _PAGE = (
     _COLUMNS
     + """WHERE tenant_id = $1 AND ($2::uuid IS NULL OR run_id < $2)
@@ -108,9 +123,7 @@ class RunStore:
         is kept for ever because a row says so.
         """
         row = await raw.fetchrow(
-            "SELECT kek_id, wrapped, blob, expires_at FROM run_result"
-            " WHERE tenant_id = $1 AND run_id = $2"
-            " AND expires_at BETWEEN '1970-01-01 00:00Z' AND '9999-12-31 00:00Z'",
+            _RESULT,
             tenant_id,
             run_id,
         )
@@ -139,13 +152,22 @@ def _ids(row: asyncpg.Record) -> tuple[TenantId, RunId]:
     return TenantId(UUID(bytes=row["tenant_id"].bytes)), RunId(UUID(bytes=row["run_id"].bytes))
 
 
+def _word(words: type[Word], row: asyncpg.Record, column: str) -> Word:
+    try:
+        return words(row[column])
+    except ValueError as error:
+        # Nobody but the database's owner can have written it.
+        reason = f"column '{column}' of the run's row holds no such word"
+        raise LedgerBrokenError(ChainBreak(seq=0, reason=reason)) from error
+
+
 def _run(row: asyncpg.Record) -> RunRow:
     tenant_id, run_id = _ids(row)
     return RunRow(
         tenant_id=tenant_id,
         run_id=run_id,
-        kind=RunKind(row["kind"]),
-        status=RunStatus(row["status"]),
+        kind=_word(RunKind, row, "kind"),
+        status=_word(RunStatus, row, "status"),
         epoch=row["epoch"],
         provider=row["provider"],
         model=row["model"],
