@@ -33,6 +33,9 @@ from app.wiring import Deployment, Overrides, build
 
 _log = logging.getLogger("meshflow")
 START_RETRY_SECONDS = 1.0
+# Young objects before a turn of the collector, and turns before it looks at older ones. A request
+# makes hundreds of objects and no cycles, so the interpreter's 700 is a turn for every few requests.
+COLLECTOR_THRESHOLDS = (20_000, 10, 10)
 # Traces and logs of a framework hold what callers sent; they stay off until they are scrubbed.
 NO_TELEMETRY: TelemetryConfig = {
     "tracing": False,
@@ -70,6 +73,7 @@ def create_app(
             await _settled(deployment)
             # What is loaded by now stays for good: the collector need not walk it at every turn.
             gc.freeze()
+            gc.set_threshold(*COLLECTOR_THRESHOLDS)
             yield
             # The heartbeat goes first: it would open new connections while the pool closes.
             for task in background:
