@@ -101,13 +101,18 @@ BEGIN
   RETURN QUERY
     SELECT 'cancel', q.tenant_id, q.run_id, 0::bigint, q.actor FROM public.run_command q
     JOIN unnest(p_active) AS a(id) ON a.id = q.run_id WHERE q.command = 'cancel'
-    UNION
-    (SELECT 'orphan', r.tenant_id, r.run_id, r.epoch, ''::text FROM public.runs r
-    JOIN public.writer_key k ON k.writer_id = r.owner
-    WHERE r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')
-      AND ((r.owner = p_writer AND NOT EXISTS (SELECT 1 FROM unnest(p_active) AS a(id) WHERE a.id = r.run_id))
-        OR (r.owner <> p_writer AND k.seen_at < now() - make_interval(secs => p_stale_seconds)))
-    ORDER BY r.tenant_id, r.run_id LIMIT 64);
+    UNION ALL
+    (SELECT 'orphan', o.tenant_id, o.run_id, o.epoch, ''::text FROM (
+      SELECT r.tenant_id, r.run_id, r.epoch FROM public.runs r
+      LEFT JOIN unnest(p_active) AS a(id) ON a.id = r.run_id
+      WHERE r.owner = p_writer AND a.id IS NULL
+        AND r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')
+      UNION ALL
+      SELECT r.tenant_id, r.run_id, r.epoch FROM public.runs r
+      JOIN public.writer_key k ON k.writer_id = r.owner
+      WHERE r.owner <> p_writer AND k.seen_at < now() - make_interval(secs => p_stale_seconds)
+        AND r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')
+    ) AS o ORDER BY o.tenant_id, o.run_id LIMIT 64);
 END $$;
 --;;
 -- Removes results past their time; answers with the work keys that some result still needs.
