@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from uuid import uuid4
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 import app as package
@@ -34,7 +34,7 @@ from app.wiring import Deployment, Overrides, build
 _log = logging.getLogger("meshflow")
 START_RETRY_SECONDS = 1.0
 # Young objects before a turn of the collector, and turns before it looks at older ones. A request
-# makes hundreds of objects and no cycles, so the interpreter's 700 is a turn for every few requests.
+# makes hundreds of objects and no cycles: the interpreter's 700 is a turn every few requests.
 COLLECTOR_THRESHOLDS = (20_000, 10, 10)
 # Traces and logs of a framework hold what callers sent; they stay off until they are scrubbed.
 NO_TELEMETRY: TelemetryConfig = {
@@ -105,11 +105,8 @@ def create_app(
 
 def _mount(app: FastAPI, *, docs: bool) -> None:
     """Every route; all but health, version and docs behind the key dependency."""
-    guarded = APIRouter(prefix="/v1", dependencies=[Depends(authenticated)])
-    guarded.include_router(run_routes.router)
-    guarded.include_router(stream_routes.router)
-    guarded.include_router(catalog_routes.router)
-    app.include_router(guarded)
+    for guarded in (run_routes, stream_routes, catalog_routes):
+        app.include_router(guarded.router, prefix="/v1", dependencies=[Depends(authenticated)])
     app.include_router(health_routes.router)
     if docs:
         app.include_router(docs_routes.router)
