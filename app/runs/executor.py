@@ -23,6 +23,10 @@ _log = logging.getLogger("meshflow.runs")
 HEARTBEAT_SECONDS = 1.0
 STALE_SECONDS = 15
 EXPIRY_SWEEP_BEATS = 30
+# Up to so many runs, every heartbeat names them all; with more, every fifteenth does: naming them
+# and looking them up takes time, and meanwhile nobody is answered.
+NAMED_AT_EVERY_BEAT = 2048
+NAMING_BEATS = 15
 
 Reopen = Callable[[TenantId, RunId, int], Awaitable[LedgerRecorder]]
 
@@ -97,7 +101,7 @@ class RunExecutor:
         beats = 0
         while True:
             try:
-                await self._beat()
+                await self._beat(naming=beats % NAMING_BEATS == 0)
                 if beats % EXPIRY_SWEEP_BEATS == 0:
                     await self._expire_results()
                 beats += 1
@@ -188,8 +192,9 @@ class RunExecutor:
         except LedgerError as error:
             _log.warning("an end was not recorded: %s", type(error).__name__)
 
-    async def _beat(self) -> None:
-        beat = await self._store.beat(self._writer_id, self._known, STALE_SECONDS)
+    async def _beat(self, *, naming: bool) -> None:
+        named = self._known if naming or len(self._known) <= NAMED_AT_EVERY_BEAT else None
+        beat = await self._store.beat(self._writer_id, named, STALE_SECONDS)
         for run_id, actor in beat.cancel:
             self.cancel(run_id, actor)
         for tenant_id, run_id, epoch in beat.orphans:
