@@ -40,7 +40,7 @@ def _measured(value: Json, depth: int) -> int:
         raise UnscannableError("too deep")
     if isinstance(value, str):
         return len(value)
-    if value is None or isinstance(value, int | float):
+    if value is None or isinstance(value, (int, float)):
         return 1
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
