@@ -8,7 +8,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from uuid import uuid4
+from secrets import token_hex
 
 from fastapi import Depends, FastAPI
 from fastapi.telemetry import TelemetryConfig
@@ -98,7 +98,7 @@ def create_app(
         Guard,
         doorkeeper=doorkeeper,
         max_body_bytes=settings.max_body_bytes,
-        new_request_id=lambda: uuid4().hex,
+        new_request_id=lambda: token_hex(16),
     )
     return app
 
