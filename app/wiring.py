@@ -206,6 +206,7 @@ class _Catalogue:
     def __init__(self, settings: Settings, overrides: Overrides) -> None:
         self.toolbox = Toolbox({tool.spec.name: tool for tool in roster.TOOLS})
         self._names = tuple(spec.name for spec in self.toolbox.specs)
+        self._all = frozenset(self._names)
         self._tenants = load_tenant_settings(settings.config_dir)
         model = overrides.default_model or roster.DEFAULT_MODELS[settings.provider]
         self._agents = load_agents(settings.config_dir, tools=self._names, default_model=model)
@@ -213,7 +214,7 @@ class _Catalogue:
     def tools_of(self, tenant: str) -> frozenset[str]:
         """The deployment's tools, cut to the tenant's own list."""
         own = self._of(tenant).capabilities
-        return frozenset(self._names) if own is None else own.intersection(self._names)
+        return self._all if own is None else own & self._all
 
     def services(self, runs: RunService, ledger: ReplayLedger, bell: Bell) -> ApiServices:
         """What the routes need."""
@@ -231,9 +232,10 @@ class _Catalogue:
         )
 
     def _of(self, tenant: str) -> TenantSettings:
-        return self._tenants.get(tenant, TenantSettings())
+        return self._tenants.get(tenant, _WITHOUT_FILE)
 
 
+_WITHOUT_FILE = TenantSettings()
 # What a tenant without a cap of its own may ask for: ten times the built-in agent's budget.
 _OPEN_CAP = Budget(
     max_steps=DEFAULT_BUDGET.max_steps * 10,

@@ -74,13 +74,18 @@ class RunStore:
         async with self._database.driver() as raw:
             await raw.execute("SELECT writer_register($1, $2)", writer_id, public_key)
 
-    async def beat(self, writer_id: UUID, active: Collection[RunId], stale_seconds: int) -> Beat:
-        """Say that this process lives; learn what others want of it."""
+    async def beat(
+        self, writer_id: UUID, active: Collection[RunId] | None, stale_seconds: int
+    ) -> Beat:
+        """Say that this process lives; learn what others want of it.
+
+        `active` are the runs it drives: others of its own are orphans. None: it does not ask.
+        """
         async with self._database.driver() as raw:
             rows = await raw.fetch(
                 "SELECT what, tenant_id, run_id, epoch, actor FROM writer_tick($1, $2, $3)",
                 writer_id,
-                list(active),
+                None if active is None else [*active],
                 stale_seconds,
             )
         cancel = [(_ids(row)[1], str(row["actor"])) for row in rows if row["what"] == "cancel"]

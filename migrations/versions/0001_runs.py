@@ -49,7 +49,7 @@ CREATE TABLE runs (
 """
 # The sweep looks for runs that nobody drives; those are few, whatever the table's size.
 _OPEN_RUNS = """
-CREATE INDEX ix_runs_open ON runs (tenant_id, run_id)
+CREATE INDEX ix_runs_open ON runs (owner, tenant_id, run_id)
 WHERE status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')
 """
 _RUN_COMMAND = """
@@ -66,6 +66,8 @@ CREATE TABLE run_command (
   CONSTRAINT ck_run_command_command CHECK (command IN ('cancel'))
 )
 """
+# A heartbeat looks at the newest commands only.
+_NEW_COMMANDS = "CREATE INDEX ix_run_command_created ON run_command (created_at)"
 _RUN_RESULT = """
 CREATE TABLE run_result (
   tenant_id uuid NOT NULL,
@@ -82,7 +84,15 @@ CREATE TABLE run_result (
 
 
 def upgrade() -> None:
-    for statement in (_TENANTS, _WRITER_KEY, _RUNS, _OPEN_RUNS, _RUN_COMMAND, _RUN_RESULT):
+    for statement in (
+        _TENANTS,
+        _WRITER_KEY,
+        _RUNS,
+        _OPEN_RUNS,
+        _RUN_COMMAND,
+        _NEW_COMMANDS,
+        _RUN_RESULT,
+    ):
         op.execute(statement)
 
 
