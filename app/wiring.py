@@ -91,6 +91,8 @@ class Deployment:
                 _log.error("the key file was not taken over: %s", news.error)
             elif news is not None:
                 _log.info("keys changed: +%d -%d", len(news.added), len(news.removed))
+            if not self.ready.is_set():
+                continue  # no task may enter before the key that signs its records is known
             try:
                 await self._learn_tenants()
             except Exception as error:  # noqa: BLE001 - the keys in force stay in force
