@@ -10,6 +10,7 @@ MeshFlowError
 │   ├── LedgerUnavailableError  the ledger could not be reached: nothing was done, nothing will be
 │   ├── LedgerBrokenError       what was read does not verify; carries the named break
 │   ├── StaleEpochError         somebody else owns the run now: stop at once
+│   ├── WriterRetiredError      this process's key was retired: it has to start anew
 │   └── IllegalTransitionError  the run's state does not allow this change
 ├── KeyStoreError               a key is missing or cannot be written
 ├── ModelError                  the model call failed; the run fails with its code
@@ -85,6 +86,10 @@ class LedgerBrokenError(LedgerError):
 
 class StaleEpochError(LedgerError):
     """Another owner raised the run's epoch: this one must stop without writing."""
+
+
+class WriterRetiredError(LedgerError):
+    """The key with which this process signs was retired: nothing it appends is accepted."""
 
 
 class IllegalTransitionError(LedgerError):

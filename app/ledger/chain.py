@@ -5,7 +5,7 @@ Source: docs/ledger-format.md section 8.
 Threat: Ledger tampering
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from app.domain.errors import ChainBreak
 from app.domain.run import JsonObject
 from app.ledger.canonical import CanonicalError
+from app.ledger.enrolment import is_certified
 from app.ledger.hashing import (
     batch_entry,
     batch_message,
@@ -48,7 +49,7 @@ class StoredRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredBatch:
-    """A row of `batch` with the public key of its writer, if that key is known."""
+    """A row of `batch` with the public key and certificate of its writer, if they are known."""
 
     batch_id: bytes
     writer: bytes
@@ -57,6 +58,7 @@ class StoredBatch:
     tip: bytes
     signature: bytes
     public_key: bytes | None
+    certificate: bytes | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,17 +111,22 @@ class _BrokenError(Exception):
 
 
 def verify_run(
-    stored: StoredRun, run_key: bytes, after: Resume | None = None
+    stored: StoredRun,
+    run_key: bytes,
+    enrolment: Collection[bytes],
+    after: Resume | None = None,
 ) -> VerifiedChain | ChainBreak:
     """The verified chain, or the first break in seq order. Never raises on hostile rows.
 
-    Proves order, content and authorship by a known writer. A tail cut from an unfinished run is
-    beyond it: that needs a witness.
+    Proves order, content and authorship by a writer whom one of the `enrolment` keys certified. A
+    tail cut from an unfinished run is beyond it: that needs a witness.
     """
     try:
-        return _verify(stored, run_key, after or _start(stored))
+        verified = _verify(stored, run_key, after or _start(stored))
+        _check_batches(stored, enrolment)
     except _BrokenError as broken:
         return broken.found
+    return verified
 
 
 def _start(stored: StoredRun) -> Resume:
@@ -153,7 +160,6 @@ def _verify(stored: StoredRun, run_key: bytes, after: Resume) -> VerifiedChain:
     _check_length(stored, verified, end)
     if fields:
         raise _BrokenError(min(fields), "a payload belongs to no record")
-    _check_batches(stored)
     head = Resume(next_seq=end, chain=chain, epoch=epoch)
     return VerifiedChain(records=tuple(verified), head=head)
 
@@ -243,7 +249,7 @@ def _check_length(stored: StoredRun, verified: Sequence[VerifiedRecord], end: in
         raise _BrokenError(end - 1, "a finished run does not end with its final record")
 
 
-def _check_batches(stored: StoredRun) -> None:
+def _check_batches(stored: StoredRun, enrolment: Collection[bytes]) -> None:
     members: dict[bytes, list[StoredRecord]] = {}
     for record in stored.records:
         members.setdefault(record.batch_id, []).append(record)
@@ -254,6 +260,8 @@ def _check_batches(stored: StoredRun) -> None:
             raise _BrokenError(seq, "the batch of a record is gone")
         if batch.public_key is None:
             raise _BrokenError(seq, "the writer of a batch is unknown")
+        if not is_certified(enrolment, batch.writer, batch.public_key, batch.certificate):
+            raise _BrokenError(seq, "the writer of a batch is not certified")
         _check_batch(stored, batch, records)
 
 
