@@ -38,9 +38,9 @@ class StoredRecord:
     """A row of `record`, believed by nobody yet."""
 
     seq: int
-    epoch: int
-    kind: str
-    at: datetime
+    epoch: int | None
+    kind: str | None
+    at: datetime | None
     header: bytes | None
     rc: bytes
     chain: bytes
@@ -142,14 +142,14 @@ def _verify(stored: StoredRun, run_key: bytes, after: Resume) -> VerifiedChain:
         if record.seq != expected:
             raise _BrokenError(expected, "a record is missing or out of order")
         header = _header(stored, record, epoch)
-        epoch = record.epoch
+        kind, at, epoch = _told(record)
         chain = _linked(record, chain)
         opened = _opened(stored, sealer, record.seq, header, fields.pop(record.seq, []))
         verified.append(
             VerifiedRecord(
                 seq=record.seq,
-                kind=record.kind,
-                at=record.at,
+                kind=kind,
+                at=at,
                 header=header,
                 rc=record.rc,
                 chain=record.chain,
@@ -184,14 +184,21 @@ def _header(stored: StoredRun, record: StoredRecord, epoch: int) -> JsonObject:
         "seq": record.seq,
         "epoch": record.epoch,
         "kind": record.kind,
-        "ts": encode_time(record.at),
+        "ts": None if record.at is None else encode_time(record.at),
     }
     for name, value in columns.items():
         if header[name] != value:
             raise _BrokenError(record.seq, f"column '{name}' differs from the header")
-    if record.epoch < epoch:
+    if record.epoch is not None and record.epoch < epoch:
         raise _BrokenError(record.seq, "the epoch fell")
     return header
+
+
+def _told(record: StoredRecord) -> tuple[str, datetime, int]:
+    """What the columns say, none of them empty while there is a header."""
+    if record.kind is None or record.at is None or record.epoch is None:
+        raise _BrokenError(record.seq, "a column is gone without a recorded erasure")
+    return record.kind, record.at, record.epoch
 
 
 def _linked(record: StoredRecord, previous: bytes) -> bytes:

@@ -188,6 +188,19 @@ def test_a_reader_goes_on_from_where_it_verified(split: int) -> None:
 Case = tuple[StoredRun, int, str]
 
 
+def _writer_cases() -> Iterator[tuple[str, Case]]:
+    yield "certificate", (_with_batch(1, certificate=None), 1, "not certified")
+    yield "certificate short", (_with_batch(1, certificate=b"x"), 1, "not certified")
+    yield "key of nobody", (_with_batch(1, public_key=OTHER_KEY), 1, "not certified")
+    yield "writer of nobody", (_with_batch(1, writer=b"o" * 16), 1, "not certified")
+    signed = certificate(b"w" * 16, b"x")
+    yield "key short", (_with_batch(1, public_key=b"x", certificate=signed), 1, "the signature")
+    signed = certificate(b"w" * 16, OTHER_KEY)
+    yield "key", (_with_batch(1, public_key=OTHER_KEY, certificate=signed), 1, "the signature")
+    signed = certificate(b"o" * 16, WriterKey(b"k" * 32, b"w" * 16).public_key)
+    yield "writer", (_with_batch(1, writer=b"o" * 16, certificate=signed), 1, "another writer")
+
+
 def _cases() -> Iterator[tuple[str, Case]]:
     records, fields = list(WHOLE.records), list(WHOLE.fields)
     gap = "a record is missing or out of order"
@@ -220,16 +233,7 @@ def _cases() -> Iterator[tuple[str, Case]]:
     yield "batch gone", (_with(1, batch_id=bytes(16)), 1, "the batch of a record is gone")
     yield "no batches", (replace(WHOLE, batches={}), 0, "the batch of a record is gone")
     yield "writer unknown", (_with_batch(1, public_key=None), 1, "unknown")
-    yield "certificate", (_with_batch(1, certificate=None), 1, "not certified")
-    yield "certificate short", (_with_batch(1, certificate=b"x"), 1, "not certified")
-    yield "key of nobody", (_with_batch(1, public_key=OTHER_KEY), 1, "not certified")
-    yield "writer of nobody", (_with_batch(1, writer=b"o" * 16), 1, "not certified")
-    signed = certificate(b"w" * 16, b"x")
-    yield "key short", (_with_batch(1, public_key=b"x", certificate=signed), 1, "the signature")
-    signed = certificate(b"w" * 16, OTHER_KEY)
-    yield "key", (_with_batch(1, public_key=OTHER_KEY, certificate=signed), 1, "the signature")
-    signed = certificate(b"o" * 16, WriterKey(b"k" * 32, b"w" * 16).public_key)
-    yield "writer", (_with_batch(1, writer=b"o" * 16, certificate=signed), 1, "another writer")
+    yield from _writer_cases()
     yield "ranges", (_with_batch(1, ranges=b""), 1, "the ranges")
     yield "count", (_with_batch(1, count=3), 1, "the tip")
     yield "tip", (_with_batch(1, tip=bytes(32)), 1, "the tip")
