@@ -11,6 +11,7 @@ MeshFlowError
 │   ├── LedgerBrokenError       what was read does not verify; carries the named break
 │   ├── StaleEpochError         somebody else owns the run now: stop at once
 │   ├── WriterRetiredError      this process's key was retired: it has to start anew
+│   ├── StaleTermError          another sequencer leads: this one must not write
 │   └── IllegalTransitionError  the run's state does not allow this change
 ├── KeyStoreError               a key is missing or cannot be written
 ├── ModelError                  the model call failed; the run fails with its code
@@ -90,6 +91,10 @@ class StaleEpochError(LedgerError):
 
 class WriterRetiredError(LedgerError):
     """The key with which this process signs was retired: nothing it appends is accepted."""
+
+
+class StaleTermError(LedgerError):
+    """Another sequencer leads: this one writes nothing more."""
 
 
 class IllegalTransitionError(LedgerError):

@@ -259,6 +259,17 @@ cosignature = Table(
     ),
 )
 
+left_out = Table(
+    "left_out",
+    METADATA,
+    *_ids("tenant_id", "run_id"),
+    Column("seq", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    _moment("found_at", now=True),
+    Column("alarm_seq", BigInteger),
+    PrimaryKeyConstraint("tenant_id", "run_id", name="pk_left_out"),
+)
+
 sequencer_state = Table(
     "sequencer_state",
     METADATA,
