@@ -24,6 +24,10 @@ _LEADER_LOCK = 0x6D665F736571  # "mf_seq"
 _RANGE_BYTES = 32
 # A batch of more ranges than records is malformed; nothing after this many is looked at.
 _MOST_RANGES = 100_000
+_PREFETCH = 1000
+# All that a leader reads, it reads by key. A plan made before the tables had statistics would scan.
+_BY_KEY = "SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off"
+_AS_EVER = "RESET enable_hashjoin; RESET enable_mergejoin; RESET enable_seqscan"
 
 _TAKE_TERM = """
 INSERT INTO sequencer_state AS s (tenant_id, term, system_identifier, xid, beaten_at)
@@ -52,7 +56,7 @@ WHERE NOT EXISTS (
   SELECT 1 FROM leaf l WHERE l.tenant_id = b.tenant_id
     AND l.run_id = encode(substr(b.ranges, 1, 16), 'hex')::uuid
     AND l.seq = ('x' || encode(substr(b.ranges, 25, 8), 'hex'))::bit(64)::bigint
-) ORDER BY b.xid, b.ranges
+)
 """
 _STRAYS = _BATCH_COLUMNS + _NOT_IN_LOG
 _RECORDS = """
@@ -73,7 +77,7 @@ CROSS JOIN LATERAL (
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class BatchRange:
     """Records of one run in a batch, first and last seq included."""
 
@@ -188,8 +192,13 @@ class Leader:
         return [_batch(row) for row in rows]
 
     async def stray_batches(self) -> list[PendingBatch]:
-        """All batches that do not end in the log, whatever server numbered them."""
-        return [_batch(row) for row in await self.raw.fetch(_STRAYS)]
+        """All batches that do not end in the log, in the order in which a server numbered them."""
+        found = []
+        async with self.raw.transaction():
+            await self.raw.execute("SET LOCAL statement_timeout = 0")
+            async for row in self.raw.cursor(_STRAYS, prefetch=_PREFETCH):
+                found.append(_batch(row))
+        return sorted(found, key=lambda batch: (batch.xid, batch.ranges))
 
     async def records(self, batches: Sequence[PendingBatch]) -> dict[bytes, list[PendingRecord]]:
         """The records that the ranges name, by batch id, in range order."""
@@ -316,7 +325,9 @@ async def leading(database: Database, operator: UUID) -> AsyncIterator[Leader | 
         identifier = await raw.fetchval("SELECT system_identifier::text FROM pg_control_system()")
         row = await raw.fetchrow(_TAKE_TERM, operator, identifier)
         state = (str(row["system_identifier"]), int(row["xid"]))
+        await raw.execute(_BY_KEY)
         yield Leader(raw, operator, row["term"], state)
+        await raw.execute(_AS_EVER)
         await raw.execute("SELECT pg_advisory_unlock($1)", _LEADER_LOCK)
 
 
