@@ -120,13 +120,13 @@ class WitnessApp:
     def _add(self, body: bytes) -> Answer:
         """The checks of tlog-witness, in its order."""
         asked = parse_submission(body)
-        try:
-            note = None if asked is None else parse_note(asked.note)
-            checkpoint = None if note is None else parse_checkpoint(note.text)
-        except NoteError:
-            checkpoint = None
-        if asked is None or note is None or checkpoint is None:
+        if asked is None:
             return _refused(HTTPStatus.BAD_REQUEST, "not an add-checkpoint request")
+        try:
+            note = parse_note(asked.note)
+            checkpoint = parse_checkpoint(note.text)
+        except NoteError:
+            return _refused(HTTPStatus.BAD_REQUEST, "not a checkpoint")
         keys = self._logs.keys_of(checkpoint.origin)
         if not keys:
             return _refused(HTTPStatus.NOT_FOUND, "this log is not watched here")

@@ -55,7 +55,8 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
     "KeyStoreError": (KeyStoreError("no key"), 503, "key-store-unavailable"),
     "OverloadedError": (OverloadedError(7), 503, "overloaded"),
 }
-# These end a start, a run, a tool call or a call of a witness; should one come to the edge, it is a fault, and opaque.
+# These end a start, a run, a call of a tool or of a witness; should one come to the edge, it is a
+# fault, and opaque.
 INSIDE = {
     "ConfigurationError": ConfigurationError("planted-words"),
     "ModelError": ModelError("planted-words"),
