@@ -108,12 +108,15 @@ class WitnessState:
 
     def require_own(self, vkey: str, is_ours: Callable[[bytes], Checkpoint | None]) -> None:
         """ConfigurationError unless every row is what this witness wrote into it."""
-        if self._db.execute("SELECT vkey FROM witness").fetchall() != [(vkey,)]:
+        try:
+            owners = self._db.execute("SELECT vkey FROM witness").fetchall()
+            rows = self._db.execute("SELECT origin, size, root, note FROM latest").fetchall()
+        except sqlite3.Error:
+            raise ConfigurationError("the state file is damaged") from None
+        if owners != [(vkey,)]:
             raise ConfigurationError("the state file belongs to a witness with another key")
-        for origin, size, root, note in self._db.execute(
-            "SELECT origin, size, root, note FROM latest"
-        ):
-            found = is_ours(note)
+        for origin, size, root, note in rows:
+            found = is_ours(note) if isinstance(note, bytes) else None
             if found is None or (found.origin, found.size, found.root) != (origin, size, root):
                 raise ConfigurationError("the state file is damaged in a row")
 
