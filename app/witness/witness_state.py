@@ -215,9 +215,13 @@ def open_state(
 
     `is_ours` gives the checkpoint of a note that carries a cosignature of this witness, else None.
     """
-    if not path.exists():
-        if must_exist:
-            raise ConfigurationError("there is no state file: a witness that forgot is none")
+    try:
+        is_there = path.exists()
+    except OSError as error:
+        raise ConfigurationError(f"the state file cannot be read: {error.strerror}") from None
+    if must_exist and not is_there:
+        raise ConfigurationError("there is no state file: a witness that forgot is none")
+    if not is_there:
         _create(path, vkey)
     state = _opened(path)
     try:
@@ -269,6 +273,7 @@ def _create(path: Path, vkey: str) -> None:
     """Make the file whole or not at all; of two processes that try, one does."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
+        draft.unlink(missing_ok=True)  # of a start that was killed under the same number
         os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with contextlib.closing(_connected(draft)) as db:
             db.executescript(

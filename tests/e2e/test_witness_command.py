@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.e2e.server_process import Finished
+from tests.e2e.server_process import Finished, run_command
 from tests.support.small_log import NoteKey, SmallLog, root_of
 from tests.support.witness_process import (
     NAME,
@@ -38,7 +38,7 @@ def files(tmp_path: Path) -> WitnessFiles:
 
 
 def refused(files: WitnessFiles, *more: str) -> Finished:
-    done = files.run(*files.words([LOG], *more))
+    done = run_command(*files.words([LOG], *more), environ=files.environ, timeout=20)
     assert (done.code, done.out) == (2, ""), done
     assert "Traceback" not in done.err
     return done
