@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import NoReturn, SupportsIndex, TypeVar
 from urllib.parse import urlsplit
 
+from app.domain.database_url import is_database_url
 from app.domain.errors import ConfigurationError
 
 PREFIX = "MESHFLOW_"
@@ -63,7 +64,6 @@ _MAX_SECRET_FILE_BYTES = 1 << 20
 _MAX_TTL_SECONDS = 365 * 86_400
 _UNITS: Mapping[str, int] = MappingProxyType({"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400})
 _DURATION = re.compile(r"([0-9]{1,9})([smhd]?)")
-_DATABASE_SCHEMES = frozenset({"postgresql", "postgres", "postgresql+asyncpg"})
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 # What a Kubernetes Service whose name begins with "meshflow" puts into every pod beside it.
@@ -349,9 +349,7 @@ def _printable(value: str) -> str | None:
 
 
 def _database_url(value: str) -> str | None:
-    scheme, separator, rest = value.partition("://")
-    good = scheme in _DATABASE_SCHEMES and separator and rest and value.isprintable()
-    return value if good else None
+    return value if is_database_url(value) else None
 
 
 def _read_secret_file(path: Path, variable: str) -> str:

@@ -15,7 +15,7 @@ from app.api.auth import Doorkeeper
 from app.api.dependencies import ApiServices
 from app.audit.replay_ledger import ReplayLedger
 from app.domain.errors import LedgerUnavailableError, MeshFlowError
-from app.domain.run import Budget, RunId, TenantId
+from app.domain.run import Budget, RunId, TenantId, Usage
 from app.keys.agent_catalogue import (
     BUILT_IN_AGENT,
     DEFAULT_BUDGET,
@@ -190,6 +190,7 @@ class _Catalogue:
     def __init__(self, settings: Settings, overrides: Overrides) -> None:
         self.toolbox = Toolbox({tool.spec.name: tool for tool in roster.TOOLS})
         self._names = tuple(spec.name for spec in self.toolbox.specs)
+        self._all = frozenset(self._names)
         self._tenants = load_tenant_settings(settings.config_dir)
         model = overrides.default_model or roster.DEFAULT_MODELS[settings.provider]
         self._agents = load_agents(settings.config_dir, tools=self._names, default_model=model)
@@ -197,7 +198,7 @@ class _Catalogue:
     def tools_of(self, tenant: str) -> frozenset[str]:
         """The deployment's tools, cut to the tenant's own list."""
         own = self._of(tenant).capabilities
-        return frozenset(self._names) if own is None else own.intersection(self._names)
+        return self._all if own is None else own & self._all
 
     def services(self, runs: RunService, ledger: ReplayLedger, bell: Bell) -> ApiServices:
         """What the routes need."""
@@ -215,9 +216,10 @@ class _Catalogue:
         )
 
     def _of(self, tenant: str) -> TenantSettings:
-        return self._tenants.get(tenant, TenantSettings())
+        return self._tenants.get(tenant, _WITHOUT_FILE)
 
 
+_WITHOUT_FILE = TenantSettings()
 # What a tenant without a cap of its own may ask for: ten times the built-in agent's budget.
 _OPEN_CAP = Budget(
     max_steps=DEFAULT_BUDGET.max_steps * 10,
@@ -264,14 +266,17 @@ class _Reopener:
         self._replay = replay
         self._parts = parts
 
-    async def __call__(self, tenant_id: TenantId, run_id: RunId, epoch: int) -> LedgerRecorder:
-        """The recorder, still under `epoch`; the caller claims."""
-        _, end, run_key = await self._replay.reopen(tenant_id, run_id)
+    async def __call__(
+        self, tenant_id: TenantId, run_id: RunId, epoch: int
+    ) -> tuple[LedgerRecorder, Usage]:
+        """The recorder, still under `epoch`, and what the run used so far; the caller claims."""
+        reopened = await self._replay.reopen(tenant_id, run_id)
+        end = reopened.head
         place = RunPlace(
             tenant_id=tenant_id,
             run_id=run_id,
-            run_key=run_key,
+            run_key=reopened.run_key,
             head=ChainHead(next_seq=end.next_seq, chain=end.chain),
             epoch=epoch,
         )
-        return LedgerRecorder(place, self._parts)
+        return LedgerRecorder(place, self._parts), reopened.spent

@@ -4,7 +4,7 @@ import asyncio
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
 from app.api.auth import CallerDep, require
@@ -16,9 +16,10 @@ from app.api.run_views import (
     RunPage,
     RunView,
     VerificationView,
+    broken_verification,
     started_view,
     summary_of,
-    verification_of,
+    valid_verification,
     view_of,
 )
 from app.api.submissions import submission_of
@@ -29,6 +30,18 @@ router = APIRouter(tags=["runs"])
 
 MAX_WAIT_SECONDS = 30
 _WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,4})\s*(?:,|;|$)", re.ASCII)
+# Described here and read by hand: as a parameter it costs more than the admission by the gate.
+_PREFER = {
+    "name": "prefer",
+    "in": "header",
+    "required": False,
+    "description": "`wait=N`, at most 30 seconds",
+    "schema": {
+        "anyOf": [{"type": "string"}, {"type": "null"}],
+        "title": "Prefer",
+        "description": "`wait=N`, at most 30 seconds",
+    },
+}
 RunIdPath = str
 Limit = Annotated[int, Query(ge=1, le=200)]
 
@@ -59,19 +72,17 @@ def as_json(view: BaseModel, status: int = 200, headers: dict[str, str] | None =
         200: {"model": RunView, "description": "Finished within `Prefer: wait`"},
         **problems(400, 403, 413, 415, 422),
     },
+    openapi_extra={"parameters": [_PREFER]},
 )
 async def create(
-    body: RunCreate,
-    caller: CallerDep,
-    services: ServicesDep,
-    prefer: Annotated[str | None, Header(description="`wait=N`, at most 30 seconds")] = None,
+    request: Request, body: RunCreate, caller: CallerDep, services: ServicesDep
 ) -> Response:
     """Admit a task and start a run. Durable before the answer; 403 is itself a recorded run."""
     require(caller, Scope.RUN)
     started = await services.runs.start(caller, submission_of(body, caller, services))
     run_id = started.run.run_id
     headers = {"Location": f"/v1/runs/{public_run_id(run_id)}", "Retry-After": "1"}
-    seconds = _wait_seconds(prefer)
+    seconds = _wait_seconds(request.headers.get("prefer"))
     if not seconds:
         return as_json(started_view(started.run, started.task), 202, headers)
     headers["Preference-Applied"] = f"wait={seconds}"
@@ -80,7 +91,7 @@ async def create(
     return as_json(view, 200 if view.status in TERMINAL else 202, headers)
 
 
-@router.get("/runs", response_model=RunPage, responses=problems(403, 422))
+@router.get("/runs", response_model=RunPage, responses=problems(403, 409, 422))
 async def list(  # noqa: A001 - the operation is runs_list
     caller: CallerDep,
     services: ServicesDep,
@@ -89,7 +100,11 @@ async def list(  # noqa: A001 - the operation is runs_list
     status: RunStatus | None = None,
     agent: Annotated[str | None, Query(pattern=r"^[a-z0-9_.-]{1,64}$")] = None,
 ) -> Response:
-    """Runs of the key's tenant, newest first, without content."""
+    """Runs of the key's tenant, newest first, without content.
+
+    Unverified summaries: a list reads the rows of runs and not their ledgers. Reading one run, its
+    entries, its events or its verification holds its row against its ledger.
+    """
     require(caller, Scope.RUN, Scope.AUDIT)
     before = None if cursor is None else _cursor(cursor)
     rows = await services.ledger.page(
@@ -169,9 +184,8 @@ async def verify(run_id: RunIdPath, caller: CallerDep, services: ServicesDep) ->
     try:
         dossier = await services.ledger.read_run(caller.tenant_id, found)
     except LedgerBrokenError as error:
-        row = await services.ledger.row(caller.tenant_id, found)
-        return as_json(verification_of(row, None, error.found))
-    return as_json(verification_of(dossier.run, dossier, None))
+        return as_json(broken_verification(found, error.found))
+    return as_json(valid_verification(dossier))
 
 
 def _cursor(text: str) -> RunId:

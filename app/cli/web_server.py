@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from types import FrameType
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
@@ -66,17 +66,20 @@ class WebServer:
     def run(self, drain: Leaver) -> int:
         """Serve until told to leave. SystemExit when the application cannot start."""
         loop = "uvloop" if _is_installed("uvloop") else "asyncio"
-        http: type[asyncio.Protocol] | str
+        http = "httptools" if _is_installed("httptools") else "h11"
+        protocol: type[asyncio.Protocol] | Literal["h11"] = "h11"
         if self.most_connections is not None:
-            http = _ImpatientProtocol
-        else:
-            http = "httptools" if _is_installed("httptools") else "h11"
+            http, protocol = "h11", _ImpatientProtocol
+        elif http == "httptools":
+            from app.cli.bounded_http import BoundedHttpTools
+
+            protocol = BoundedHttpTools
         _log.info("serving with loop %s and http %s", loop, http)
         tls = self.tls
         config = uvicorn.Config(
             drain,
             loop=loop,
-            http=http,
+            http=protocol,
             ws="none",
             lifespan="on",
             log_config=None,

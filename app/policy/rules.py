@@ -10,7 +10,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from app.domain.run import Json
+from app.domain.run import Json, JsonObject
 from app.domain.step import EFFECTFUL, StopReason
 from app.policy.gate_inputs import (
     ApprovalInput,
@@ -165,7 +165,7 @@ class CallShape:
     rule_id: str = "r1.schema"
 
     def judge(self, subject: CallInput) -> str | None:
-        """Denies unknown tools, extra or malformed arguments, and invisible characters."""
+        """Denies unknown tools, extra or malformed arguments, hidden and disguised characters."""
         call = subject.call
         spec = next((spec for spec in subject.facts.offered if spec.name == call.name), None)
         if spec is None:
@@ -176,17 +176,18 @@ class CallShape:
             return "schema:invisible_characters"
         if first_violation(spec.parameters, call.arguments) is not None:
             return "schema:arguments"
-        return None
+        named = {name: it for name, it in call.arguments.items() if name not in spec.free_text}
+        return None if _is_canonical(named) else "schema:not_canonical"
 
 
 @dataclass(frozen=True, slots=True)
 class CallCapability:
-    """R2 at `tool.call`: an effect needs a declared capability, or a caller who may instruct."""
+    """R2 at `tool.call`: an effect needs a declared capability, or instructions with authority."""
 
     rule_id: str = "r2.capability"
 
     def judge(self, subject: CallInput) -> str | None:
-        """Denies tools outside the declared set; undeclared effects for keys without `instruct`."""
+        """Denies tools outside the declared set; undeclared effects that nobody instructed."""
         facts, name = subject.facts, subject.call.name
         if facts.declared is not None:
             return None if name in facts.declared else "capability:undeclared"
@@ -250,7 +251,7 @@ class OutputShape:
         if subject.output_schema is None:
             return None
         try:
-            value: Json = json.loads(subject.text)
+            value = _strict_json(subject.text)
         except (ValueError, RecursionError):
             return "schema:output_not_json"
         violated = first_violation(subject.output_schema, value) is not None
@@ -281,6 +282,28 @@ class ApprovalParties:
         if not subject.decided_by or subject.decided_by == subject.requested_by:
             return "capability:self_approval"
         return None
+
+
+def _strict_json(text: str) -> Json:
+    """JSON that every reader reads alike, or ValueError.
+
+    Of a name given twice readers take different ones, so what was checked would not be what is
+    read; NaN, infinities and half a surrogate pair some cannot read at all.
+    """
+    value: Json = json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant)
+    json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    return value
+
+
+def _distinct(pairs: list[tuple[str, Json]]) -> JsonObject:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a name twice")
+    return made
+
+
+def _no_constant(name: str) -> Json:
+    raise ValueError(name)
 
 
 def _is_name(text: str) -> bool:
@@ -325,6 +348,19 @@ def _is_hidden(char: str) -> bool:
 
 def _shows_something(text: str) -> bool:
     return any(not char.isspace() and char.isprintable() and not _is_hidden(char) for char in text)
+
+
+def _is_canonical(value: Json) -> bool:
+    """Whether each text in a value is in form NFKC (UAX 15): a disguise of another is not."""
+    match value:
+        case str():
+            return unicodedata.is_normalized("NFKC", value)
+        case list():
+            return all(map(_is_canonical, value))
+        case dict():
+            return all(_is_canonical(key) and _is_canonical(item) for key, item in value.items())
+        case _:
+            return True
 
 
 def _hides_something(value: Json) -> bool:

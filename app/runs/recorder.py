@@ -64,7 +64,8 @@ class LedgerRecorder:
         self._parts = parts
         self._held: list[RunEvent] = []
         self._companions: list[Companion] = []
-        self.recorded: Sequence[Draft] = ()  # what the last write recorded, as it was sealed
+        self._opened_at: datetime | None = None
+        self._recorded: Sequence[Draft] = ()
         self._writer = RunWriter(
             log=place.tenant_id.bytes,
             run=place.run_id.bytes,
@@ -78,8 +79,9 @@ class LedgerRecorder:
         self._held.append(event)
 
     def open_run(self, new_run: NewRun) -> None:
-        """Let the first record bring the run's row and key with it."""
+        """Let the first record bring the run's row and key with it, and bear its time."""
         self._companions.append(new_run)
+        self._opened_at = new_run.created_at
 
     def claim(self) -> None:
         """Take the run over with the next record: nobody else can write to it after that."""
@@ -89,6 +91,11 @@ class LedgerRecorder:
     def set_status(self, status: RunStatus) -> None:
         """Let the next record change the run's state with it."""
         self._companions.append(Change(status=status, usage=Usage()))
+
+    def take_recorded(self) -> Sequence[Draft]:
+        """What the last write recorded, as it was sealed; kept no longer than this."""
+        taken, self._recorded = self._recorded, ()
+        return taken
 
     async def record(self, event: RunEvent, usage: Usage) -> int:
         """Make what is held and then `event` durable; the seq of `event`.
@@ -105,13 +112,14 @@ class LedgerRecorder:
     async def _write(self, events: Sequence[RunEvent], usage: Usage) -> int:
         parts, place = self._parts, self._place
         drafts = await self._drafts(events)
-        now = parts.now()
+        now = parts.now() if self._opened_at is None else self._opened_at
         batch = self._writer.seal(place.head, drafts, epoch=place.epoch, at=now)
         companions = [*self._companions, *self._closing(events[-1], batch, usage, now)]
         await parts.store.append(place.tenant_id, place.run_id, batch, companions)
-        self.recorded = drafts
+        self._recorded = drafts
         self._held.clear()
         self._companions.clear()
+        self._opened_at = None
         self._place = replace(place, head=batch.head)
         parts.bell.ring(place.run_id)
         return batch.head.next_seq - 1

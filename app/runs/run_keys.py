@@ -3,11 +3,13 @@
 from collections.abc import Callable, Collection
 from datetime import datetime
 
+from app.domain.errors import KeyStoreError
 from app.domain.run import RunId, TenantId
 from app.keys.key_store import KeyStore
 from app.storage.ledger_store import WrappedKey
 
 KEY_BYTES = 32
+_REMEMBERED = 4096
 
 
 class RunKeys:
@@ -16,6 +18,7 @@ class RunKeys:
     def __init__(self, store: KeyStore, entropy: Callable[[int], bytes]) -> None:
         self._store = store
         self._entropy = entropy
+        self._ensured: set[str] = set()  # KEKs that this process has made sure are durable
 
     def new_run_key(
         self, tenant_id: TenantId, run_id: RunId, now: datetime
@@ -40,7 +43,16 @@ class RunKeys:
                 self._store.destroy_kek(kek_id, now=now)
 
     def _new(self, kek_id: str, tenant_id: TenantId, run_id: RunId) -> tuple[bytes, WrappedKey]:
+        key, aad = self._entropy(KEY_BYTES), tenant_id.bytes + run_id.bytes
+        try:
+            if kek_id in self._ensured:
+                wrapped = self._store.wrap(kek_id, key, aad)
+                return key, WrappedKey(kek_id=kek_id, wrapped=wrapped)
+        except KeyStoreError:
+            self._ensured.discard(kek_id)  # destroyed since: made anew below, or the error is told
         self._store.create_kek(kek_id)
-        key = self._entropy(KEY_BYTES)
-        wrapped = self._store.wrap(kek_id, key, tenant_id.bytes + run_id.bytes)
+        if len(self._ensured) >= _REMEMBERED:
+            self._ensured.clear()
+        self._ensured.add(kek_id)
+        wrapped = self._store.wrap(kek_id, key, aad)
         return key, WrappedKey(kek_id=kek_id, wrapped=wrapped)

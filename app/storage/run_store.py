@@ -3,19 +3,34 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
+from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
 
+from app.domain.errors import ChainBreak, LedgerBrokenError
 from app.domain.run import RunId, RunKind, RunRow, RunStatus, TenantId, Usage
 from app.storage.database import Database
 from app.storage.ledger_store import WrappedKey
 
+Word = TypeVar("Word", bound=StrEnum)
+
+# Times are read as in ledger_store: one that Python does not know as the nearest that it does.
 _COLUMNS = """
 SELECT tenant_id, run_id, kind, status, epoch, provider, model, agent, policy_digest, input_tokens,
-  output_tokens, cost_micros, steps, entries, error_code, created_at, finished_at FROM runs
+  output_tokens, cost_micros, steps, entries, error_code,
+  greatest(least(created_at, '9999-12-30 UTC'), '0001-01-02 UTC') AS created_at,
+  CASE WHEN finished_at IS NOT NULL
+    THEN greatest(least(finished_at, '9999-12-30 UTC'), '0001-01-02 UTC') END AS finished_at
+FROM runs
 """
 _ONE = _COLUMNS + "WHERE tenant_id = $1 AND run_id = $2"
+_RESULT = """
+SELECT kek_id, wrapped, blob, expires_at FROM run_result
+WHERE tenant_id = $1 AND run_id = $2
+  AND expires_at BETWEEN '1970-01-01 00:00Z' AND '9999-12-31 00:00Z'
+"""
 _PAGE = (
     _COLUMNS
     + """WHERE tenant_id = $1 AND kind <> 'admin' AND ($2::uuid IS NULL OR run_id < $2)
@@ -74,13 +89,18 @@ class RunStore:
             )
             return reason
 
-    async def beat(self, writer_id: UUID, active: Collection[RunId], stale_seconds: int) -> Beat:
-        """Say that this process lives; learn what others want of it."""
+    async def beat(
+        self, writer_id: UUID, active: Collection[RunId] | None, stale_seconds: int
+    ) -> Beat:
+        """Say that this process lives; learn what others want of it.
+
+        `active` are the runs it drives: others of its own are orphans. None: it does not ask.
+        """
         async with self._database.driver() as raw:
             rows = await raw.fetch(
                 "SELECT what, tenant_id, run_id, epoch, actor FROM writer_tick($1, $2, $3)",
                 writer_id,
-                list(active),
+                None if active is None else [*active],
                 stale_seconds,
             )
         cancel = [(_ids(row)[1], str(row["actor"])) for row in rows if row["what"] == "cancel"]
@@ -117,10 +137,13 @@ class RunStore:
     async def find_result(
         self, raw: asyncpg.Connection, tenant_id: TenantId, run_id: RunId
     ) -> StoredResult | None:
-        """The sealed output of a run inside a tenant's snapshot, or None."""
+        """The sealed output of a run inside a tenant's snapshot, or None.
+
+        A time that no calendar of ours holds, infinity above all, is none that we wrote: nothing
+        is kept for ever because a row says so.
+        """
         row = await raw.fetchrow(
-            "SELECT kek_id, wrapped, blob, expires_at FROM run_result"
-            " WHERE tenant_id = $1 AND run_id = $2",
+            _RESULT,
             tenant_id,
             run_id,
         )
@@ -149,13 +172,22 @@ def _ids(row: asyncpg.Record) -> tuple[TenantId, RunId]:
     return TenantId(UUID(bytes=row["tenant_id"].bytes)), RunId(UUID(bytes=row["run_id"].bytes))
 
 
+def _word(words: type[Word], row: asyncpg.Record, column: str) -> Word:
+    try:
+        return words(row[column])
+    except ValueError as error:
+        # Nobody but the database's owner can have written it.
+        reason = f"column '{column}' of the run's row holds no such word"
+        raise LedgerBrokenError(ChainBreak(seq=0, reason=reason)) from error
+
+
 def _run(row: asyncpg.Record) -> RunRow:
     tenant_id, run_id = _ids(row)
     return RunRow(
         tenant_id=tenant_id,
         run_id=run_id,
-        kind=RunKind(row["kind"]),
-        status=RunStatus(row["status"]),
+        kind=_word(RunKind, row, "kind"),
+        status=_word(RunStatus, row, "status"),
         epoch=row["epoch"],
         provider=row["provider"],
         model=row["model"],

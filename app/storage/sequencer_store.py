@@ -193,11 +193,10 @@ class Leader:
 
     async def stray_batches(self) -> list[PendingBatch]:
         """All batches that do not end in the log, in the order in which a server numbered them."""
-        found = []
         async with self.raw.transaction():
             await self.raw.execute("SET LOCAL statement_timeout = 0")
-            async for row in self.raw.cursor(_STRAYS, prefetch=_PREFETCH):
-                found.append(_batch(row))
+            rows = self.raw.cursor(_STRAYS, prefetch=_PREFETCH)
+            found = [_batch(row) async for row in rows]
         return sorted(found, key=lambda batch: (batch.xid, batch.ranges))
 
     async def records(self, batches: Sequence[PendingBatch]) -> dict[bytes, list[PendingRecord]]:

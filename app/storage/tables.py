@@ -97,6 +97,7 @@ runs = Table(
 )
 Index(
     "ix_runs_open",
+    runs.c.owner,
     runs.c.tenant_id,
     runs.c.run_id,
     postgresql_where=text(f"status NOT IN ({_ENDED})"),
@@ -117,6 +118,7 @@ run_command = Table(
     ),
     CheckConstraint("command IN ('cancel')", name="ck_run_command_command"),
 )
+Index("ix_run_command_created", run_command.c.created_at)
 
 run_result = Table(
     "run_result",

@@ -50,7 +50,7 @@ LIBRARIES: Mapping[str, Doors] = {
     "sqlalchemy": ("app/storage/",),
     "starlette": ("app/api/", "app/main.py", "app/cli/stream_drain.py"),
     "typing_extensions": ("app/api/",),
-    "uvicorn": ("app/cli/web_server.py",),
+    "uvicorn": ("app/cli/bounded_http.py", "app/cli/web_server.py"),
     "uvloop": (),  # uvicorn finds it by itself
 }
 

@@ -181,6 +181,12 @@ def test_the_result_ttl_reads_seconds_and_units(text: str, seconds: int) -> None
         ("DATABASE_URL", f"mysql://u:{PASSWORD}@h/d"),
         ("DATABASE_URL", PASSWORD),
         ("DATABASE_URL", "postgresql://"),
+        ("DATABASE_URL", f"postgresql://u:p@{PASSWORD}:x@h/d"),
+        ("DATABASE_URL", f"postgresql://u:p@{PASSWORD}@h/d"),
+        ("DATABASE_URL", f"postgresql://u:p/@{PASSWORD}/@h/d"),
+        ("DATABASE_URL", f"postgresql://u@h:{PASSWORD}/d"),
+        ("DATABASE_URL", "postgresql://u:p@h:65536/d"),
+        ("DATABASE_URL", "postgresql://u:p@[::1/d"),
         ("DATABASE_URL", ""),
         ("API_KEYS", "  "),
         ("API_KEYS_FILE", ""),
@@ -192,6 +198,22 @@ def test_a_malformed_value_is_refused_by_name_and_not_shown(name: str, value: st
     assert PREFIX + name in text
     assert PASSWORD not in text
     assert "user:" not in text
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "u:p@h:5432/d?sslmode=require",
+        "u:a:b/c?d#e@h/d",
+        "u@h",
+        "u:p@[::1]:5432/d",
+        "/d?host=/run/postgres",
+        "nobody@/none",
+        "u:p%40q@10.0.0.1:65535/",
+    ],
+)
+def test_a_database_url_that_can_be_opened_is_taken(place: str) -> None:
+    read({"MESHFLOW_DATABASE_URL": f"postgresql://{place}"})
 
 
 def test_two_spellings_of_the_ttl_are_refused() -> None:
