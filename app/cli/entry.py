@@ -101,6 +101,12 @@ def _config(invocation: Invocation, arguments: Namespace) -> int:
     return print_config(invocation, arguments)
 
 
+def _witness(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.witness_command import witness
+
+    return witness(invocation, arguments)
+
+
 def _demo(invocation: Invocation, arguments: Namespace) -> int:
     from app.cli.demo import demo
 
@@ -115,6 +121,7 @@ COMMANDS: Mapping[str, Command] = {
     "db": _db,
     "openapi": _openapi,
     "config": _config,
+    "witness": _witness,
     "demo": _demo,
 }
 

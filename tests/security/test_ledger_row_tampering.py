@@ -15,6 +15,7 @@ from app.audit.replay_ledger import Bookmark, ReplayLedger
 from app.domain.errors import LedgerBrokenError
 from app.domain.run import RunId, TenantId
 from app.keys.key_store import FileKeyStore
+from app.keys.signing_keys import ENROLMENT, SigningKeys
 from app.storage.database import Database
 from app.storage.ledger_store import LedgerStore
 from app.storage.run_store import RunStore
@@ -310,6 +311,9 @@ def _replayed(live: LiveServer, run: Run, look: Look[T]) -> T:
             ledger=LedgerStore(database),
             runs=RunStore(database),
             keys=FileKeyStore(live.directory / "keys", os.urandom),
+            enrolment={
+                SigningKeys(live.directory / "keys", os.urandom).current(ENROLMENT).public_key
+            },
             now=lambda: datetime.now(UTC),
         )
         try:
