@@ -98,12 +98,12 @@ class Report:
         """What no bundle can show, and what this one does not."""
         if self.result not in {Result.VALID, Result.INCOMPLETE}:
             return ("anything: something does not hold, or the input cannot be used",)
-        last = self.last_kind or "one whose header is gone"
         said = [
-            f"that no record came after the last one here (its kind is {last})",
             "that what was recorded was true when it was written",
             "that no retirement or rotation of a key was left out of the bundle",
         ]
+        if self.last_kind != "run.finished":
+            said.append("that no record of the run came after the last one here")
         if self.witnessed < self.records:
             said.append(
                 f"that {self.records - self.witnessed} records which no witness has seen were not "

@@ -43,6 +43,7 @@ from app.offline.offline_records import RunRecords, StoredRecord, read_payloads,
 from app.offline.offline_report import Report, Result
 from app.offline.strict_json import BrokenError, Row, parse_canonical
 
+_END = "run.finished"
 _ERASURES = ("erasure.anonymize_run", "erasure.delete_run")
 
 
@@ -169,6 +170,8 @@ def _check_run(case: _Case) -> RunRecords:
     report.records = len(found.rows)
     last = found.rows[-1].header if found.rows else None
     report.last_kind = None if last is None else last.kind
+    if last is not None and last.kind != _END:
+        report.missing(RECORDS, last.seq, "the run does not end here, so records may be left out")
     writers = read_writers(bundle.members, report.broken)
     signed = check_batches(bundle.members, found, writers, report.broken)
     for writer_id, rows in signed.items():
