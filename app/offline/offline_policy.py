@@ -109,7 +109,7 @@ class _Reading:
         self.quorum = words[1]
 
     def own(self, words: list[bytes]) -> None:
-        if len(words) != 3:  # noqa: PLR2004 - #meshflow/v1 ROLE VKEY
+        if len(words) != 3:  # noqa: PLR2004 - mark, role, vkey
             raise BrokenError("is no line of #meshflow/v1")
         key = _key(words[2], SIGNATURE)
         if words[1] == b"log":

@@ -212,10 +212,12 @@ def _check_certificates(
         writer = writers[writer_id]
         message = tag("writer") + writer.writer_id + writer.public
         key = signing_key(trusted, writer.certificate or b"", message)
-        try:
-            history.check_counts("enrolment", key, trusted, log, _index(case, rows[-1]))
-        except BrokenError as error:
-            case.report.broken(WRITERS, rows[-1].seq, error.reason)
+        for row in rows:
+            try:
+                history.check_counts("enrolment", key, trusted, log, _index(case, row))
+            except BrokenError as error:
+                case.report.broken(WRITERS, row.seq, error.reason)
+                break
 
 
 def _lawful_statements(case: _Case, found: RunRecords) -> list[Statement]:
