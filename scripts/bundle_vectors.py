@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
+from scripts.hostile_tars import hostile_tars
 from scripts.vector_bundles import (
+    KEYS,
     MOMENT,
     NAMES,
     OPERATOR_ORIGIN,
@@ -78,6 +80,11 @@ BASES: Mapping[str, Base] = {
     "retired writer": Base(plan=Plan(retired_at=3), policy=policy_text()),
     "recovered": Base(
         plan=Plan(recovery="/r2"), policy=policy_text(origin=f"{OPERATOR_ORIGIN}/r2")
+    ),
+    "before a recovery that is pinned": Base(
+        plan=Plan(),
+        policy=policy_text(origin=f"{OPERATOR_ORIGIN}/r1")
+        + f"#meshflow/v1 log {KEYS['log'].vkey(OPERATOR_ORIGIN)}\n",
     ),
     "fresh enough": Base(plan=Plan(), policy=policy_text(), now=MOMENT + 61, max_age=60),
 }
@@ -335,7 +342,10 @@ def bundles() -> list[JsonObject]:
         members = with_manifest(change(whole))
         shown = _difference("plain", whole, members)
         made.append(_vector(f"plain: {what}", base, shown, LACKING, members))
-    return made + _hostile(base, whole)
+    return made + [
+        vector(f"no bundle: {name}", _given(base), {"tar": b64(tar), "exit": UNUSABLE}, valid=False)
+        for name, tar in hostile_tars(whole).items()
+    ]
 
 
 def _as_base(held: Mapping[str, tuple[Base, Members]], name: str, members: Members) -> JsonObject:
@@ -363,41 +373,3 @@ def _given(base: Base) -> JsonObject:
 def _vector(name: str, base: Base, shown: JsonObject, code: int, members: Members) -> JsonObject:
     out = shown | {"exit": code, "tar_sha256": sha256(tar_of(members)).hexdigest()}
     return vector(name, _given(base), out, valid=code in {HOLDS, LACKING})
-
-
-def _hostile(base: Base, whole: Members) -> list[JsonObject]:
-    """Files that are no bundle, as base64 of the file."""
-    small = dict.fromkeys(NAMES, b"") | {NAMES[0]: whole[NAMES[0]]}
-    tiny = tar_of(small)
-    order = tar_of({name: small[name] for name in (*NAMES[1:], NAMES[0])})
-    link = bytearray(tiny)
-    link[156] = ord("2")
-    files = {
-        "nothing": b"",
-        "zeros": bytes(1024),
-        "cut in the middle": tiny[:2000],
-        "cut before the end": tiny[:5120],
-        "a wrong checksum": flipped(tiny, 8),
-        "a link": resummed(link),
-        "an absolute name": tar_of({f"/{NAMES[0]}": whole[NAMES[0]]}),
-        "members in another order": order,
-        "a member missing": tar_of({name: small[name] for name in NAMES[:-1]}),
-        "a member too many": tar_of(small | {"more.json": b"{}\n"}),
-        "bytes after the end": tiny[:-1] + b"\x01",
-        "a manifest of another format": tar_of(
-            small | {NAMES[0]: whole[NAMES[0]].replace(b"bundle/v1", b"bundle/v2")}
-        ),
-        "a manifest that is no JSON": tar_of(small | {NAMES[0]: b"{\n"}),
-    }
-    made: list[JsonObject] = []
-    for name, data in files.items():
-        out: JsonObject = {"tar": b64(data), "exit": UNUSABLE}
-        made.append(vector(f"no bundle: {name}", _given(base), out, valid=False))
-    return made
-
-
-def resummed(header: bytearray) -> bytes:
-    """A tar whose first header has the checksum that fits it."""
-    header[148:156] = b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header[:512])
-    return bytes(header)

@@ -6,13 +6,14 @@ what it says is a second opinion. Each vector that holds has a twin with one thi
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
 from scripts.bundle_vectors import bundles
+from scripts.policy_vectors import origins, policies
 from scripts.statement_vectors import certificates, entries, erasures, retirements, rotations
-from scripts.vector_bundles import DEPLOYMENT, KEYS, MOMENT, ORIGIN, WITNESSES, policy_text
+from scripts.vector_bundles import KEYS, MOMENT, ORIGIN, WITNESSES
 from scripts.vector_parts import (
     Json,
     JsonObject,
@@ -234,14 +235,13 @@ def checkpoints() -> list[JsonObject]:
     for what, text in texts.items():
         out = {"note": signed(text, ORIGIN), "origin": ORIGIN, "size": 6, "root": root.hex()}
         made.append(vector(what, given, out, valid=False))
-    for what, origin in {
-        "an origin of no ledger": f"{DEPLOYMENT}/other",
-        "a recovery that is none": f"{ORIGIN}/r0",
-        "a log in upper case": ORIGIN.upper(),
-    }.items():
-        note = signed(checkpoint_text(origin, 6, root), origin)
-        out = {"note": note, "origin": origin, "size": 6, "root": root.hex()}
-        made.append(vector(what, {"vkeys": [LOG_KEY.vkey(origin)]}, out, valid=False))
+    empty = signed(checkpoint_text(ORIGIN, 0, mth([])), ORIGIN)
+    for what, note, top in (
+        ("an empty tree", empty, mth([])),
+        ("an empty tree with a root", signed(checkpoint_text(ORIGIN, 0, root), ORIGIN), root),
+    ):
+        out = {"note": note, "origin": ORIGIN, "size": 0, "root": top.hex()}
+        made.append(vector(what, given, out, valid=top != root))
     return made
 
 
@@ -307,59 +307,6 @@ def proofs() -> list[JsonObject]:
     return made
 
 
-def policies() -> list[JsonObject]:
-    """Policies and who cosigned; those that cannot be used are held by nobody's cosignatures."""
-    names = list(WITNESSES)
-    text = policy_text()
-    witness = next(line for line in text.splitlines() if line.startswith("witness w0"))
-    log = next(line for line in text.splitlines() if line.startswith("log "))
-    nested = text.replace("group two 2 w0 w1 w2", "group one any w0 w1\ngroup two all one w2")
-    made: list[JsonObject] = []
-
-    def add(what: str, policy: str, present: Sequence[str], *, valid: bool) -> None:
-        given: JsonObject = {"cosigned_by": list[Json](present)}
-        made.append(vector(what, given, {"policy": policy}, valid=valid))
-
-    add("two of three", text, names[:2], valid=True)
-    add("one of three", text, names[:1], valid=False)
-    add("groups in groups", nested, names[1:], valid=True)
-    add("groups in groups, one missing", nested, names[:2], valid=False)
-    alone = text.replace("quorum two", "quorum w1")
-    add("one witness alone", alone, names[1:2], valid=True)
-    add("one witness alone, another came", alone, [names[0], names[2]], valid=False)
-    spaced = text.replace("group two", " \tgroup\t two").replace("\n\n", "\n \t\n")
-    add("spaces and tabs", spaced, names[:2], valid=True)
-    add("spaces and tabs, nobody came", spaced, [], valid=False)
-    add(
-        "quorum none: nothing is witnessed",
-        text.replace("quorum two", "quorum none"),
-        names,
-        valid=False,
-    )
-    unusable = {
-        "no quorum": text.replace("quorum two\n", ""),
-        "two quorums": text + "quorum w0\n",
-        "a quorum of an unknown name": text.replace("quorum two", "quorum three"),
-        "a group before its witnesses": "group early any w0\n" + text,
-        "a member twice": text.replace("2 w0 w1 w2", "2 w0 w0 w2"),
-        "more than there are": text.replace("two 2 w0", "two 4 w0"),
-        "none at all": text.replace("two 2 w0", "two 0 w0"),
-        "a witness's key twice": text.replace(witness, f"{witness}\n{witness.replace('w0', 'x')}"),
-        "a log's key twice": text.replace(log, f"{log}\n{log}"),
-        "a name twice": text.replace("group two", "group w0"),
-        "a carriage return": text.replace("\n", "\r\n"),
-        "a witness key of type 0x01": text.replace(
-            witness, f"witness w0 {WITNESSES[names[0]].vkey(names[0])}"
-        ),
-        "a key id that is not the key's": text.replace("w0.example+", "w0.example+0"),
-        "a line of an unknown kind": text + "mirror w0\n",
-        "a pin for an unknown purpose": text.replace("v1 erasure", "v1 erazure"),
-    }
-    for what, policy in unusable.items():
-        add(what, policy, names, valid=False)
-    return made
-
-
 FILES: Mapping[str, Callable[[], list[JsonObject]]] = {
     "leaf": leaves,
     "root": roots,
@@ -369,6 +316,7 @@ FILES: Mapping[str, Callable[[], list[JsonObject]]] = {
     "note": notes,
     "checkpoint": checkpoints,
     "cosignature": cosignatures,
+    "origin": origins,
     "proof": proofs,
     "policy": policies,
     "certificate": certificates,

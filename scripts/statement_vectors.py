@@ -59,6 +59,9 @@ def certificates() -> list[JsonObject]:
         made.append(vector(f"writer {number}, one bit wrong", given, wrong, valid=False))
     stranger: JsonObject = {"certificate": certificate(writer, "strange enrolment").hex()}
     made.append(vector("by another enrolment key", given, stranger, valid=False))
+    small: JsonObject = given | {"enrolment": (b"\x01" + bytes(31)).hex()}
+    anything: JsonObject = {"certificate": (b"\x01" + bytes(63)).hex()}
+    made.append(vector("by a key of small order", small, anything, valid=False))
     other = given | {"writer_id": FIRST.hex()}
     made.append(vector("of another writer id", other, out, valid=False))
     return made

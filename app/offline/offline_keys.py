@@ -14,8 +14,8 @@ from app.offline.offline_notes import (
     SIGNATURE,
     Checkpoint,
     VerifierKey,
-    deployment_of,
     is_signed,
+    parse_origin,
     signers,
 )
 from app.offline.offline_policy import Policy
@@ -127,7 +127,12 @@ class KeyHistory:
 
 def pinned_logs(policy: Policy, deployment: str) -> list[bytes]:
     """The public keys of the policy's log lines that name a log of this deployment."""
-    return [key.public for key in policy.logs if deployment_of(key.name) == deployment]
+    return [
+        key.public
+        for key in policy.logs
+        for named in (parse_origin(key.name),)
+        if named is not None and named[0] == deployment
+    ]
 
 
 def check_signed_by_log(checkpoint: Checkpoint, policy: Policy, history: KeyHistory) -> None:

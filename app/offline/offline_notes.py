@@ -13,7 +13,7 @@ from hashlib import sha256
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from app.offline.offline_merkle import HASH_SIZE, is_included, leaf_hash
+from app.offline.offline_merkle import HASH_SIZE, is_included, leaf_hash, tree_root
 from app.offline.strict_json import BrokenError, from_base64
 
 SIGNATURE = 0x01
@@ -26,6 +26,11 @@ _STAMP_SIZE = 8
 _DASH = "— "
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
 _LARGEST = 2**63 - 1
+# The y of the points whose order divides 8, in the field of RFC 8032 section 5.1: those of order
+# 1, 2 and 4, and of order 8, whose square solves d*y^4 + 2*y^2 = 1 there.
+_FIELD = 2**255 - 19
+_ORDER_8 = 2707385501144840649318225287225658788936804267575313519463743609750303402022
+_SMALL_ORDER = {0, 1, _FIELD - 1, _ORDER_8, _FIELD - _ORDER_8}
 _ORIGIN = re.compile(
     r"(?P<deployment>[a-z0-9.-]+(?:/[a-z0-9._-]+)*)"
     r"/ledger/(?P<log>[0-9a-f]{32})(?:/r[1-9][0-9]{0,8})?"
@@ -78,11 +83,19 @@ class Checkpoint:
 
 def is_signed(public: bytes, signature: bytes, message: bytes) -> bool:
     """Whether Ed25519 holds; a key or a signature that is none does not."""
+    if not is_key(public):
+        return False
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def is_key(public: bytes) -> bool:
+    """Whether these bytes may be a public key: under a point of small order anything holds."""
+    y = int.from_bytes(public, "little") % 2**255
+    return len(public) == HASH_SIZE and y % _FIELD not in _SMALL_ORDER
 
 
 def is_key_name(name: str) -> bool:
@@ -100,7 +113,7 @@ def parse_vkey(text: str) -> VerifierKey:
     if len(material) != 1 + HASH_SIZE or material[0] not in {SIGNATURE, COSIGNATURE}:
         raise BrokenError("is no Ed25519 key of type 0x01 or 0x04")
     key = VerifierKey(name=name, algorithm=material[0], public=material[1:])
-    if not is_key_name(name) or key.key_id.hex() != key_id:
+    if not is_key_name(name) or key.key_id.hex() != key_id or not is_key(key.public):
         raise BrokenError("is no vkey: its name and its id do not belong together")
     return key
 
@@ -141,27 +154,27 @@ def parse_checkpoint(data: bytes) -> Checkpoint:
     if len(lines) != 3:  # noqa: PLR2004 - origin, size, root
         raise BrokenError("has not the three lines of a checkpoint")
     origin, size, root = lines
-    named = _ORIGIN.fullmatch(origin)
+    named = parse_origin(origin)
     if named is None:
         raise BrokenError("has an origin that is no ledger's")
     count = parse_size(size)
     hashed = from_base64(root)
-    if len(hashed) != HASH_SIZE:
-        raise BrokenError("has a root that is no hash")
+    if len(hashed) != HASH_SIZE or (count == 0 and hashed != tree_root(())):
+        raise BrokenError("has a root that is none")
     return Checkpoint(
         origin=origin,
-        deployment=named["deployment"],
-        log=named["log"],
+        deployment=named[0],
+        log=named[1],
         size=count,
         root=hashed,
         note=note,
     )
 
 
-def deployment_of(origin: str) -> str | None:
-    """The deployment that an origin belongs to; None for the origin of some other log."""
+def parse_origin(origin: str) -> tuple[str, str] | None:
+    """Deployment and log of an origin; None for the origin of some other log."""
     named = _ORIGIN.fullmatch(origin)
-    return None if named is None else named["deployment"]
+    return None if named is None else (named["deployment"], named["log"])
 
 
 def parse_size(text: str) -> int:
@@ -176,11 +189,11 @@ def signers(note: Note, keys: Iterable[VerifierKey]) -> list[VerifierKey]:
 
     Lines of unknown keys are passed over, as signed-note demands.
     """
-    return [key for key, _ in _holding(note, keys, SIGNATURE)]
+    return list(dict.fromkeys(key for key, _ in _holding(note, keys, SIGNATURE)))
 
 
 def cosigners(note: Note, keys: Iterable[VerifierKey]) -> list[tuple[VerifierKey, int]]:
-    """Which witnesses cosigned the text, and when they say they did, in POSIX seconds."""
+    """Which witnesses cosigned the text, and when they say they did, in POSIX seconds, by line."""
     return _holding(note, keys, COSIGNATURE)
 
 
@@ -188,7 +201,7 @@ def _holding(
     note: Note, keys: Iterable[VerifierKey], algorithm: int
 ) -> list[tuple[VerifierKey, int]]:
     known = {(key.name, key.key_id): key for key in keys if key.algorithm == algorithm}
-    found: dict[bytes, tuple[VerifierKey, int]] = {}
+    found: list[tuple[VerifierKey, int]] = []
     for line in note.lines:
         key = known.get((line.name, line.key_id))
         if key is None:
@@ -204,8 +217,8 @@ def _holding(
             or not is_signed(key.public, signature, message)
         ):
             raise BrokenError(f"has a signature by {line.name} that does not hold")
-        found.setdefault(key.public, (key, stamp))
-    return list(found.values())
+        found.append((key, stamp))
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

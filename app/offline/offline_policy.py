@@ -14,7 +14,8 @@ from app.offline.strict_json import BrokenError, UnusableError
 
 LONGEST_POLICY = 1_048_576
 _MOST_NAMES = 1024
-_OURS = b"#meshflow/v1"
+_OURS = b"#meshflow/"
+_VERSION = b"#meshflow/v1"
 _NONE = b"none"
 _CONTROL = bytes({*range(0x20), 0x7F} - {0x09})
 
@@ -109,7 +110,7 @@ class _Reading:
         self.quorum = words[1]
 
     def own(self, words: list[bytes]) -> None:
-        if len(words) != 3:  # noqa: PLR2004 - mark, role, vkey
+        if len(words) != 3 or words[0] != _VERSION:  # noqa: PLR2004 - mark, role, vkey
             raise BrokenError("is no line of #meshflow/v1")
         key = _key(words[2], SIGNATURE)
         if words[1] == b"log":
@@ -118,6 +119,13 @@ class _Reading:
             self.pinned[words[1]].append(key.public)
         else:
             raise BrokenError("pins a key for a purpose that is not known")
+
+    def has_a_key_of_two_uses(self) -> bool:
+        """Whether a key is a log's, a witness's or pinned, and another of these as well."""
+        logs = {key.public for key in (*self.logs, *self.own_logs)}
+        pinned = [key for keys in self.pinned.values() for key in keys]
+        uses = [*logs, *(key.public for key in self.witnesses.values()), *pinned]
+        return len(set(uses)) != len(uses)
 
     def _new_name(self, name: bytes) -> None:
         if name == _NONE or name in self.witnesses or name in self.groups:
@@ -131,6 +139,9 @@ def parse_policy(data: bytes) -> Policy:
     if len(data) > LONGEST_POLICY:
         raise UnusableError("the policy is longer than a policy may be")
     reading = _Reading()
+    if not data.endswith(b"\n"):
+        # Half a last line may still be a policy, and a weaker one.
+        raise UnusableError("the policy's last line does not end")
     for number, line in enumerate(data.split(b"\n"), 1):
         try:
             _take_line(reading, line)
@@ -138,6 +149,8 @@ def parse_policy(data: bytes) -> Policy:
             raise UnusableError(f"policy line {number} {error.reason}") from None
     if reading.quorum is None:
         raise UnusableError("the policy has no quorum line")
+    if reading.has_a_key_of_two_uses():
+        raise UnusableError("the policy has a key of two uses")
     return Policy(
         logs=(*reading.logs, *reading.own_logs),
         witnesses=reading.witnesses,
@@ -162,7 +175,7 @@ def _take_line(reading: _Reading, line: bytes) -> None:
             reading.group(words)
         case b"quorum":
             reading.take_quorum(words)
-        case word if word == _OURS:
+        case word if word.startswith(_OURS):
             reading.own(words)
         case word if word.startswith(b"#"):
             pass

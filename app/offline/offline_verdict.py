@@ -288,9 +288,10 @@ def _quorum_time(case: _Case, freshness: Freshness | None) -> int | None:
     except BrokenError as error:
         report.broken(OPERATOR, None, error.reason)
         return None
-    stamps = {key.public: stamp for key, stamp in found}
-    if freshness is not None:
-        stamps = {key: stamp for key, stamp in stamps.items() if stamp <= freshness.now}
+    stamps: dict[bytes, int] = {}
+    for key, stamp in found:
+        if freshness is None or stamp <= freshness.now:
+            stamps[key.public] = max(stamp, stamps.get(key.public, 0))
     moment = policy.quorum_time(stamps)
     if moment is None:
         report.missing(OPERATOR, None, "its cosignatures do not make up the policy's quorum")

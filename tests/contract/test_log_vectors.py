@@ -26,6 +26,14 @@ from app.offline import (
     offline_verdict,
 )
 from app.offline.strict_json import BrokenError, UnusableError
+from app.transparency import (
+    checkpoint,
+    log_proof,
+    merkle_tree,
+    note,
+    tiles,
+    witness_policy,
+)
 from scripts import make_log_vectors
 from tests.support.published_bundles import bundle_vectors, tar_named
 
@@ -79,21 +87,25 @@ def offline_tile(i: Members, o: Members) -> bool:
 
 
 def offline_note(i: Members, o: Members) -> bool:
-    note = offline_notes.parse_note(o["note"].encode())
-    found = [key.name for key in offline_notes.signers(note, vkeys(i))]
+    read = offline_notes.parse_note(o["note"].encode())
+    found = [key.name for key in offline_notes.signers(read, vkeys(i))]
     return bool(found) and found == o["signed_by"]
 
 
 def offline_checkpoint(i: Members, o: Members) -> bool:
-    checkpoint = offline_notes.parse_checkpoint(o["note"].encode())
-    told = (checkpoint.origin, checkpoint.size, checkpoint.root.hex())
-    signed = offline_notes.signers(checkpoint.note, vkeys(i))
+    read = offline_notes.parse_checkpoint(o["note"].encode())
+    told = (read.origin, read.size, read.root.hex())
+    signed = offline_notes.signers(read.note, vkeys(i))
     return bool(signed) and told == (o["origin"], o["size"], o["root"])
 
 
 def offline_cosignature(i: Members, o: Members) -> bool:
-    note = offline_notes.parse_note(o["note"].encode())
-    return [stamp for _, stamp in offline_notes.cosigners(note, vkeys(i))] == [o["cosigned_at"]]
+    read = offline_notes.parse_note(o["note"].encode())
+    return [stamp for _, stamp in offline_notes.cosigners(read, vkeys(i))] == [o["cosigned_at"]]
+
+
+def offline_origin(i: Members, o: Members) -> bool:
+    return offline_notes.parse_origin(i["origin"]) == (o["deployment"], o["log"])
 
 
 def offline_proof(i: Members, o: Members) -> bool:
@@ -162,6 +174,7 @@ OFFLINE: Mapping[str, Agrees] = {
     "note": offline_note,
     "checkpoint": offline_checkpoint,
     "cosignature": offline_cosignature,
+    "origin": offline_origin,
     "proof": offline_proof,
     "policy": offline_quorum,
     "certificate": offline_certificate,
@@ -172,9 +185,99 @@ OFFLINE: Mapping[str, Agrees] = {
     "bundle": offline_bundle,
 }
 
+# --- what the application says ---------------------------------------------------------------
+
+
+def app_keys(given: Members) -> list[note.VerifierKey]:
+    return [note.VerifierKey.parse(text) for text in given["vkeys"]]
+
+
+def app_root(i: Members, o: Members) -> bool:
+    leaves = [merkle_tree.hash_leaf(raw(entry)) for entry in i["entries"]]
+    return merkle_tree.tree_root(leaves) == raw(o["root"])
+
+
+def app_inclusion(i: Members, o: Members) -> bool:
+    return merkle_tree.verify_inclusion(
+        leaf_hash=raw(i["leaf_hash"]),
+        index=i["index"],
+        size=i["size"],
+        proof=path_of(o),
+        root=raw(i["root"]),
+    )
+
+
+def app_consistency(i: Members, o: Members) -> bool:
+    return merkle_tree.verify_consistency(
+        old_size=i["old_size"],
+        old_root=raw(i["old_root"]),
+        new_size=i["size"],
+        new_root=raw(i["root"]),
+        proof=path_of(o),
+    )
+
+
+def app_tile(i: Members, o: Members) -> bool:
+    leaves = [merkle_tree.hash_leaf(n.to_bytes(8, "big")) for n in range(i["size"])]
+    tile = tiles.grown(0, {}, leaves)[tiles.TileAddress(level=i["level"], n=i["n"])]
+    return len(tile) == 32 * o["width"] and sha256(tile).digest() == raw(o["sha256"])
+
+
+def app_note(i: Members, o: Members) -> bool:
+    found = note.verified(note.parse_note(o["note"].encode()), app_keys(i))
+    return [key.name for key in found] == list(o["signed_by"])
+
+
+def app_checkpoint(i: Members, o: Members) -> bool:
+    (key,) = app_keys(i)
+    found = checkpoint.open_checkpoint(o["note"].encode(), key)
+    return found == checkpoint.Checkpoint(origin=o["origin"], size=o["size"], root=raw(o["root"]))
+
+
+def app_cosignature(i: Members, o: Members) -> bool:
+    (key,) = app_keys(i)
+    found = checkpoint.verify_cosignature(note.parse_note(o["note"].encode()), key)
+    return found == int(o["cosigned_at"])
+
+
+def app_proof(i: Members, o: Members) -> bool:
+    (key,) = app_keys(i)
+    proof = log_proof.parse_proof(o["proof"].encode())
+    tree = checkpoint.open_checkpoint(proof.checkpoint, key)
+    return merkle_tree.verify_inclusion(
+        leaf_hash=merkle_tree.hash_leaf(raw(i["entry"])),
+        index=proof.index,
+        size=tree.size,
+        proof=proof.hashes,
+        root=tree.root,
+    )
+
+
+def app_policy(i: Members, o: Members) -> bool:
+    policy = witness_policy.parse_policy(o["policy"].encode())
+    present = set(i["cosigned_by"])
+    return policy.satisfied([w.name for w in policy.witnesses if w.key.name in present])
+
+
+TRANSPARENCY: Mapping[str, Agrees] = {
+    "root": app_root,
+    "inclusion": app_inclusion,
+    "consistency": app_consistency,
+    "tile": app_tile,
+    "note": app_note,
+    "checkpoint": app_checkpoint,
+    "cosignature": app_cosignature,
+    "proof": app_proof,
+    "policy": app_policy,
+}
+
 # Who reads the vectors, and the errors with which each refuses what is malformed.
 SIDES: Mapping[str, tuple[Mapping[str, Agrees], tuple[type[Exception], ...]]] = {
     "offline": (OFFLINE, (BrokenError, UnusableError)),
+    "transparency": (
+        TRANSPARENCY,
+        (note.NoteError, log_proof.LogProofError, witness_policy.WitnessPolicyError),
+    ),
 }
 
 
@@ -234,7 +337,15 @@ def test_the_generator_writes_the_committed_files_byte_for_byte(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     "name",
-    ["make_log_vectors", "bundle_vectors", "statement_vectors", "vector_bundles", "vector_parts"],
+    [
+        "make_log_vectors",
+        "policy_vectors",
+        "hostile_tars",
+        "bundle_vectors",
+        "statement_vectors",
+        "vector_bundles",
+        "vector_parts",
+    ],
 )
 def test_the_generator_shares_no_code_with_the_application(name: str) -> None:
     source = Path(make_log_vectors.__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
