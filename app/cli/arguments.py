@@ -2,17 +2,29 @@
 
 import argparse
 from pathlib import Path
+from typing import NoReturn
 
 import app
+from app.offline import bundle_arguments
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 WITNESS_PORT = 8090
 _LAST_PORT = 65_535
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose exit code for words it does not know a command can change."""
+
+    usage_exit = 2
+
+    def error(self, message: str) -> NoReturn:
+        """Say what was not understood and leave."""
+        self.exit(self.usage_exit, f"{self.format_usage()}{self.prog}: error: {message}\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Every command and its options."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="meshflow",
         description="The service between untrusted tasks and language models.",
         allow_abbrev=False,
@@ -34,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 _Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse gives the type no public name
 
 
-def _add_serve(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _add_serve(commands: "_Commands[_Parser]") -> None:
     serve = commands.add_parser("serve", help="serve the HTTP API", allow_abbrev=False)
     serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", type=_port, help="default: 8443 with TLS, 8080 without")
@@ -63,7 +75,7 @@ def _add_tls(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_clients(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _add_clients(commands: "_Commands[_Parser]") -> None:
     run = commands.add_parser(
         "run", help="send a task to a server and follow it", allow_abbrev=False
     )
@@ -81,6 +93,14 @@ def _add_clients(commands: "_Commands[argparse.ArgumentParser]") -> None:
         allow_abbrev=False,
     )
     verify.add_argument("run", metavar="RUN", help="the run's id, run_...")
+    bundle = commands.add_parser(
+        "verify-bundle",
+        help="verify an exported run, offline",
+        description=bundle_arguments.DESCRIPTION,
+        allow_abbrev=False,
+    )
+    bundle.usage_exit = bundle_arguments.WRONG_WORDS
+    bundle_arguments.add_arguments(bundle)
     for command in (run, verify):
         command.add_argument("--url", default=DEFAULT_URL, help=f"default: {DEFAULT_URL}")
         command.add_argument(
@@ -98,7 +118,7 @@ def _add_clients(commands: "_Commands[argparse.ArgumentParser]") -> None:
         )
 
 
-def _add_administration(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _add_administration(commands: "_Commands[_Parser]") -> None:
     keys = commands.add_parser("keys", help="make API keys", allow_abbrev=False)
     of_keys = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
     new = of_keys.add_parser(
@@ -119,7 +139,7 @@ def _add_administration(commands: "_Commands[argparse.ArgumentParser]") -> None:
     )
 
 
-def _add_witness(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _add_witness(commands: "_Commands[_Parser]") -> None:
     witness = commands.add_parser(
         "witness",
         help="cosign the checkpoints of somebody else's log",

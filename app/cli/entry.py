@@ -77,6 +77,12 @@ def _verify(invocation: Invocation, arguments: Namespace) -> int:
     return verify_run(invocation, arguments)
 
 
+def _verify_bundle(_invocation: Invocation, arguments: Namespace) -> int:
+    from app.offline.verify_bundle_main import run
+
+    return run(arguments)
+
+
 def _keys(invocation: Invocation, arguments: Namespace) -> int:
     from app.cli.admin_commands import make_key
 
@@ -117,6 +123,7 @@ COMMANDS: Mapping[str, Command] = {
     "serve": _serve,
     "run": _run,
     "verify": _verify,
+    "verify-bundle": _verify_bundle,
     "keys": _keys,
     "db": _db,
     "openapi": _openapi,

@@ -65,6 +65,11 @@ PLANTED = (
         told="app.witness.planted -> app.settings",
     ),
     Planted(
+        contract="offline",
+        files={"offline/planted.py": f"{_DOC}import app.domain.errors\n"},
+        told="app.offline.planted -> app.domain.errors",
+    ),
+    Planted(
         contract="acyclic",
         files={
             "tools/planted_a.py": f"{_DOC}import app.tools.planted_b\n",
