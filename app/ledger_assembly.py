@@ -29,6 +29,7 @@ class LedgerParts:
     """One process's stores, keys and signing key. Nothing of it has reached for the database."""
 
     database: Database
+    heartbeat: Database  # of its own: readers that crowd the pool must not make us look dead
     ledger: LedgerStore
     runs: RunStore
     keys: FileKeyStore
@@ -65,6 +66,7 @@ def ledger_parts(settings: Settings) -> LedgerParts:
     )
     return LedgerParts(
         database=database,
+        heartbeat=Database(settings.database_url.reveal(), pool_size=1),
         ledger=ledger,
         runs=runs,
         keys=keys,

@@ -13,6 +13,7 @@ from app import roster
 from app.administration.writer_enrolment import WriterEnrolment
 from app.api.auth import Doorkeeper
 from app.api.dependencies import ApiServices
+from app.api.stream_seats import StreamSeats
 from app.audit.replay_ledger import ReplayLedger
 from app.domain.errors import LedgerUnavailableError, MeshFlowError
 from app.domain.run import Budget, RunId, TenantId, Usage
@@ -62,6 +63,7 @@ class Deployment:
     services: ApiServices
     doorkeeper: Doorkeeper
     database: Database
+    heartbeat: Database
     runs: RunStore
     executor: RunExecutor
     enrolment: WriterEnrolment
@@ -120,6 +122,7 @@ class Deployment:
             await self.enrolment.leave()
         for provider in self.providers.values():
             await provider.close()
+        await self.heartbeat.close()
         await self.database.close()
         self.workspaces.close()
 
@@ -131,7 +134,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
     workspaces, bell = _workspaces(settings), Bell()
     recorder_parts = _recorder_parts(settings, parts, bell)
     executor = RunExecutor(
-        store=runs,
+        store=RunStore(parts.heartbeat),
         keys=run_keys,
         writer_id=parts.writer_id,
         reopen=_Reopener(parts.replay, recorder_parts),
@@ -163,6 +166,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         services=catalogue.services(service, parts.replay, bell),
         doorkeeper=doorkeeper,
         database=parts.database,
+        heartbeat=parts.heartbeat,
         runs=runs,
         executor=executor,
         enrolment=parts.enrolment,
@@ -208,6 +212,7 @@ class _Catalogue:
             runs=runs,
             ledger=ledger,
             bell=bell,
+            seats=StreamSeats(),
             agents=self._agents,
             default_agent=BUILT_IN_AGENT,
             tools=self.toolbox.specs,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.api.stream_seats import StreamSeats
 from app.audit.replay_ledger import ReplayLedger
 from app.domain.run import Agent, Budget
 from app.domain.step import ToolSpec
@@ -20,6 +21,7 @@ class ApiServices:
     runs: RunService
     ledger: ReplayLedger
     bell: Bell
+    seats: StreamSeats
     agents: Mapping[str, Agent]
     default_agent: str
     tools: tuple[ToolSpec, ...]
