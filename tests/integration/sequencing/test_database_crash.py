@@ -10,8 +10,8 @@ import pytest
 from app.domain.errors import LedgerError
 from app.sequencing.anchor_file import AnchorFile
 from tests.integration.sequencing.keeper_scene import eventually, exists, watch_on
-from tests.integration.sequencing.log_scene import assert_logs_whole
-from tests.support.databases import Roles, connect, database_server
+from tests.integration.sequencing.log_scene import assert_logs_whole, integrated
+from tests.support.databases import Roles, connect, durable_database
 
 pytestmark = pytest.mark.anyio
 
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def own() -> Iterator[Roles]:
     """A server that may crash without harm to other tests."""
-    with database_server() as server:
-        yield server.new_database()
+    with durable_database() as roles:
+        yield roles
 
 
 async def test_a_crash_of_the_database_ends_no_keeper(own: Roles, tmp_path: Path) -> None:
@@ -42,6 +42,7 @@ async def test_a_crash_of_the_database_ends_no_keeper(own: Roles, tmp_path: Path
             except LedgerError:
                 continue
         await eventually_again(in_log, late.run_id, own)
+    await integrated(own)
     assert await assert_logs_whole(own) >= 2
 
 
