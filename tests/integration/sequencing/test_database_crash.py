@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from app.domain.errors import LedgerError
@@ -51,6 +52,6 @@ async def eventually_again(query: str, argument: object, roles: Roles) -> None:
     while True:
         try:
             await eventually(exists(query, argument), roles)
-        except OSError:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             continue
         return
