@@ -18,6 +18,7 @@ from app.api import (
     catalog_routes,
     docs_routes,
     health_routes,
+    metrics_routes,
     openapi_document,
     problems,
     run_routes,
@@ -68,6 +69,7 @@ def create_app(
             background = [
                 tasks.create_task(_start_and_beat(deployment)),
                 tasks.create_task(deployment.follow_keys()),
+                tasks.create_task(deployment.keep_logs()),
             ]
             # The first start is waited for a little, so that a healthy process is ready at once.
             await _settled(deployment)
@@ -108,7 +110,7 @@ def create_app(
 
 def _mount(app: FastAPI, *, docs: bool) -> None:
     """Every route; all but health, version and docs behind the key dependency."""
-    for guarded in (run_routes, stream_routes, catalog_routes):
+    for guarded in (run_routes, stream_routes, catalog_routes, metrics_routes):
         app.include_router(guarded.router, prefix="/v1", dependencies=[Depends(authenticated)])
     app.include_router(health_routes.router)
     if docs:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import uuid4
@@ -25,7 +25,14 @@ from app.keys.agent_catalogue import (
     load_tenant_settings,
 )
 from app.ledger.writing import ChainHead
-from app.ledger_assembly import LedgerParts, ledger_parts, utc_now
+from app.ledger_assembly import (
+    KeeperOfLogs,
+    LedgerParts,
+    ledger_parts,
+    log_keeper,
+    utc_now,
+    vitals_of,
+)
 from app.policy.gate import DascGate, RuleBook
 from app.privacy.scrubber import Scrubber
 from app.providers.provider import ModelProvider
@@ -35,6 +42,7 @@ from app.runs.notifier import Bell
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.service import RunService, ServiceParts
 from app.sandbox.workspace import WorkspaceRoot, open_workspace_root
+from app.sequencing.ledger_pulse import Vitals
 from app.settings import Settings
 from app.storage import schema
 from app.storage.database import Database
@@ -69,11 +77,12 @@ class Deployment:
     enrolment: WriterEnrolment
     providers: Mapping[str, ModelProvider]
     workspaces: WorkspaceRoot
+    logs: KeeperOfLogs | None
     ready: asyncio.Event
 
     async def start(self) -> None:
         """Make this process known to the ledger. LedgerUnavailableError when it cannot be."""
-        await self.enrolment.enrol()
+        await (self.enrolment.enrol() if self.logs is None else self.logs.enrol())
         await self._learn_tenants()
         self.ready.set()
 
@@ -93,6 +102,11 @@ class Deployment:
             except Exception as error:  # noqa: BLE001 - the keys in force stay in force
                 _log.warning("tenants of new keys are not known yet: %s", type(error).__name__)
 
+    async def keep_logs(self) -> None:
+        """Sequence and sign, in turn with the other processes that may; nothing where none may."""
+        if self.logs is not None:
+            await self.logs.keeper.run_forever()
+
     async def _learn_tenants(self) -> None:
         unknown = self.doorkeeper.unknown_tenants()
         found: dict[str, TenantId] = {
@@ -105,12 +119,16 @@ class Deployment:
         try:
             async with asyncio.timeout(2):
                 revision = await self.database.revision()
+                is_known = revision == schema.known_revision()
+                halted = await self.runs.halted() if is_known else None
         except (LedgerUnavailableError, TimeoutError):
             return "the database does not answer"
         except Exception as error:  # noqa: BLE001 - whatever it is, the answer is not ready
             return f"the database refused ({type(error).__name__})"
         if revision != schema.known_revision():
             return f"the schema is at {revision}, this server needs {schema.known_revision()}"
+        if halted is not None:
+            return f"the ledger is halted: {halted}"
         if self.doorkeeper.unknown_tenants():
             return "tenants are not known yet"
         return None
@@ -120,6 +138,8 @@ class Deployment:
         await self.executor.stop(DRAIN_SECONDS)
         with suppress(MeshFlowError):  # who cannot say goodbye is missed in time
             await self.enrolment.leave()
+        if self.logs is not None:
+            await self.logs.close()
         for provider in self.providers.values():
             await provider.close()
         await self.heartbeat.close()
@@ -132,6 +152,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
     parts = ledger_parts(settings)
     runs, run_keys = parts.runs, parts.run_keys
     workspaces, bell = _workspaces(settings), Bell()
+    logs = log_keeper(settings, parts)
     recorder_parts = _recorder_parts(settings, parts, bell)
     executor = RunExecutor(
         store=RunStore(parts.heartbeat),
@@ -163,7 +184,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         )
     )
     return Deployment(
-        services=catalogue.services(service, parts.replay, bell),
+        services=catalogue.services(service, parts.replay, bell, vitals_of(parts, logs)),
         doorkeeper=doorkeeper,
         database=parts.database,
         heartbeat=parts.heartbeat,
@@ -172,6 +193,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         enrolment=parts.enrolment,
         providers=plugged,
         workspaces=workspaces,
+        logs=logs,
         ready=asyncio.Event(),
     )
 
@@ -206,7 +228,13 @@ class _Catalogue:
         own = self._of(tenant).capabilities
         return self._all if own is None else own & self._all
 
-    def services(self, runs: RunService, ledger: ReplayLedger, bell: Bell) -> ApiServices:
+    def services(
+        self,
+        runs: RunService,
+        ledger: ReplayLedger,
+        bell: Bell,
+        vitals: Callable[[], Awaitable[Vitals]],
+    ) -> ApiServices:
         """What the routes need."""
         return ApiServices(
             runs=runs,
@@ -220,6 +248,7 @@ class _Catalogue:
             budget_cap=lambda tenant: self._of(tenant).max_budget.applied_to(_OPEN_CAP),
             tenant_tools=self.tools_of,
             tenant_scrub_phi=lambda tenant: self._of(tenant).scrub_phi,
+            vitals=vitals,
         )
 
     def _of(self, tenant: str) -> TenantSettings:
