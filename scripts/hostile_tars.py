@@ -16,7 +16,7 @@ def hostile_tars(whole: Members) -> dict[str, bytes]:
         "zeros": bytes(1024),
         "cut in the middle": tiny[:2000],
         "cut before the end": tiny[:5120],
-        "a wrong checksum": flipped(tiny, 8),
+        "a wrong checksum": flipped(tiny, 8 * 150),
         "a link": resummed(link),
         "an absolute name": tar_of({f"/{NAMES[0]}": whole[NAMES[0]]}),
         "members in another order": order,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 
-from scripts.vector_bundles import (
+from scripts.vector_keys import (
     FIRST,
     KEYS,
     OPERATOR,
@@ -89,6 +89,11 @@ def rotations() -> list[JsonObject]:
         "a member too many": {"at": 1},
     }
     made += [vector(what, {}, {"note": note | more}, valid=False) for what, more in changed.items()]
+    signed = {
+        "an unknown role, well signed": rotation("log", {}, "drop"),
+        "a key into itself, well signed": rotation("log", {}, new="log"),
+    }
+    made += [vector(what, {}, {"note": wrong}, valid=False) for what, wrong in signed.items()]
     without = {name: value for name, value in note.items() if name != "old_signature"}
     made.append(vector("without the old key's signature", {}, {"note": without}, valid=False))
     return made

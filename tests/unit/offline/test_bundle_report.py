@@ -12,7 +12,7 @@ from app.offline.bundle_reader import RECORDS
 from app.offline.offline_policy import parse_policy
 from app.offline.offline_report import Report
 from app.offline.offline_verdict import Freshness, verify_bundle
-from scripts.vector_bundles import MOMENT
+from scripts.vector_keys import MOMENT
 from tests.architecture.source_tree import ROOT, imports, parsed
 from tests.support.published_bundles import bundle_vectors, policy_named, tar_named
 

@@ -14,7 +14,8 @@ from app.offline.offline_policy import parse_policy
 from app.offline.offline_report import Result
 from app.offline.offline_verdict import verify_bundle
 from app.offline.strict_json import UnusableError
-from scripts.vector_bundles import NAMES, policy_text, tar_of, with_manifest
+from scripts.vector_bundles import NAMES, tar_of, with_manifest
+from scripts.vector_keys import policy_text
 from tests.support.published_bundles import bundle_vectors, members_named, tar_named
 
 POLICY = parse_policy(policy_text().encode())
