@@ -3,7 +3,17 @@
 from collections.abc import Callable, Mapping
 
 from scripts.vector_bundles import Members, Plan, bundle
-from scripts.vector_keys import FIRST, OPERATOR, OTHER, RUN, TENANT, WRITERS, certificate
+from scripts.vector_keys import (
+    FIRST,
+    OPERATOR,
+    OPERATOR_ORIGIN,
+    ORIGIN,
+    OTHER,
+    RUN,
+    TENANT,
+    WRITERS,
+    certificate,
+)
 from scripts.vector_parts import Json, JsonObject, b64, edited, fixed, lines, rows, t, u64
 
 Change = Callable[[Members], Members]
@@ -67,8 +77,23 @@ PLANS: Mapping[str, Plan] = {
         operator_origin=f"elsewhere.example/ledger/{OPERATOR.hex()}"
     ),
     "an operator log with two administration runs": Plan(retired_at=3, offices=2),
-    "a statement before what it names": Plan(erase=ANON, erase_first=True),
-    "a statement before what has no place": Plan(erase=ANON, erase_first=True, sequenced=2),
+    "a statement before what it names": Plan(
+        erase=ANON, erase_first=True, forge=lambda s: s | {"checkpoint": None}
+    ),
+    "a statement before what has no place": Plan(
+        erase=ANON, erase_first=True, sequenced=2, forge=lambda s: s | {"checkpoint": None}
+    ),
+    "an erasure by a record of another kind": Plan(erase=ANON, erase_kind="hold."),
+    "a statement of another action than its record": Plan(
+        erase=ANON, forge=lambda s: s | {"action": GONE}
+    ),
+    "a checkpoint of another log": Plan(
+        origin=OPERATOR_ORIGIN.replace(OPERATOR.hex(), fixed("third log", 16).hex())
+    ),
+    "an anchor of another kind": Plan(anchor_kind="schema.change"),
+    "an anchor of another checkpoint": Plan(
+        anchored_note=f"{ORIGIN}\n5\n{b64(bytes(32))}\n\n— {ORIGIN} AAAAAAA=\n"
+    ),
 }
 
 

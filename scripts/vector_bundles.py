@@ -75,14 +75,18 @@ class Plan:
     second_certificate: str = "enrolment"
     tenant_log_key: str = "log"
     operator_log_key: str = "log"
-    anchored: bool = True
     checkpointed: bool = True
     cosigned_by: tuple[str, ...] = ("w0.example", "w2.example")
     recovery: str = ""  # what follows the origins
     erase_first: bool = False  # the erasure record comes before the second batch
     forged: tuple[tuple[int, str], ...] = ()  # records of the run that do not fit, by seq
     backwards: bool = False  # the second batch stands in the log the wrong way round
+    origin: str = ORIGIN
     operator_origin: str = OPERATOR_ORIGIN
+    anchor_kind: str = "checkpoint.tenant"
+    anchored: bool = True
+    anchored_note: str | None = None  # another note than the checkpoint's
+    erase_kind: str = "erasure."  # what the erasure record's kind begins with
     offices: int = 1  # administration runs of the operator
     forge: Callable[[JsonObject], JsonObject] | None = None  # what a forger makes of the statement
 
@@ -145,7 +149,7 @@ class Deployment:
         said = statement(action, records, gone, note)
         said = said if self.plan.forge is None else self.plan.forge(said)
         signed = statement_note(said, self.plan.erased_by)
-        made = self.admin.note(f"erasure.{action}", signed, SECOND)
+        made = self.admin.note(f"{self.plan.erase_kind}{action}", signed, SECOND)
         self.tenant.add(made)
         self.told.append((self.tenant, self.admin, made))
 
@@ -177,7 +181,9 @@ class Deployment:
         plan, size = self.plan, self.size()
         note = b""
         if plan.checkpointed:
-            note = self._note(ORIGIN, size, self.tenant.root(size), plan.tenant_log_key).encode()
+            note = self._note(
+                plan.origin, size, self.tenant.root(size), plan.tenant_log_key
+            ).encode()
         anchor, operator = self._anchor(note)
         made: Members = {
             "records.jsonl": self._records(size if plan.checkpointed else 0),
@@ -212,8 +218,8 @@ class Deployment:
             return b"null\n", b""
         if plan.offices > 1:
             self.office = Run(log=OPERATOR, run=OTHER)
-        said: JsonObject = {"checkpoint": note.decode()}
-        made = self.office.note("checkpoint.tenant", said, SECOND)
+        said: JsonObject = {"checkpoint": plan.anchored_note or note.decode()}
+        made = self.office.note(plan.anchor_kind, said, SECOND)
         self.operator.add(made)
         size = len(self.operator.entries)
         signed = self._note(

@@ -185,6 +185,7 @@ class Run:
     log: bytes
     run: bytes
     records: list[Made] = field(default_factory=list)
+    genesis: bytes | None = None  # what a forger begins with
     forged: Mapping[int, str] = field(default_factory=dict)  # seq: what a forger stores there
 
     def add(self, kind: str, fields: Mapping[str, bytes], writer: bytes, **more: Json) -> Made:
@@ -215,7 +216,8 @@ class Run:
         header = canonical(members | more)
         forged = self.forged.get(seq)
         rc = fixed("forged", 32) if forged == "rc" else h(t("record"), lp(header))
-        previous = self.records[-1].chain if seq else h(t("genesis"), lp(self.log), lp(self.run))
+        begin = self.genesis or h(t("genesis"), lp(self.log), lp(self.run))
+        previous = self.records[-1].chain if seq else begin
         after = fixed("forged", 32) if forged == "chain" else previous
         chain = h(t("chain"), after, u64(seq), rc)
         made = Made(
