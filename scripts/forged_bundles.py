@@ -14,7 +14,18 @@ from scripts.vector_keys import (
     WRITERS,
     certificate,
 )
-from scripts.vector_parts import Json, JsonObject, b64, edited, fixed, lines, rows, t, u64
+from scripts.vector_parts import (
+    Json,
+    JsonObject,
+    b64,
+    edited,
+    fixed,
+    inclusion,
+    lines,
+    rows,
+    t,
+    u64,
+)
 
 Change = Callable[[Members], Members]
 B, W, R, P = "batches.jsonl", "writers.jsonl", "records.jsonl", "payloads.jsonl"
@@ -122,6 +133,16 @@ def fewer_paths(m: Members) -> Members:
     return m | {B: edited(m[B], 0, entries=paths[:1] if isinstance(paths, list) else None)}
 
 
+def needless_paths(m: Members) -> Members:
+    """A batch of this run alone, with paths that hold."""
+    chains = [bytes.fromhex(str(row["chain"])) for row in rows(m[R])[:2]]
+    entries = [RUN + u64(seq) + chain for seq, chain in enumerate(chains)]
+    paths: list[Json] = [
+        {"index": at, "proof": [b64(item) for item in inclusion(at, entries)]} for at in range(2)
+    ]
+    return m | {B: edited(m[B], 0, entries=paths)}
+
+
 def more_lines(name: str, at: int, **members: Json) -> Change:
     """A file with one line more: a copy that says something else."""
     return lambda m: m | {name: m[name] + lines([rows(m[name])[at] | members])}
@@ -169,6 +190,7 @@ CHANGES: Mapping[str, Mapping[str, Change]] = {
         "ranges that run backwards": ranges_of(0, (RUN, 0, 1), (OTHER, 1, 0)),
         "ranges cut short": lambda m: m | {B: edited(m[B], 0, ranges=b64(RUN + bytes(15)))},
         "a batch signed over other records": resigned(FIRST, 0),
+        "paths in a batch that needs none": needless_paths,
         "a record's proof": longer_proof(R),
         "the anchor's proof": longer_proof("anchor.json"),
     },
@@ -181,5 +203,10 @@ CHANGES: Mapping[str, Mapping[str, Change]] = {
         "a batch signed over other records": resigned(FIRST, 0),
     },
     "anonymized": {"the erasure record's proof": longer_proof("administration.jsonl")},
+    "rotated, old pins": {
+        "a rotation under another size of the same shape": lambda m: (
+            m | {"administration.jsonl": edited(m["administration.jsonl"], 0, size=6)}
+        )
+    },
     "deleted": {"a header is back as it was": header_back},
 }

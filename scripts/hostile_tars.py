@@ -21,7 +21,7 @@ def hostile_tars(whole: Members) -> dict[str, bytes]:
         "a size that is no number": with_field(tiny, 124, b"0000000 12x"),
         "the GNU format": with_field(tiny, 257, b"ustar  \0"),
         "one block of zeros at the end": tiny[: end + 512],
-        "a block and a half of zeros at the end": tiny[: end + 768],
+        "two blocks and a half of zeros at the end": tiny[: end + 1280],
         "padding that is not zero": tiny[: end - 1] + b"\x01" + tiny[end:],
         "a member twice": tiny[:end] + tiny[end - 1024 :],
         "nothing": b"",
