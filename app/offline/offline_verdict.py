@@ -72,7 +72,9 @@ class _Case:
 def verify_bundle(data: bytes, policy: Policy | None, freshness: Freshness | None = None) -> Report:
     """The verdict on a bundle. UnusableError if it is none; whatever else it holds is a finding."""
     bundle = read_bundle(data)
-    case = _Case(bundle=bundle, policy=policy, report=Report())
+    case = _Case(
+        bundle=bundle, policy=policy, report=Report(log=bundle.log.hex(), run=bundle.run.hex())
+    )
     for name in bundle.mismatched:
         case.report.broken(MANIFEST, None, f"{name} is not the file that the manifest names")
     _read_checkpoints(case)
