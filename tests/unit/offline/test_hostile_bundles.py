@@ -101,6 +101,14 @@ def test_without_a_policy_no_bundle_is_valid(name: str) -> None:
     assert (report.witnessed, report.witnessed_at) == (0, None)
 
 
+def test_a_million_lines_that_say_nothing_are_not_all_read() -> None:
+    for name in FILES:
+        changed = with_manifest(members_named("plain") | {name: b"{}\n" * 1_000_000})
+        report = verify_bundle(tar_of(changed), POLICY)
+        assert report.result is Result.TAMPERED
+        assert sum(found.where == name for found in report.findings) <= 100, name
+
+
 def test_another_run_under_the_manifest_does_not_hold() -> None:
     whole = members_named("plain")
     for name in ("log", "run"):
