@@ -9,20 +9,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
+from scripts import forged_bundles
 from scripts.hostile_tars import hostile_tars
-from scripts.vector_bundles import (
+from scripts.vector_bundles import NAMES, Members, Plan, bundle, tar_of, with_manifest
+from scripts.vector_keys import (
     KEYS,
     MOMENT,
-    NAMES,
     OPERATOR_ORIGIN,
     SECOND,
-    Members,
-    Plan,
-    bundle,
     certificate,
     policy_text,
-    tar_of,
-    with_manifest,
 )
 from scripts.vector_parts import (
     Json,
@@ -71,6 +67,9 @@ BASES: Mapping[str, Base] = {
     "shared batch": Base(plan=Plan(shared=True), policy=policy_text()),
     "anonymized": Base(plan=Plan(erase="anonymize_run"), policy=policy_text()),
     "deleted": Base(plan=Plan(erase="delete_run", shared=True), policy=policy_text()),
+    "anonymized, then deleted": Base(
+        plan=Plan(erase="anonymize_run delete_run"), policy=policy_text()
+    ),
     "rotated, old pins": Base(plan=ROTATED, policy=policy_text()),
     "rotated, new pins": Base(plan=ROTATED, policy=NEW_PINS),
     "old checkpoint under a new key": Base(
@@ -320,11 +319,15 @@ def bundles() -> list[JsonObject]:
     """Every bundle."""
     made: list[JsonObject] = []
     held: dict[str, tuple[Base, Members]] = {}
-    for name, base in (*BASES.items(), *LACKING_BASES.items(), *REFUSED_BASES.items()):
+    forged = {
+        name: Base(plan=plan, policy=_pinning(plan), code=BROKEN)
+        for name, plan in forged_bundles.PLANS.items()
+    }
+    for name, base in {**BASES, **LACKING_BASES, **REFUSED_BASES, **forged}.items():
         members = bundle(base.plan)
         held[name] = base, members
         made.append(_vector(name, base, _as_base(held, name, members), base.code, members))
-    for name, changes in CHANGES.items():
+    for name, changes in (*CHANGES.items(), *forged_bundles.CHANGES.items()):
         base, whole = held[name]
         for what, change in changes.items():
             members = with_manifest(change(whole))
@@ -346,6 +349,12 @@ def bundles() -> list[JsonObject]:
         vector(f"no bundle: {name}", _given(base), {"tar": b64(tar), "exit": UNUSABLE}, valid=False)
         for name, tar in hostile_tars(whole).items()
     ]
+
+
+def _pinning(plan: Plan) -> str:
+    """A policy that pins the operator log of the plan, and ours."""
+    own = f"#meshflow/v1 log {KEYS['log'].vkey(plan.operator_origin)}\n"
+    return policy_text() + (own if plan.operator_origin != OPERATOR_ORIGIN else "")
 
 
 def _as_base(held: Mapping[str, tuple[Base, Members]], name: str, members: Members) -> JsonObject:

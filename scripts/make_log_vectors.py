@@ -11,9 +11,10 @@ from hashlib import sha256
 from pathlib import Path
 
 from scripts.bundle_vectors import bundles
+from scripts.header_vectors import headers
 from scripts.policy_vectors import origins, policies
 from scripts.statement_vectors import certificates, entries, erasures, retirements, rotations
-from scripts.vector_bundles import KEYS, MOMENT, ORIGIN, WITNESSES
+from scripts.vector_keys import KEYS, MOMENT, ORIGIN, WITNESSES
 from scripts.vector_parts import (
     Json,
     JsonObject,
@@ -192,6 +193,14 @@ def notes() -> list[JsonObject]:
         "a hyphen for the dash": (given, whole.replace("— ", "- ")),
         "the name of another": (given, whole.replace(f"— {name}", "— notes.example/b")),
         "base64 without padding": (given, whole.replace("=\n", "\n")),
+        "a tab, well signed": (given, signed_note(text.replace(" ", "\t"), name)),
+        "a carriage return, well signed": (given, signed_note(text.replace("\n", "\r\n"), name)),
+        "no text, well signed": (given, f"\n\n{own.line(name, '')}"),
+        "a hyphen in a second line": (given, whole + stranger.replace("— ", "- ")),
+        "a name with a plus in a second line": (given, whole + other.line("a+b", text)),
+        "a name with a space in a second line": (given, whole + other.line("a\u00a0b", text)),
+        "no base64 in a second line": (given, f"{whole}— {name} ****\n"),
+        "no signature in a second line": (given, f"{whole}— {name} AAAAAA==\n"),
         "no signature in the line": (given, f"{text}\n— {name} {b64(own.key_id(name, 1))}\n"),
     }
     made = [
@@ -199,9 +208,14 @@ def notes() -> list[JsonObject]:
         for what, (keys, note, names) in good.items()
     ]
     return made + [
-        vector(what, keys, {"note": note, "signed_by": []}, valid=False)
+        vector(what, keys, {"note": note, "signed_by": [name]}, valid=False)
         for what, (keys, note) in wrong.items()
     ]
+
+
+def signed_note(text: str, name: str) -> str:
+    """A note by the log key, whatever its text."""
+    return f"{text}\n{LOG_KEY.line(name, text)}"
 
 
 def checkpoints() -> list[JsonObject]:
@@ -234,6 +248,8 @@ def checkpoints() -> list[JsonObject]:
     }
     for what, text in texts.items():
         out = {"note": signed(text, ORIGIN), "origin": ORIGIN, "size": 6, "root": root.hex()}
+        out |= {"root": root[:31].hex()} if "short" in what else {}
+        out |= {"size": 10**19} if "twenty" in what else {}
         made.append(vector(what, given, out, valid=False))
     empty = signed(checkpoint_text(ORIGIN, 0, mth([])), ORIGIN)
     for what, note, top in (
@@ -309,6 +325,7 @@ def proofs() -> list[JsonObject]:
 
 FILES: Mapping[str, Callable[[], list[JsonObject]]] = {
     "leaf": leaves,
+    "header": headers,
     "root": roots,
     "inclusion": inclusions,
     "consistency": consistencies,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from scripts.vector_bundles import DEPLOYMENT, KEYS, TENANT, WITNESSES, policy_text
+from scripts.vector_keys import DEPLOYMENT, KEYS, TENANT, WITNESSES, policy_text
 from scripts.vector_parts import Json, JsonObject, vector
 
 
@@ -72,6 +72,14 @@ def policies() -> list[JsonObject]:
         ),
         "a key id that is not the key's": text.replace("w0.example+", "w0.example+0"),
         "a line of an unknown kind": text + "mirror w0\n",
+        "a log line of four words": text.replace(log, f"{log} a b"),
+        "a witness line of five words": text.replace(witness, f"{witness} a b"),
+        "a group without members": text + "group three any\n",
+        "a witness of the name none": text.replace("w0", "none"),
+        "a threshold with a zero in front": text.replace("two 2", "two 02"),
+        "a pin of four words": text[:-1] + " more\n",
+        "a pin of another version": text.replace("#meshflow/v1 erasure", "#meshflow/v2 erasure"),
+        "a control character in a comment": text + "# \x01\n",
         "a last line without an end": text[:-1],
         "a comment of another version of ours": text + "#meshflow/v2 erasure\n",
         "an enrolment key that is a log's": text.replace(

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
-from scripts.vector_bundles import (
+from scripts.vector_keys import (
     FIRST,
     KEYS,
     OPERATOR,
@@ -28,7 +29,9 @@ from scripts.vector_parts import (
     canonical,
     checkpoint_text,
     flipped,
+    lp,
     t,
+    u64,
     vector,
 )
 
@@ -89,6 +92,11 @@ def rotations() -> list[JsonObject]:
         "a member too many": {"at": 1},
     }
     made += [vector(what, {}, {"note": note | more}, valid=False) for what, more in changed.items()]
+    signed = {
+        "an unknown role, well signed": rotation("log", {}, "drop"),
+        "a key into itself, well signed": rotation("log", {}, new="log"),
+    }
+    made += [vector(what, {}, {"note": wrong}, valid=False) for what, wrong in signed.items()]
     without = {name: value for name, value in note.items() if name != "old_signature"}
     made.append(vector("without the old key's signature", {}, {"note": without}, valid=False))
     return made
@@ -201,7 +209,44 @@ def entries() -> list[JsonObject]:
             vector(f"{name}, {what}", given, {"entry": proof | more, "kind": name}, valid=False)
             for what, more in changed.items()
         ]
+    made += _forged_entries(note)
     rooted = bit_wrong("root")(given)
     out: JsonObject = {"entry": proof, "kind": name}
     made.append(vector("under another root", rooted, out, valid=False))
     return made
+
+
+def _forged_entries(note: JsonObject) -> list[JsonObject]:
+    """Entries whose hashes fit, and that break one rule each."""
+    value = {"note": canonical(note)}
+    plain = Run(log=OPERATOR, run=OPERATOR_ADMIN)
+    plain.note("admin.opened", {}, SECOND)
+    two = plain.add("key.writer", value | {"task": b"1"}, SECOND)
+    sized = plain.add("key.writer", value, SECOND, size={"note": 1})
+    loose = plain.add("key.writer", {"note": json.dumps(note, indent=1).encode()}, SECOND)
+    elsewhere = Run(log=OPERATOR, run=RUN)
+    elsewhere.note("admin.opened", {}, SECOND)
+    moved = replace_leaf(elsewhere.add("key.writer", value, SECOND), OPERATOR_ADMIN)
+    late = Run(log=OPERATOR, run=OPERATOR_ADMIN, genesis=bytes(32))
+    first = late.add("key.writer", value, SECOND)
+    made: list[JsonObject] = []
+    for what, record in {
+        "two fields": two,
+        "a size that is not the value's": sized,
+        "a value that is not canonical": loose,
+        "a header of another run": moved,
+        "a first record that follows from nothing": first,
+    }.items():
+        log = Log(log=OPERATOR)
+        log.add(record)
+        proof = log.entry_proof(plain, record, 1)
+        given: JsonObject = {"size": 1, "root": log.root(1).hex()}
+        out: JsonObject = {"entry": proof, "kind": "key.writer"}
+        made.append(vector(what, given, out, valid=False))
+    return made
+
+
+def replace_leaf(record: Made, run: bytes) -> Made:
+    """The same record in the log under another run's name."""
+    leaf = t("leaf") + lp(OPERATOR) + lp(run) + u64(record.seq) + record.chain
+    return replace(record, leaf=leaf)

@@ -2,15 +2,35 @@
 
 import io
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from scripts.vector_keys import (
+    FIRST,
+    KEYS,
+    MOMENT,
+    OPERATOR,
+    OPERATOR_ADMIN,
+    OPERATOR_ORIGIN,
+    ORIGIN,
+    OTHER,
+    RUN,
+    SECOND,
+    TENANT,
+    TENANT_ADMIN,
+    THIRD,
+    WITNESSES,
+    WRITERS,
+    certificate,
+    rotation,
+    statement,
+    statement_note,
+)
 from scripts.vector_parts import (
     NUMBERS,
     Json,
     JsonObject,
-    Key,
     Log,
     Made,
     Run,
@@ -27,21 +47,6 @@ from scripts.vector_parts import (
 
 Members = dict[str, bytes]
 
-DEPLOYMENT = "vectors.example/mesh"
-TENANT, OPERATOR = fixed("tenant log", 16), fixed("operator log", 16)
-RUN, OTHER, THIRD = (fixed(f"run {n}", 16) for n in range(3))
-TENANT_ADMIN, OPERATOR_ADMIN = fixed("tenant admin", 16), fixed("operator admin", 16)
-ORIGIN = f"{DEPLOYMENT}/ledger/{TENANT.hex()}"
-OPERATOR_ORIGIN = f"{DEPLOYMENT}/ledger/{OPERATOR.hex()}"
-KEYS = {
-    name: Key(name)
-    for role in ("log", "enrolment", "erasure")
-    for name in (role, f"new {role}", f"strange {role}")
-}
-WRITERS = {fixed(f"writer id {n}", 16): Key(f"writer {n}") for n in range(2)}
-FIRST, SECOND = WRITERS
-WITNESSES = {f"w{n}.example": Key(f"witness {n}") for n in range(3)}
-MOMENT = 1_785_600_000
 NAMES = (
     "manifest.json",
     "records.jsonl",
@@ -53,83 +58,6 @@ NAMES = (
     "operator.note",
     "administration.jsonl",
 )
-
-
-def policy_text(
-    *,
-    log: str = "log",
-    enrolment: str | None = "enrolment",
-    erasure: str | None = "erasure",
-    quorum: str = "two",
-    origin: str = OPERATOR_ORIGIN,
-) -> str:
-    """A policy that pins these keys: two of three witnesses."""
-    lines = ["# what the readers of the vectors trust", f"log {KEYS[log].vkey(origin)}", ""]
-    lines += [f"witness {n[:2]} {key.vkey(n, 4)}" for n, key in WITNESSES.items()]
-    lines += ["group two 2 w0 w1 w2", f"quorum {quorum}"]
-    for role, name in (("enrolment", enrolment), ("erasure", erasure)):
-        if name is not None:
-            vkey = KEYS[name].vkey(f"{DEPLOYMENT}/{role}")
-            lines.append(f"#meshflow/v1 {role} {vkey}")
-    return "\n".join(lines) + "\n"
-
-
-def rotation(role: str, sizes: Mapping[str, int]) -> JsonObject:
-    """The note of a key.rotated record."""
-    old, new = KEYS[role], KEYS[f"new {role}"]
-    signed: JsonObject = {
-        "role": role,
-        "old": old.public.hex(),
-        "new": new.public.hex(),
-        "sizes": dict(sizes),
-    }
-    message = t("rotate") + canonical(signed)
-    signatures = {"old_signature": old.sign(message), "new_signature": new.sign(message)}
-    return signed | {name: value.hex() for name, value in signatures.items()}
-
-
-def certificate(writer: bytes, by: str = "enrolment") -> bytes:
-    """Section 11."""
-    return KEYS[by].sign(t("writer") + writer + WRITERS[writer].public)
-
-
-def statement_note(said: Mapping[str, Json], key: str = "erasure") -> JsonObject:
-    """The note of an erasure record."""
-    text = canonical(dict(said))
-    signature = KEYS[key].sign(t("erasure") + text)
-    return {
-        "statement": text.decode(),
-        "signature": signature.hex(),
-        "key": KEYS[key].public.hex(),
-    }
-
-
-def statement(
-    action: str, records: Sequence[Made], gone: Mapping[int, list[str]], checkpoint: str | None
-) -> JsonObject:
-    """A statement about the run of the vectors."""
-    of_run = action != "delete_tenant"
-    items: list[Json] = [
-        {
-            "seq": made.seq,
-            "rc": made.rc.hex(),
-            "chain": made.chain.hex(),
-            "fields": list[Json](gone.get(made.seq, [])),
-        }
-        for made in records
-    ]
-    return {
-        "v": 1,
-        "action": action,
-        "log": TENANT.hex(),
-        "run": RUN.hex() if of_run else None,
-        "at": "2026-08-02T00:00:00.000000Z",
-        "actor": "operator",
-        "legal_basis": "gdpr.art17",
-        "request_ref": fixed("request reference", 32).hex(),
-        "items": items if of_run else None,
-        "checkpoint": checkpoint,
-    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,10 +75,20 @@ class Plan:
     second_certificate: str = "enrolment"
     tenant_log_key: str = "log"
     operator_log_key: str = "log"
-    anchored: bool = True
     checkpointed: bool = True
     cosigned_by: tuple[str, ...] = ("w0.example", "w2.example")
     recovery: str = ""  # what follows the origins
+    erase_first: bool = False  # the erasure record comes before the second batch
+    forged: tuple[tuple[int, str], ...] = ()  # records of the run that do not fit, by seq
+    backwards: bool = False  # the second batch stands in the log the wrong way round
+    origin: str = ORIGIN
+    operator_origin: str = OPERATOR_ORIGIN
+    anchor_kind: str = "checkpoint.tenant"
+    anchored: bool = True
+    anchored_note: str | None = None  # another note than the checkpoint's
+    erase_kind: str = "erasure."  # what the erasure record's kind begins with
+    offices: int = 1  # administration runs of the operator
+    forge: Callable[[JsonObject], JsonObject] | None = None  # what a forger makes of the statement
 
 
 @dataclass(slots=True, kw_only=True)
@@ -169,6 +107,7 @@ class Deployment:
 
     def write(self) -> None:
         """The tenant's log: two batches, and what erases."""
+        self.run.forged = dict(self.plan.forged)
         self.tenant.add(self.admin.note("admin.opened", {}, FIRST))
         first = self._first_batch()
         second = [
@@ -179,12 +118,14 @@ class Deployment:
         self.batches = [(FIRST, first), (SECOND, [(self.run, made) for made in second])]
         self.tenant.add(*(made for _, made in first))
         before = len(self.tenant.entries)
-        self.tenant.add(*second)
+        if self.plan.erase_first:
+            self._erase(self.plan.erase or "")
+        self.tenant.add(*(reversed(second) if self.plan.backwards else second))
         if self.plan.rotated or self.plan.retired_at is not None:
             at = self.plan.rotated_at
             self._change_keys(before if at is None else at)
-        if self.plan.erase is not None:
-            self._erase(self.plan.erase)
+        for action in (self.plan.erase or "").split() if not self.plan.erase_first else ():
+            self._erase(action)
 
     def _first_batch(self) -> list[tuple[Run, Made]]:
         other, third = Run(log=TENANT, run=OTHER), Run(log=TENANT, run=THIRD)
@@ -199,14 +140,16 @@ class Deployment:
 
     def _erase(self, action: str) -> None:
         records = self.run.records
-        self.gone = {0: ["task"], 4: ["output"]}
+        gone = {0: ["task"], 4: ["output"]}
         if action == "delete_run":
-            self.gone = {made.seq: sorted(made.fields) for made in records}
+            gone = {made.seq: sorted(made.fields) for made in records}
+        self.gone |= gone
         text = checkpoint_text(ORIGIN, 4, self.tenant.root(4))
         note = text + "\n" + KEYS["log"].line(ORIGIN, text)
-        said = statement(action, records, self.gone, note)
+        said = statement(action, records, gone, note)
+        said = said if self.plan.forge is None else self.plan.forge(said)
         signed = statement_note(said, self.plan.erased_by)
-        made = self.admin.note(f"erasure.{action}", signed, SECOND)
+        made = self.admin.note(f"{self.plan.erase_kind}{action}", signed, SECOND)
         self.tenant.add(made)
         self.told.append((self.tenant, self.admin, made))
 
@@ -238,7 +181,9 @@ class Deployment:
         plan, size = self.plan, self.size()
         note = b""
         if plan.checkpointed:
-            note = self._note(ORIGIN, size, self.tenant.root(size), plan.tenant_log_key).encode()
+            note = self._note(
+                plan.origin, size, self.tenant.root(size), plan.tenant_log_key
+            ).encode()
         anchor, operator = self._anchor(note)
         made: Members = {
             "records.jsonl": self._records(size if plan.checkpointed else 0),
@@ -268,14 +213,17 @@ class Deployment:
         return text + "\n" + KEYS[key].line(named, text)
 
     def _anchor(self, note: bytes) -> tuple[bytes, bytes]:
-        if not (self.plan.anchored and self.plan.checkpointed):
+        plan = self.plan
+        if not (plan.anchored and plan.checkpointed):
             return b"null\n", b""
-        said: JsonObject = {"checkpoint": note.decode()}
-        made = self.office.note("checkpoint.tenant", said, SECOND)
+        if plan.offices > 1:
+            self.office = Run(log=OPERATOR, run=OTHER)
+        said: JsonObject = {"checkpoint": plan.anchored_note or note.decode()}
+        made = self.office.note(plan.anchor_kind, said, SECOND)
         self.operator.add(made)
         size = len(self.operator.entries)
         signed = self._note(
-            OPERATOR_ORIGIN, size, self.operator.root(size), self.plan.operator_log_key
+            plan.operator_origin, size, self.operator.root(size), self.plan.operator_log_key
         )
         text = signed.partition("\n\n")[0] + "\n"
         for number, name in enumerate(self.plan.cosigned_by):
@@ -303,7 +251,7 @@ class Deployment:
             }
             row |= {name: made.members[name] for name in ("epoch", "kind", "ts")}
             row["header"] = b64(made.header)
-            if self.plan.erase == "delete_run":
+            if "delete_run" in (self.plan.erase or ""):
                 row |= dict.fromkeys(("epoch", "kind", "ts", "header"))
             rows.append(row)
         return lines(rows)

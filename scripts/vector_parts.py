@@ -185,6 +185,8 @@ class Run:
     log: bytes
     run: bytes
     records: list[Made] = field(default_factory=list)
+    genesis: bytes | None = None  # what a forger begins with
+    forged: Mapping[int, str] = field(default_factory=dict)  # seq: what a forger stores there
 
     def add(self, kind: str, fields: Mapping[str, bytes], writer: bytes, **more: Json) -> Made:
         """One more record."""
@@ -212,9 +214,12 @@ class Run:
             ("intent", "parent", "policy", "model", "engine", "tool", "usage", "outcome")
         ) | dict.fromkeys(("sandbox", "approval", "scrub"))
         header = canonical(members | more)
-        rc = h(t("record"), lp(header))
-        previous = self.records[-1].chain if seq else h(t("genesis"), lp(self.log), lp(self.run))
-        chain = h(t("chain"), previous, u64(seq), rc)
+        forged = self.forged.get(seq)
+        rc = fixed("forged", 32) if forged == "rc" else h(t("record"), lp(header))
+        begin = self.genesis or h(t("genesis"), lp(self.log), lp(self.run))
+        previous = self.records[-1].chain if seq else begin
+        after = fixed("forged", 32) if forged == "chain" else previous
+        chain = h(t("chain"), after, u64(seq), rc)
         made = Made(
             seq=seq,
             header=header,

@@ -35,6 +35,8 @@ class Report:
     """Grows while the bundle is checked; the worst finding decides."""
 
     result: Result = Result.VALID
+    log: str | None = None
+    run: str | None = None
     findings: list[Finding] = field(default_factory=list)
     records: int = 0
     witnessed: int = 0
@@ -78,6 +80,7 @@ class Report:
         if self.result not in {Result.VALID, Result.INCOMPLETE}:
             return ()
         said = [
+            f"these are records of run {self.run} in log {self.log}",
             "each record follows from the one before it, and none between them is missing",
             "what is disclosed is what was recorded",
         ]

@@ -73,6 +73,7 @@ def _read(path: Path, largest: int) -> bytes:
 def _lines(report: Report) -> list[str]:
     lines = [
         f"result   {report.result.name.lower()}",
+        f"run      {report.run or 'unknown'} in log {report.log or 'unknown'}",
         f"records  {report.records}, witnessed {report.witnessed}",
         f"erased   in {len(report.erased)} records",
     ]

@@ -4,6 +4,7 @@ import ast
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from app.offline.bundle_reader import RECORDS
 from app.offline.offline_policy import parse_policy
 from app.offline.offline_report import Report
 from app.offline.offline_verdict import Freshness, verify_bundle
-from scripts.vector_bundles import MOMENT
+from scripts.vector_keys import MOMENT, RUN, TENANT
 from tests.architecture.source_tree import ROOT, imports, parsed
 from tests.support.published_bundles import bundle_vectors, policy_named, tar_named
 
@@ -36,11 +37,11 @@ def report_on(name: str, freshness: Freshness | None = None) -> Report:
 
 
 def test_a_bundle_that_holds_has_no_finding_and_says_what_it_shows() -> None:
-    report = report_on("plain").as_json()
+    report: dict[str, Any] = report_on("plain").as_json()
     assert report.keys() == KEYS
     assert (report["result"], report["exit"], report["findings"]) == ("valid", 0, [])
     assert (report["records"], report["witnessed"], report["erased"]) == (5, 5, [])
-    assert report["proves"]
+    assert report["proves"][0] == f"these are records of run {RUN.hex()} in log {TENANT.hex()}"
     assert report["does_not_prove"]
 
 

@@ -14,7 +14,8 @@ from app.offline.offline_policy import parse_policy
 from app.offline.offline_report import Result
 from app.offline.offline_verdict import verify_bundle
 from app.offline.strict_json import UnusableError
-from scripts.vector_bundles import NAMES, policy_text, tar_of, with_manifest
+from scripts.vector_bundles import NAMES, tar_of, with_manifest
+from scripts.vector_keys import policy_text
 from tests.support.published_bundles import bundle_vectors, members_named, tar_named
 
 POLICY = parse_policy(policy_text().encode())
@@ -98,6 +99,14 @@ def test_without_a_policy_no_bundle_is_valid(name: str) -> None:
     report = verify_bundle(tar_named(name), None)
     assert report.result is Result.INCOMPLETE
     assert (report.witnessed, report.witnessed_at) == (0, None)
+
+
+def test_a_million_lines_that_say_nothing_are_not_all_read() -> None:
+    for name in FILES:
+        changed = with_manifest(members_named("plain") | {name: b"{}\n" * 1_000_000})
+        report = verify_bundle(tar_of(changed), POLICY)
+        assert report.result is Result.TAMPERED
+        assert sum(found.where == name for found in report.findings) <= 100, name
 
 
 def test_another_run_under_the_manifest_does_not_hold() -> None:
