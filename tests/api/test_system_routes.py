@@ -136,7 +136,7 @@ def test_no_task_enters_before_the_key_that_signs_its_records_is_known(
     monkeypatch.setattr(wiring, "KEY_RELOAD_SECONDS", 0.01)
     monkeypatch.setattr(main, "START_RETRY_SECONDS", 0.05)
     roles = api_databases.new_database()
-    right = "EXECUTE ON FUNCTION writer_register(uuid, bytea)"
+    right = "EXECUTE ON FUNCTION writer_register(uuid, bytea, bytea)"
     asyncio.run(execute(roles.superuser, f"REVOKE {right} FROM mf_app"))
     file = tmp_path / "keys"
     keys = [f"acme-key-00000000000000000000{n:04}" for n in range(3)]

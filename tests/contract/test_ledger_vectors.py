@@ -338,7 +338,7 @@ def finished_run(live: LiveServer) -> str:
 
 def kek_of(live: LiveServer, kek_id: str) -> bytes:
     """A KEK from its file, which is the key and a digest that ties it to its id."""
-    held = (live.directory / "keys" / kek_id).read_bytes()
+    held = (live.keys / kek_id).read_bytes()
     named = b"meshflow/kek-file/v1\0" + kek_id.encode() + b"\0" + held[:32]
     assert held[32:] == sha256(named).digest()
     return held[:32]

@@ -310,10 +310,8 @@ def _replayed(live: LiveServer, run: Run, look: Look[T]) -> T:
             database=database,
             ledger=LedgerStore(database),
             runs=RunStore(database),
-            keys=FileKeyStore(live.directory / "keys", os.urandom),
-            enrolment={
-                SigningKeys(live.directory / "keys", os.urandom).current(ENROLMENT).public_key
-            },
+            keys=FileKeyStore(live.keys, os.urandom),
+            enrolment={SigningKeys(live.keys, os.urandom).current(ENROLMENT).public_key},
             now=lambda: datetime.now(UTC),
         )
         try:
