@@ -68,7 +68,7 @@ def test_it_sequences_signs_and_retires_its_key_when_it_leaves(alone: Roles) -> 
             Path(made) / "data",
             MESHFLOW_DATABASE_URL=alone.app,
             MESHFLOW_SEQUENCER_DATABASE_URL=alone.sequencer,
-            MESHFLOW_LEDGER_KEY_DIR=str(live.directory / "keys"),
+            MESHFLOW_LEDGER_KEY_DIR=str(live.keys),
         )
         with live.client() as client:
             answer = client.post("/v1/runs", json={"task": "1+1"}, headers={"Prefer": "wait=20"})
