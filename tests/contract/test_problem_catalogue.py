@@ -28,11 +28,13 @@ from app.domain.errors import (
     OverloadedError,
     PolicyDeniedError,
     StaleEpochError,
+    StaleTermError,
     ToolError,
     WitnessAheadError,
     WitnessError,
     WitnessRefusedError,
     WitnessUnavailableError,
+    WriterRetiredError,
 )
 from app.keys.key_ring import KeySource
 from tests.support.api_matrix import problem_of
@@ -52,6 +54,8 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
     ),
     "StaleEpochError": (StaleEpochError("taken"), 409, "run-taken-over"),
     "IllegalTransitionError": (IllegalTransitionError("over"), 409, "illegal-transition"),
+    "WriterRetiredError": (WriterRetiredError("retired"), 503, "ledger-refused"),
+    "StaleTermError": (StaleTermError("other"), 503, "ledger-refused"),
     "KeyStoreError": (KeyStoreError("no key"), 503, "key-store-unavailable"),
     "OverloadedError": (OverloadedError(7), 503, "overloaded"),
 }
