@@ -84,7 +84,7 @@ def _forged(run: Run, last: Row, writer: WriterKey, kind: str = FINAL_KIND) -> S
 
 def enrolled(live: LiveServer, writer: WriterKey) -> bytes:
     """A certificate by the deployment's own enrolment key."""
-    key = SigningKeys(live.directory / "keys", os.urandom).current(ENROLMENT)
+    key = SigningKeys(live.keys, os.urandom).current(ENROLMENT)
     return key.sign(writer_statement(writer.writer_id, writer.public_key))
 
 

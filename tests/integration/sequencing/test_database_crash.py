@@ -34,6 +34,7 @@ async def test_a_crash_of_the_database_ends_no_keeper(own: Roles, tmp_path: Path
         victim = await raw.fetchval(
             "SELECT pid FROM pg_stat_activity WHERE usename = 'mf_sequencer' LIMIT 1"
         )
+        await raw.close()
         # Postgres ends every session and recovers when one of its processes dies like this.
         os.kill(victim, signal.SIGKILL)
         late = None

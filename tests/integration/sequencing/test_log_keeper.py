@@ -163,6 +163,13 @@ async def _copy(roles: Roles, name: str) -> Roles:
     return roles.named(name)
 
 
+async def _count(roles: Roles, table: str) -> int:
+    raw = await connect(roles.superuser)
+    found: int = await raw.fetchval(f"SELECT count(*) FROM {table}")
+    await raw.close()
+    return found
+
+
 async def _reached(watch: Watch, size: int) -> None:
     """Until the anchor has seen so many leaves."""
     async with asyncio.timeout(60):
@@ -187,8 +194,10 @@ async def test_a_database_that_was_set_back_is_not_written_until_a_recovery_is_o
 
     async with watch_on(restored, tmp_path, [anchor]) as watch:
         author = await watch.scene.begun()
+        signed = await _count(restored, "checkpoint")
         async with watch.running():
             await eventually(exists("SELECT 1 FROM tenants WHERE halted IS NOT NULL"), restored)
+            assert await _count(restored, "checkpoint") == signed, "signed before it compared"
             with pytest.raises(LedgerUnavailableError):
                 await watch.scene.write(author, author.seal())
             owner = Database(restored.owner, pool_size=2)
