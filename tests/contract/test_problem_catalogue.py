@@ -52,8 +52,6 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
         409,
         "ledger-broken",
     ),
-    "WriterRetiredError": (WriterRetiredError("retired"), 503, "ledger-refused"),
-    "StaleTermError": (StaleTermError("another leads"), 503, "ledger-refused"),
     "StaleEpochError": (StaleEpochError("taken"), 409, "run-taken-over"),
     "IllegalTransitionError": (IllegalTransitionError("over"), 409, "illegal-transition"),
     "WriterRetiredError": (WriterRetiredError("retired"), 503, "ledger-refused"),
