@@ -9,6 +9,7 @@ MeshFlowError
 ├── LedgerError
 │   ├── LedgerUnavailableError  the ledger could not be reached: nothing was done, nothing will be
 │   ├── LedgerBrokenError       what was read does not verify; carries the named break
+│   ├── KeyRetiredError         a key was retired that something was to be wrapped under
 │   ├── StaleEpochError         somebody else owns the run now: stop at once
 │   └── IllegalTransitionError  the run's state does not allow this change
 ├── KeyStoreError               a key is missing or cannot be written
@@ -81,6 +82,10 @@ class LedgerBrokenError(LedgerError):
     def __init__(self, found: ChainBreak) -> None:
         super().__init__(f"the ledger is broken at seq {found.seq}: {found.reason}")
         self.found = found
+
+
+class KeyRetiredError(LedgerError):
+    """Nothing was written: the key to wrap under is on its way out. Wrap under the newest one."""
 
 
 class StaleEpochError(LedgerError):

@@ -14,6 +14,7 @@ import asyncpg
 from app.domain.errors import (
     ChainBreak,
     IllegalTransitionError,
+    KeyRetiredError,
     LedgerBrokenError,
     LedgerError,
     LedgerUnavailableError,
@@ -281,6 +282,8 @@ def _translated(error: asyncpg.PostgresError) -> Exception:
             return IllegalTransitionError("the run's state does not allow this")
         case "MF003":
             return NotFoundError("no such run")
+        case "MF007":
+            return KeyRetiredError("a key was retired")
         case _:
             return LedgerError(f"the ledger refused the append ({error.sqlstate})")
 
