@@ -14,7 +14,7 @@ from app.api.auth import Doorkeeper
 from app.api.dependencies import ApiServices
 from app.audit.replay_ledger import ReplayLedger
 from app.domain.errors import ConfigurationError, LedgerUnavailableError
-from app.domain.run import Budget, RunId, TenantId
+from app.domain.run import Budget, RunId, TenantId, Usage
 from app.keys.agent_catalogue import (
     BUILT_IN_AGENT,
     DEFAULT_BUDGET,
@@ -280,14 +280,17 @@ class _Reopener:
         self._replay = replay
         self._parts = parts
 
-    async def __call__(self, tenant_id: TenantId, run_id: RunId, epoch: int) -> LedgerRecorder:
-        """The recorder, still under `epoch`; the caller claims."""
-        _, end, run_key = await self._replay.reopen(tenant_id, run_id)
+    async def __call__(
+        self, tenant_id: TenantId, run_id: RunId, epoch: int
+    ) -> tuple[LedgerRecorder, Usage]:
+        """The recorder, still under `epoch`, and what the run used so far; the caller claims."""
+        reopened = await self._replay.reopen(tenant_id, run_id)
+        end = reopened.head
         place = RunPlace(
             tenant_id=tenant_id,
             run_id=run_id,
-            run_key=run_key,
+            run_key=reopened.run_key,
             head=ChainHead(next_seq=end.next_seq, chain=end.chain),
             epoch=epoch,
         )
-        return LedgerRecorder(place, self._parts)
+        return LedgerRecorder(place, self._parts), reopened.spent

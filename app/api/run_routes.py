@@ -16,9 +16,10 @@ from app.api.run_views import (
     RunPage,
     RunView,
     VerificationView,
+    broken_verification,
     started_view,
     summary_of,
-    verification_of,
+    valid_verification,
     view_of,
 )
 from app.api.submissions import submission_of
@@ -80,7 +81,7 @@ async def create(
     return as_json(view, 200 if view.status in TERMINAL else 202, headers)
 
 
-@router.get("/runs", response_model=RunPage, responses=problems(403, 422))
+@router.get("/runs", response_model=RunPage, responses=problems(403, 409, 422))
 async def list(  # noqa: A001 - the operation is runs_list
     caller: CallerDep,
     services: ServicesDep,
@@ -89,7 +90,11 @@ async def list(  # noqa: A001 - the operation is runs_list
     status: RunStatus | None = None,
     agent: Annotated[str | None, Query(pattern=r"^[a-z0-9_.-]{1,64}$")] = None,
 ) -> Response:
-    """Runs of the key's tenant, newest first, without content."""
+    """Runs of the key's tenant, newest first, without content.
+
+    Unverified summaries: a list reads the rows of runs and not their ledgers. Reading one run, its
+    entries, its events or its verification holds its row against its ledger.
+    """
     require(caller, Scope.RUN, Scope.AUDIT)
     before = None if cursor is None else _cursor(cursor)
     rows = await services.ledger.page(
@@ -169,9 +174,8 @@ async def verify(run_id: RunIdPath, caller: CallerDep, services: ServicesDep) ->
     try:
         dossier = await services.ledger.read_run(caller.tenant_id, found)
     except LedgerBrokenError as error:
-        row = await services.ledger.row(caller.tenant_id, found)
-        return as_json(verification_of(row, None, error.found))
-    return as_json(verification_of(dossier.run, dossier, None))
+        return as_json(broken_verification(found, error.found))
+    return as_json(valid_verification(dossier))
 
 
 def _cursor(text: str) -> RunId:

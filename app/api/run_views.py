@@ -7,7 +7,7 @@ from pydantic import Field, JsonValue
 from app.api.entry_views import Moment, OutputView, TaskView, View, body_of, parsed
 from app.audit.replay_ledger import RunDossier
 from app.domain.errors import ChainBreak
-from app.domain.run import OutputState, RunKind, RunRow, RunStatus, public_run_id
+from app.domain.run import OutputState, RunId, RunKind, RunRow, RunStatus, public_run_id
 
 
 class UsageView(View):
@@ -46,7 +46,7 @@ class CapabilitiesView(View):
 
 
 class RunSummary(View):
-    """A run without its content."""
+    """A run without its content; in a list as its row says, unverified."""
 
     id: str
     kind: RunKind
@@ -175,6 +175,7 @@ PROVES = (
     "every record up to the last one is in its place and unchanged",
     "every stored text is the one that was committed to when it was written",
     "every record was signed by a writer key that the deployment registered",
+    "status, error, usage, model, agent and times of the run are those that its records say",
 )
 DOES_NOT_PROVE = (
     "that what a model or tool said is true",
@@ -183,32 +184,32 @@ DOES_NOT_PROVE = (
 )
 
 
-def verification_of(
-    run: RunRow, dossier: RunDossier | None, found: ChainBreak | None
-) -> VerificationView:
-    """The result of a verification, with its limits in words."""
-    if dossier is not None:
-        return VerificationView.model_validate(
-            {
-                "run_id": public_run_id(run.run_id),
-                "verdict": "valid",
-                "entries": len(dossier.chain.records),
-                "head": dossier.chain.head.chain.hex(),
-                "break": None,
-                "integrity": pending(len(dossier.chain.records)),
-                "proves": list(PROVES),
-                "does_not_prove": list(DOES_NOT_PROVE),
-            }
-        )
-    place = ChainBreak(seq=0, reason="unknown") if found is None else found
-    broken = IntegrityView(state="broken", size=place.seq, witnessed_at=None, unwitnessed=0)
+def valid_verification(dossier: RunDossier) -> VerificationView:
+    """A run that verified, with the limits of that in words."""
     return VerificationView.model_validate(
         {
-            "run_id": public_run_id(run.run_id),
+            "run_id": public_run_id(dossier.run.run_id),
+            "verdict": "valid",
+            "entries": len(dossier.chain.records),
+            "head": dossier.chain.head.chain.hex(),
+            "break": None,
+            "integrity": pending(len(dossier.chain.records)),
+            "proves": list(PROVES),
+            "does_not_prove": list(DOES_NOT_PROVE),
+        }
+    )
+
+
+def broken_verification(run_id: RunId, found: ChainBreak) -> VerificationView:
+    """A run that did not verify: where, and how. Nothing else of it is believed."""
+    broken = IntegrityView(state="broken", size=found.seq, witnessed_at=None, unwitnessed=0)
+    return VerificationView.model_validate(
+        {
+            "run_id": public_run_id(run_id),
             "verdict": "broken",
-            "entries": run.entries,
+            "entries": None,
             "head": None,
-            "break": {"seq": place.seq, "reason": place.reason},
+            "break": {"seq": found.seq, "reason": found.reason},
             "integrity": broken,
             "proves": [],
             "does_not_prove": list(DOES_NOT_PROVE),

@@ -110,7 +110,7 @@ class _Stream:
             tail = newer
 
     async def _look(self, tail: Tail) -> Tail:
-        return await self._services.ledger.tail(self._tenant_id, self._run_id, tail.resume)
+        return await self._services.ledger.tail(self._tenant_id, self._run_id, tail.bookmark)
 
 
 def _event(record: VerifiedRecord) -> bytes:

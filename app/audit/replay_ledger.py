@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.domain.errors import ChainBreak, KeyStoreError, LedgerBrokenError, NotFoundError
-from app.domain.run import OutputState, RunId, RunRow, RunStatus, TenantId
+from app.domain.run import OutputState, RunId, RunRow, RunStatus, TenantId, Usage
 from app.keys.key_store import KeyStore
 from app.ledger.chain import Resume, StoredRun, VerifiedChain, VerifiedRecord, verify_run
+from app.ledger.run_account import RunAccount, account_of, row_break
 from app.ledger.sealing import SealError, open_result
 from app.storage.database import Database
 from app.storage.ledger_store import LedgerStore, WrappedKey
@@ -28,12 +29,29 @@ class RunDossier:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bookmark:
+    """How far a reader has come: where the chain stands, and what it has said of the run."""
+
+    head: Resume
+    account: RunAccount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tail:
     """New verified records of a run, and where the next look begins."""
 
     run: RunRow
     records: tuple[VerifiedRecord, ...]
-    resume: Resume | None
+    bookmark: Bookmark
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReopenedRun:
+    """What somebody needs who takes a run over: where its ledger ends, its key, what it used."""
+
+    head: Resume
+    run_key: bytes
+    spent: Usage
 
 
 class ReplayLedger:
@@ -63,33 +81,27 @@ class ReplayLedger:
             stored, key = await self._ledger.read(raw, run)
             kept = await self._runs.find_result(raw, tenant_id, run_id) if with_output else None
         chain = self._verified(stored, self._open(run, key), None)
+        self._accounted(run, chain, None)
         output = None if kept is None else self._opened_result(run, kept)
         state = OutputState.FULL if output is not None else OutputState.SCRUBBED
         return RunDossier(run=run, chain=chain, output=output, output_state=state)
 
-    async def verify(self, tenant_id: TenantId, run_id: RunId) -> tuple[RunRow, ChainBreak | None]:
-        """The run's row and its first break, if it has one. NotFoundError on an unknown run."""
-        try:
-            dossier = await self.read_run(tenant_id, run_id)
-        except LedgerBrokenError as error:
-            async with self._database.snapshot(tenant_id) as raw:
-                run = await self._found(await self._runs.find(raw, tenant_id, run_id))
-            return run, error.found
-        return dossier.run, None
-
-    async def tail(self, tenant_id: TenantId, run_id: RunId, resume: Resume | None) -> Tail:
-        """What was recorded after `resume`, verified from there."""
+    async def tail(self, tenant_id: TenantId, run_id: RunId, bookmark: Bookmark | None) -> Tail:
+        """What was recorded after `bookmark`, verified from there; the row always, and whole."""
+        seen = None if bookmark is None else bookmark.head
         async with self._database.snapshot(tenant_id) as raw:
             run = await self._found(await self._runs.find(raw, tenant_id, run_id))
-            start = 0 if resume is None else resume.next_seq
-            stored, key = await self._ledger.read(raw, run, start)
-        if not stored.records and resume is not None and run.entries in (None, start):
-            return Tail(run=run, records=(), resume=resume)
-        chain = self._verified(stored, self._open(run, key), resume)
-        return Tail(run=run, records=chain.records, resume=chain.head)
+            stored, key = await self._ledger.read(raw, run, 0 if seen is None else seen.next_seq)
+        chain = self._verified(stored, self._open(run, key), seen)
+        account = self._accounted(run, chain, None if bookmark is None else bookmark.account)
+        bookmark = Bookmark(head=chain.head, account=account)
+        return Tail(run=run, records=chain.records, bookmark=bookmark)
 
     async def row(self, tenant_id: TenantId, run_id: RunId) -> RunRow:
-        """The run's state alone, without its ledger. NotFoundError."""
+        """The run's state alone, unverified: good for deciding when to look, never for showing.
+
+        NotFoundError; LedgerBrokenError on a row that holds nonsense.
+        """
         async with self._database.snapshot(tenant_id) as raw:
             return await self._found(await self._runs.find(raw, tenant_id, run_id))
 
@@ -102,18 +114,20 @@ class ReplayLedger:
         agent: str | None,
         limit: int,
     ) -> list[RunRow]:
-        """Runs of a tenant, newest first."""
+        """Rows of a tenant's runs, newest first, unverified: their ledgers are not read."""
         return await self._runs.page(
             tenant_id, before=before, status=status, agent=agent, limit=limit
         )
 
-    async def reopen(self, tenant_id: TenantId, run_id: RunId) -> tuple[RunRow, Resume, bytes]:
-        """Where a run's ledger ends, and its key, for somebody who is about to take it over."""
+    async def reopen(self, tenant_id: TenantId, run_id: RunId) -> ReopenedRun:
+        """A run for somebody who is about to take it over. NotFoundError; LedgerBrokenError."""
         async with self._database.snapshot(tenant_id) as raw:
             run = await self._found(await self._runs.find(raw, tenant_id, run_id))
             stored, key = await self._ledger.read(raw, run)
         run_key = self._open(run, key)
-        return run, self._verified(stored, run_key, None).head, run_key
+        chain = self._verified(stored, run_key, None)
+        spent = self._accounted(run, chain, None).spent
+        return ReopenedRun(head=chain.head, run_key=run_key, spent=spent)
 
     async def _found(self, run: RunRow | None) -> RunRow:
         if run is None:
@@ -135,9 +149,24 @@ class ReplayLedger:
             raise LedgerBrokenError(checked)
         return checked
 
+    @staticmethod
+    def _accounted(run: RunRow, chain: VerifiedChain, before: RunAccount | None) -> RunAccount:
+        """What the chain says of the run, once the row is known to say the same."""
+        account = account_of(chain.records, before)
+        if isinstance(account, ChainBreak):
+            raise LedgerBrokenError(account)
+        found = row_break(run, account)
+        if found is not None:
+            raise LedgerBrokenError(found)
+        return account
+
     def _opened_result(self, run: RunRow, kept: StoredResult) -> str | None:
         if kept.expires_at <= self._now():
             return None
+        # Not committed to by the final record, and need not be: a run's result is sealed once, with
+        # that record, under a key made for it alone and bound to this log and run. Nothing else is
+        # ever sealed under that key or in this place (payloads name their seq and field too), so
+        # there is no other blob to put here without the key store, whose holder could also sign.
         log, owner = run.tenant_id.bytes, run.run_id.bytes
         try:
             key = self._keys.unwrap(kept.key.kek_id, kept.key.wrapped, log + owner)

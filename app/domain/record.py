@@ -7,6 +7,9 @@ from app.domain.run import RunStatus, Submission
 from app.domain.step import ModelReply, ModelRequest, ToolCall, ToolResult
 from app.domain.verdict import Decision, ReleasedOutput
 
+# A final record names the run's status and this code in one outcome of at most 128 characters.
+MAX_CODE_CHARACTERS = 100
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSubmitted:
@@ -14,6 +17,7 @@ class RunSubmitted:
 
     actor: str
     submission: Submission
+    provider: str
     decision: Decision
 
 

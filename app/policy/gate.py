@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from app.domain.record import MAX_CODE_CHARACTERS
 from app.domain.step import ToolCall
 from app.domain.verdict import (
     AdmittedMessage,
@@ -46,7 +47,7 @@ GATE_VERSION = "1"
 
 # What a record can hold. Anything else a rule says would make its own refusal unrecordable.
 _RULE_ID = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
-_REASON = re.compile(r"[a-z0-9_.:-]{1,128}", re.ASCII)
+_REASON = re.compile(rf"[a-z0-9_.:-]{{1,{MAX_CODE_CHARACTERS}}}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

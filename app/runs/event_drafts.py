@@ -20,6 +20,7 @@ from app.domain.record import (
 from app.domain.run import Json, JsonObject, Submission
 from app.domain.step import ToolCall
 from app.domain.verdict import Decision, Scrubbed, Verdict
+from app.ledger.run_account import engine_of, final_outcome
 from app.ledger.writing import Draft
 
 Scrub = Callable[[Json], Scrubbed]
@@ -34,6 +35,7 @@ def draft_of(event: RunEvent, scrub: Scrub) -> Draft:
                 actor=event.actor,
                 decision=event.decision,
                 model=event.submission.model,
+                engine=engine_of(event.provider, event.submission.agent),
                 outcome=event.decision.code,
                 fields={"task": scrub(_task(event.submission))},
             )
@@ -128,7 +130,7 @@ def _run_finished(event: RunFinished, scrub: Scrub) -> Draft:
         kind="run.finished",
         actor="system",
         decision=event.decision,
-        outcome=event.error_code or event.status.value,
+        outcome=final_outcome(event.status, event.error_code),
         fields=fields,
     )
 

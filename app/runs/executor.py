@@ -12,7 +12,7 @@ from uuid import UUID
 
 from app.agents.loop import AgentLoop
 from app.domain.errors import LedgerError, LedgerUnavailableError, MeshFlowError, OverloadedError
-from app.domain.record import CancelRequested, RunFinished, RunStarted
+from app.domain.record import MAX_CODE_CHARACTERS, CancelRequested, RunFinished, RunStarted
 from app.domain.run import RunId, RunStatus, TenantId, Usage
 from app.runs.recorder import LedgerRecorder
 from app.runs.run_keys import RunKeys
@@ -24,7 +24,8 @@ HEARTBEAT_SECONDS = 1.0
 STALE_SECONDS = 15
 EXPIRY_SWEEP_BEATS = 30
 
-Reopen = Callable[[TenantId, RunId, int], Awaitable[LedgerRecorder]]
+# A recorder at the verified end of a run, and what its records say that it used.
+Reopen = Callable[[TenantId, RunId, int], Awaitable[tuple[LedgerRecorder, Usage]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +129,8 @@ class RunExecutor:
             _log.warning("a run stopped: %s", type(error).__name__, extra={"run": job.run_id.hex})
         except Exception as error:  # noqa: BLE001 - a broken run ends in a record, whatever broke
             _log.exception("a run broke", extra={"run": job.run_id.hex})
-            await self._finish(job, RunStatus.FAILED, f"internal:{type(error).__name__.lower()}")
+            code = f"internal:{type(error).__name__.lower()}"
+            await self._finish(job, RunStatus.FAILED, code[:MAX_CODE_CHARACTERS])
 
     async def _run_to_end(self, job: RunJob) -> None:
         job.recorder.claim()
@@ -170,10 +172,10 @@ class RunExecutor:
     async def _interrupt(self, tenant_id: TenantId, run_id: RunId, epoch: int) -> None:
         """Record the end of a run that nobody drives. Losing the race to another is fine."""
         try:
-            recorder = await self._reopen(tenant_id, run_id, epoch)
+            recorder, spent = await self._reopen(tenant_id, run_id, epoch)
             recorder.claim()
             final = RunFinished(status=RunStatus.INTERRUPTED, error_code="owner_lost")
-            await recorder.record(final, Usage())
+            await recorder.record(final, spent)
         except MeshFlowError as error:
             _log.warning("an orphan stays: %s", type(error).__name__, extra={"run": run_id.hex})
 

@@ -65,6 +65,7 @@ class LedgerRecorder:
         self._parts = parts
         self._held: list[RunEvent] = []
         self._companions: list[Companion] = []
+        self._opened_at: datetime | None = None
         self.recorded: Sequence[Draft] = ()  # what the last write recorded, as it was sealed
         self._writer = RunWriter(
             log=place.tenant_id.bytes,
@@ -79,8 +80,9 @@ class LedgerRecorder:
         self._held.append(event)
 
     def open_run(self, new_run: NewRun) -> None:
-        """Let the first record bring the run's row and key with it."""
+        """Let the first record bring the run's row and key with it, and bear its time."""
         self._companions.append(new_run)
+        self._opened_at = new_run.created_at
 
     def claim(self) -> None:
         """Take the run over with the next record: nobody else can write to it after that."""
@@ -106,7 +108,7 @@ class LedgerRecorder:
     async def _write(self, events: Sequence[RunEvent], usage: Usage) -> int:
         parts, place = self._parts, self._place
         drafts = await self._drafts(events)
-        now = parts.now()
+        now = parts.now() if self._opened_at is None else self._opened_at
         batch = self._writer.seal(place.head, drafts, epoch=place.epoch, at=now)
         closing = self._closing(events[-1], batch, usage, now)
         try:
@@ -121,6 +123,7 @@ class LedgerRecorder:
         self.recorded = drafts
         self._held.clear()
         self._companions.clear()
+        self._opened_at = None
         self._place = replace(place, head=batch.head)
         parts.bell.ring(place.run_id)
         return batch.head.next_seq - 1

@@ -157,7 +157,10 @@ class RunService:
         )
         recorder.open_run(new_run)
         submitted = RunSubmitted(
-            actor=caller.actor, submission=submission, decision=verdict.decision
+            actor=caller.actor,
+            submission=submission,
+            provider=model[1].name,
+            decision=verdict.decision,
         )
         if isinstance(verdict, Deny):
             recorder.hold(submitted)

@@ -3,13 +3,18 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
+from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
 
+from app.domain.errors import ChainBreak, LedgerBrokenError
 from app.domain.run import RunId, RunKind, RunRow, RunStatus, TenantId, Usage
 from app.storage.database import Database
 from app.storage.ledger_store import WrappedKey
+
+Word = TypeVar("Word", bound=StrEnum)
 
 _COLUMNS = """
 SELECT tenant_id, run_id, kind, status, epoch, provider, model, agent, policy_digest, input_tokens,
@@ -134,13 +139,22 @@ def _ids(row: asyncpg.Record) -> tuple[TenantId, RunId]:
     return TenantId(UUID(bytes=row["tenant_id"].bytes)), RunId(UUID(bytes=row["run_id"].bytes))
 
 
+def _word(words: type[Word], row: asyncpg.Record, column: str) -> Word:
+    try:
+        return words(row[column])
+    except ValueError as error:
+        # Nobody but the database's owner can have written it.
+        reason = f"column '{column}' of the run's row holds no such word"
+        raise LedgerBrokenError(ChainBreak(seq=0, reason=reason)) from error
+
+
 def _run(row: asyncpg.Record) -> RunRow:
     tenant_id, run_id = _ids(row)
     return RunRow(
         tenant_id=tenant_id,
         run_id=run_id,
-        kind=RunKind(row["kind"]),
-        status=RunStatus(row["status"]),
+        kind=_word(RunKind, row, "kind"),
+        status=_word(RunStatus, row, "status"),
         epoch=row["epoch"],
         provider=row["provider"],
         model=row["model"],
