@@ -5,15 +5,18 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 from app import roster
+from app.administration.admin_log import AdminLog, AdminParts
+from app.administration.writer_enrolment import WriterEnrolment
 from app.api.auth import Doorkeeper
 from app.api.dependencies import ApiServices
 from app.audit.replay_ledger import ReplayLedger
-from app.domain.errors import ConfigurationError, LedgerUnavailableError
+from app.domain.errors import ConfigurationError, LedgerUnavailableError, MeshFlowError
 from app.domain.run import Budget, RunId, TenantId, Usage
 from app.keys.agent_catalogue import (
     BUILT_IN_AGENT,
@@ -23,6 +26,7 @@ from app.keys.agent_catalogue import (
     load_tenant_settings,
 )
 from app.keys.key_store import FileKeyStore
+from app.keys.signing_keys import ENROLMENT, SigningKeys
 from app.ledger.writing import ChainHead, WriterKey
 from app.policy.gate import DascGate, RuleBook
 from app.privacy.scrubber import Scrubber
@@ -70,15 +74,14 @@ class Deployment:
     database: Database
     runs: RunStore
     executor: RunExecutor
-    writer: WriterKey
+    enrolment: WriterEnrolment
     providers: Mapping[str, ModelProvider]
     workspaces: WorkspaceRoot
     ready: asyncio.Event
 
     async def start(self) -> None:
         """Make this process known to the ledger. LedgerUnavailableError when it cannot be."""
-        writer_id = UUID(bytes=self.writer.writer_id)
-        await self.runs.register_writer(writer_id, self.writer.public_key)
+        await self.enrolment.enrol()
         await self._learn_tenants()
         self.ready.set()
 
@@ -119,8 +122,10 @@ class Deployment:
         return None
 
     async def close(self) -> None:
-        """End runs, then connections."""
+        """End runs, say goodbye, then close connections."""
         await self.executor.stop(DRAIN_SECONDS)
+        with suppress(MeshFlowError):  # who cannot say goodbye is missed in time
+            await self.enrolment.leave()
         for provider in self.providers.values():
             await provider.close()
         await self.database.close()
@@ -140,7 +145,24 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
     ledger, runs = LedgerStore(database), RunStore(database)
     writer = WriterKey(entropy(32), uuid4().bytes)
     bell, run_keys = Bell(), RunKeys(keys, entropy)
-    replay = ReplayLedger(database=database, ledger=ledger, runs=runs, keys=keys, now=utc_now)
+    signing = SigningKeys(settings.ledger_key_dir, entropy)
+    certifier = signing.current(ENROLMENT)
+    replay = ReplayLedger(
+        database=database,
+        ledger=ledger,
+        runs=runs,
+        keys=keys,
+        enrolment={key.public_key for key in signing.every(ENROLMENT)},
+        now=utc_now,
+    )
+    admin_log = AdminLog(
+        AdminParts(
+            ledger=ledger, runs=runs, keys=run_keys, writer=writer, now=utc_now, entropy=entropy
+        )
+    )
+    enrolment = WriterEnrolment(
+        runs=runs, admin_log=admin_log, writer=writer, certify=certifier.sign
+    )
     recorder_parts = _recorder_parts(settings, ledger, run_keys, writer, bell)
     executor = RunExecutor(
         store=runs,
@@ -177,7 +199,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         database=database,
         runs=runs,
         executor=executor,
-        writer=writer,
+        enrolment=enrolment,
         providers=plugged,
         workspaces=workspaces,
         ready=asyncio.Event(),

@@ -49,7 +49,7 @@ class RunSummary(View):
     """A run without its content; in a list as its row says, unverified."""
 
     id: str
-    kind: RunKind
+    kind: Literal[RunKind.AGENT]
     status: RunStatus
     provider: str
     model: str
@@ -180,7 +180,6 @@ PROVES = (
 DOES_NOT_PROVE = (
     "that what a model or tool said is true",
     "that no record was cut from the end of an unfinished run: no witness has seen this ledger yet",
-    "that the registered writer keys are the deployment's own: they are not certified yet",
 )
 
 

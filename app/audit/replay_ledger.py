@@ -3,12 +3,12 @@
 Threat: Ledger tampering
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
 from app.domain.errors import ChainBreak, KeyStoreError, LedgerBrokenError, NotFoundError
-from app.domain.run import OutputState, RunId, RunRow, RunStatus, TenantId, Usage
+from app.domain.run import OutputState, RunId, RunKind, RunRow, RunStatus, TenantId, Usage
 from app.keys.key_store import KeyStore
 from app.ledger.chain import Resume, StoredRun, VerifiedChain, VerifiedRecord, verify_run
 from app.ledger.run_account import RunAccount, account_of, row_break
@@ -64,12 +64,14 @@ class ReplayLedger:
         ledger: LedgerStore,
         runs: RunStore,
         keys: KeyStore,
+        enrolment: Collection[bytes],
         now: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._ledger = ledger
         self._runs = runs
         self._keys = keys
+        self._enrolment = enrolment
         self._now = now
 
     async def read_run(
@@ -130,7 +132,8 @@ class ReplayLedger:
         return ReopenedRun(head=chain.head, run_key=run_key, spent=spent)
 
     async def _found(self, run: RunRow | None) -> RunRow:
-        if run is None:
+        # What the administration runs say is read through what they are about.
+        if run is None or run.kind is RunKind.ADMIN:
             raise NotFoundError("no such run")
         return run
 
@@ -142,9 +145,8 @@ class ReplayLedger:
             found = ChainBreak(seq=0, reason="the key of the run does not open")
             raise LedgerBrokenError(found) from error
 
-    @staticmethod
-    def _verified(stored: StoredRun, run_key: bytes, resume: Resume | None) -> VerifiedChain:
-        checked = verify_run(stored, run_key, resume)
+    def _verified(self, stored: StoredRun, run_key: bytes, resume: Resume | None) -> VerifiedChain:
+        checked = verify_run(stored, run_key, self._enrolment, resume)
         if isinstance(checked, ChainBreak):
             raise LedgerBrokenError(checked)
         return checked

@@ -11,6 +11,7 @@ MeshFlowError
 │   ├── LedgerBrokenError       what was read does not verify; carries the named break
 │   ├── KeyRetiredError         a key was retired that something was to be wrapped under
 │   ├── StaleEpochError         somebody else owns the run now: stop at once
+│   ├── WriterRetiredError      this process's key was retired: it has to start anew
 │   └── IllegalTransitionError  the run's state does not allow this change
 ├── KeyStoreError               a key is missing or cannot be written
 ├── ModelError                  the model call failed; the run fails with its code
@@ -90,6 +91,10 @@ class KeyRetiredError(LedgerError):
 
 class StaleEpochError(LedgerError):
     """Another owner raised the run's epoch: this one must stop without writing."""
+
+
+class WriterRetiredError(LedgerError):
+    """The key with which this process signs was retired: nothing it appends is accepted."""
 
 
 class IllegalTransitionError(LedgerError):

@@ -7,7 +7,7 @@ Source: docs/ledger-format.md sections 8 and 12.
 Threat: Ledger tampering
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from app.domain.errors import ChainBreak
 from app.domain.run import JsonObject
 from app.ledger.canonical import CanonicalError
+from app.ledger.enrolment import is_certified
 from app.ledger.erasure_statement import NOTHING, Erased
 from app.ledger.hashing import (
     batch_entry,
@@ -51,7 +52,7 @@ class StoredRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredBatch:
-    """A row of `batch` with the public key of its writer, if that key is known."""
+    """A row of `batch` with the public key and certificate of its writer, if they are known."""
 
     batch_id: bytes
     writer: bytes
@@ -60,6 +61,7 @@ class StoredBatch:
     tip: bytes
     signature: bytes
     public_key: bytes | None
+    certificate: bytes | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,18 +123,22 @@ class _BrokenError(Exception):
 def verify_run(
     stored: StoredRun,
     run_key: bytes | None,
+    enrolment: Collection[bytes],
     after: Resume | None = None,
     erased: Erased = NOTHING,
 ) -> VerifiedChain | ChainBreak:
     """The verified chain, or the first break in seq order. Never raises on hostile rows.
 
-    Proves order, content and authorship by a known writer. A tail cut from an unfinished run is
-    beyond it: that needs a witness. Without a run key no field opens, so one that is there breaks.
+    Proves order, content and authorship by a writer whom one of the `enrolment` keys certified. A
+    tail cut from an unfinished run is beyond it: that needs a witness. Without a run key no field
+    opens, so one that is there is a break.
     """
     try:
-        return _verify(stored, run_key, after or _start(stored), erased)
+        verified = _verify(stored, run_key, after or _start(stored), erased)
+        _check_batches(stored, enrolment)
     except _BrokenError as broken:
         return broken.found
+    return verified
 
 
 def _start(stored: StoredRun) -> Resume:
@@ -155,38 +161,38 @@ def _verify(
             chain, deleted = _chained(record, chain), deleted + 1
             continue
         header = _header(stored, record, epoch)
-        epoch = record.epoch or 0
+        kind, at, epoch = _told(record)
         chain = _linked(record, chain)
         if erased.is_deleted:
             raise _BrokenError(record.seq, "a header is still there although it was erased")
         opened = _opened(stored, sealer, header, fields.pop(record.seq, []), gone)
-        verified.append(_verified(record, header, opened, gone))
+        verified.append(
+            VerifiedRecord(
+                seq=record.seq,
+                kind=kind,
+                at=at,
+                header=header,
+                rc=record.rc,
+                chain=record.chain,
+                fields=opened,
+                erased=gone,
+            )
+        )
     end = after.next_seq + len(verified) + deleted
     _check_length(stored, verified, end)
     if fields:
         raise _BrokenError(min(fields), "a payload belongs to no record")
     if erased and len(erased.records) != end:
         raise _BrokenError(end, f"an erased run of {len(erased.records)} records was cut")
-    _check_batches(stored)
     head = Resume(next_seq=end, chain=chain, epoch=epoch)
     return VerifiedChain(records=tuple(verified), head=head, deleted=deleted)
 
 
-def _verified(
-    record: StoredRecord, header: JsonObject, opened: Mapping[str, bytes], gone: frozenset[str]
-) -> VerifiedRecord:
-    if record.kind is None or record.at is None:
-        raise _BrokenError(record.seq, "a column is empty")
-    return VerifiedRecord(
-        seq=record.seq,
-        kind=record.kind,
-        at=record.at,
-        header=header,
-        rc=record.rc,
-        chain=record.chain,
-        fields=opened,
-        erased=gone,
-    )
+def _told(record: StoredRecord) -> tuple[str, datetime, int]:
+    """What the columns say, none of them empty while there is a header."""
+    if record.kind is None or record.at is None or record.epoch is None:
+        raise _BrokenError(record.seq, "a column is gone without a recorded erasure")
+    return record.kind, record.at, record.epoch
 
 
 def _taken(record: StoredRecord, erased: Erased) -> frozenset[str]:
@@ -310,7 +316,7 @@ def _check_length(stored: StoredRun, verified: Sequence[VerifiedRecord], end: in
         raise _BrokenError(end - 1, "a finished run does not end with its final record")
 
 
-def _check_batches(stored: StoredRun) -> None:
+def _check_batches(stored: StoredRun, enrolment: Collection[bytes]) -> None:
     members: dict[bytes, list[StoredRecord]] = {}
     for record in stored.records:
         members.setdefault(record.batch_id, []).append(record)
@@ -321,6 +327,8 @@ def _check_batches(stored: StoredRun) -> None:
             raise _BrokenError(seq, "the batch of a record is gone")
         if batch.public_key is None:
             raise _BrokenError(seq, "the writer of a batch is unknown")
+        if not is_certified(enrolment, batch.writer, batch.public_key, batch.certificate):
+            raise _BrokenError(seq, "the writer of a batch is not certified")
         _check_batch(stored, batch, records)
 
 

@@ -20,6 +20,7 @@ from app.domain.errors import (
     LedgerUnavailableError,
     NotFoundError,
     StaleEpochError,
+    WriterRetiredError,
 )
 from app.domain.run import (
     TERMINAL,
@@ -46,9 +47,18 @@ _FIELDS = """
 SELECT seq, field, blob FROM payload WHERE tenant_id = $1 AND run_id = $2 AND seq >= $3
 """
 _BATCHES = """
-SELECT b.batch_id, b.writer_id, b.n, b.ranges, b.tip, b.sig, k.public_key
+SELECT b.batch_id, b.writer_id, b.n, b.ranges, b.tip, b.sig, k.public_key, k.certificate
 FROM batch b LEFT JOIN writer_key k ON k.writer_id = b.writer_id
 WHERE b.tenant_id = $1 AND b.batch_id = ANY ($2)
+"""
+_ADMIN_RUN = """
+SELECT r.run_id, r.epoch, k.kek_id, k.wrapped, t.seq, t.chain FROM runs r
+JOIN run_key k ON k.tenant_id = r.tenant_id AND k.run_id = r.run_id
+CROSS JOIN LATERAL (
+  SELECT seq, chain FROM record c WHERE c.tenant_id = r.tenant_id AND c.run_id = r.run_id
+  ORDER BY seq DESC LIMIT 1
+) AS t
+WHERE r.tenant_id = $1 AND r.kind = 'admin'
 """
 
 
@@ -102,6 +112,17 @@ class NewResult:
 
 
 Companion = NewRun | Claim | Change | NewResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminRun:
+    """A log's administration run: its key as stored, its epoch, and where its next record goes."""
+
+    run_id: RunId
+    epoch: int
+    key: WrappedKey
+    next_seq: int
+    chain: bytes
 
 
 class LedgerStore:
@@ -165,6 +186,20 @@ class LedgerStore:
                 UUID(bytes=batch.batch_id),
             )
         return found is not None
+
+    async def admin_run(self, tenant_id: TenantId) -> AdminRun | None:
+        """The administration run of a log, unverified, or None before its first record."""
+        async with self._database.snapshot(tenant_id) as raw:
+            row = await raw.fetchrow(_ADMIN_RUN, tenant_id)
+        if row is None:
+            return None
+        return AdminRun(
+            run_id=RunId(UUID(bytes=row["run_id"].bytes)),
+            epoch=row["epoch"],
+            key=WrappedKey(kek_id=row["kek_id"], wrapped=row["wrapped"]),
+            next_seq=row["seq"] + 1,
+            chain=row["chain"],
+        )
 
     async def read(
         self,
@@ -282,6 +317,10 @@ def _translated(error: asyncpg.PostgresError) -> Exception:
             return IllegalTransitionError("the run's state does not allow this")
         case "MF003":
             return NotFoundError("no such run")
+        case "MF005":
+            return LedgerUnavailableError("the ledger is halted until its loss is settled")
+        case "MF006":
+            return WriterRetiredError("the key of this process signs no more")
         case "MF007":
             return KeyRetiredError("a key was retired")
         case _:
@@ -310,4 +349,5 @@ def _batch(row: asyncpg.Record) -> StoredBatch:
         tip=row["tip"],
         signature=row["sig"],
         public_key=row["public_key"],
+        certificate=row["certificate"],
     )

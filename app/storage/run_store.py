@@ -23,7 +23,7 @@ SELECT tenant_id, run_id, kind, status, epoch, provider, model, agent, policy_di
 _ONE = _COLUMNS + "WHERE tenant_id = $1 AND run_id = $2"
 _PAGE = (
     _COLUMNS
-    + """WHERE tenant_id = $1 AND ($2::uuid IS NULL OR run_id < $2)
+    + """WHERE tenant_id = $1 AND kind <> 'admin' AND ($2::uuid IS NULL OR run_id < $2)
   AND ($3::text IS NULL OR status = $3) AND ($4::text IS NULL OR agent = $4)
 ORDER BY run_id DESC LIMIT $5"""
 )
@@ -59,10 +59,25 @@ class RunStore:
                 UUID(bytes=(await raw.fetchval("SELECT tenant_ensure($1)", name)).bytes)
             )
 
-    async def register_writer(self, writer_id: UUID, public_key: bytes) -> None:
-        """Make this process's signing key known. Comes before its first append."""
+    async def register_writer(self, writer_id: UUID, public_key: bytes, certificate: bytes) -> None:
+        """Make this process's signing key known. Comes before its first append; may be repeated."""
         async with self._database.driver() as raw:
-            await raw.execute("SELECT writer_register($1, $2)", writer_id, public_key)
+            await raw.execute(
+                "SELECT writer_register($1, $2, $3)", writer_id, public_key, certificate
+            )
+
+    async def leave(self, writer_id: UUID) -> None:
+        """Say goodbye: this process's key signs no more, and an append with it is refused."""
+        async with self._database.driver() as raw:
+            await raw.execute("SELECT writer_leave($1)", writer_id)
+
+    async def halted(self) -> str | None:
+        """Why the ledger refuses to be written, or None while it does not."""
+        async with self._database.driver() as raw:
+            reason: str | None = await raw.fetchval(
+                "SELECT halted FROM tenants WHERE halted IS NOT NULL ORDER BY tenant_id LIMIT 1"
+            )
+            return reason
 
     async def beat(self, writer_id: UUID, active: Collection[RunId], stale_seconds: int) -> Beat:
         """Say that this process lives; learn what others want of it."""

@@ -1,7 +1,8 @@
 -- The only ways in which the application writes. Each runs as mf_writer with a fixed search path.
 
 -- Appends records of one tenant with their companions: all of it, or nothing.
--- Errors: MF001 another owner holds the run; MF002 the run's state forbids the change; MF003 no such run.
+-- Errors: MF001 another owner holds the run; MF002 the run's state forbids the change; MF003 no such run;
+-- MF005 a log is halted; MF006 the writer is retired.
 CREATE FUNCTION ledger_append(
   p_tenant uuid, p_batch uuid, p_writer uuid, p_ranges bytea, p_tip bytea, p_sig bytea,
   p_runs uuid[], p_seqs bigint[], p_epochs bigint[], p_kinds text[], p_ts timestamptz[],
@@ -14,6 +15,15 @@ DECLARE
   held record;
   found_runs integer := 0;
 BEGIN
+  -- The transaction's id first, then the look: whoever halts or retires and then waits for the horizon has waited for this.
+  PERFORM pg_current_xact_id();
+  IF EXISTS (SELECT 1 FROM public.tenants t WHERE t.halted IS NOT NULL) AND p_kinds <> '{log.recovery}' THEN
+    RAISE EXCEPTION 'the ledger is halted' USING ERRCODE = 'MF005';
+  END IF;
+  IF EXISTS (SELECT 1 FROM public.writer_key k WHERE k.writer_id = p_writer AND k.retired_at IS NOT NULL) THEN
+    RAISE EXCEPTION 'the writer is retired' USING ERRCODE = 'MF006';
+  END IF;
+
   FOR c IN SELECT value FROM jsonb_array_elements(p_companions) LOOP
     IF c->>'op' = 'run.insert' THEN
       INSERT INTO public.runs (tenant_id, run_id, kind, status, epoch, owner, provider, model, agent, policy_digest, created_at)
@@ -86,9 +96,17 @@ BEGIN
 END $$;
 --;;
 -- Makes the public key of a process known before its first append.
-CREATE FUNCTION writer_register(p_writer uuid, p_public_key bytea) RETURNS void
+CREATE FUNCTION writer_register(p_writer uuid, p_public_key bytea, p_certificate bytea) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
-  INSERT INTO public.writer_key (writer_id, public_key) VALUES (p_writer, p_public_key);
+  INSERT INTO public.writer_key (writer_id, public_key, certificate) VALUES (p_writer, p_public_key, p_certificate)
+  ON CONFLICT (writer_id) DO NOTHING;
+$$;
+--;;
+-- The goodbye of a process: its key signs no more.
+CREATE FUNCTION writer_leave(p_writer uuid) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+  UPDATE public.writer_key SET retired_at = now(), retired_xid = pg_current_xact_id()
+  WHERE writer_id = p_writer AND retired_at IS NULL;
 $$;
 --;;
 -- One heartbeat of a process: says it lives, learns which of its runs are to be cancelled,
@@ -104,7 +122,7 @@ BEGIN
     UNION
     (SELECT 'orphan', r.tenant_id, r.run_id, r.epoch, ''::text FROM public.runs r
     JOIN public.writer_key k ON k.writer_id = r.owner
-    WHERE r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')
+    WHERE r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted') AND r.kind <> 'admin'
       AND ((r.owner = p_writer AND NOT EXISTS (SELECT 1 FROM unnest(p_active) AS a(id) WHERE a.id = r.run_id))
         OR (r.owner <> p_writer AND k.seen_at < now() - make_interval(secs => p_stale_seconds)))
     ORDER BY r.tenant_id, r.run_id LIMIT 64);

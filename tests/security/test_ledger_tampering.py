@@ -28,6 +28,10 @@ OUTSIDE: Mapping[str, str] = {
     "batch.xid": "order of discovery for the sequencer; another server gives other numbers",
     "writer_key.created_at": "when a row was made; the ledger's times are in the headers",
     "writer_key.seen_at": "a heartbeat: it changes every second",
+    "writer_key.retired_at": "what keeps a writer from appending; the ledger says key.retired",
+    "writer_key.retired_xid": "as batch.xid",
+    "writer_key.retirement_seq": "where key.retired is; it is found without this",
+    "batch.entries": "nobody reads it: the entries are made from the records",
 }
 
 # Where the altered row stands in the run, and what the verifier says of it. The row is that of
@@ -64,7 +68,8 @@ NAMED: Mapping[str, tuple[int, str]] = {
     "run_key.kek_id": (0, "the key of the run does not open"),
     "run_key.wrapped": (0, "the key of the run does not open"),
     "writer_key.writer_id": (0, "the writer of a batch is unknown"),
-    "writer_key.public_key": (0, "the signature of a batch does not hold"),
+    "writer_key.public_key": (0, "the writer of a batch is not certified"),
+    "writer_key.certificate": (0, "the writer of a batch is not certified"),
 }
 
 # Ways to write another value of a type, as SQL over the column.
@@ -85,7 +90,14 @@ OTHERS: Mapping[str, tuple[str, ...]] = {
         "''::bytea",
     ),
 }
-FIXED_LENGTH = {"rc", "chain", "tip", "sig", "public_key"}  # a CHECK refuses other lengths
+FIXED_LENGTH = {
+    "rc",
+    "chain",
+    "tip",
+    "sig",
+    "public_key",
+    "certificate",
+}  # a CHECK refuses other lengths
 
 
 def _changes() -> Iterator[tuple[str, str]]:
@@ -157,7 +169,7 @@ def test_a_changed_writer_key_breaks_what_it_signed(
 ) -> None:
     table, _, column = place.partition(".")
     inner = _where(table, 3)
-    keep = f"CREATE TABLE kept AS SELECT writer_id, public_key FROM writer_key WHERE {inner}"
+    keep = f"CREATE TABLE kept AS SELECT * FROM writer_key WHERE {inner}"
 
     async def change(raw: asyncpg.Connection) -> None:
         await raw.execute(keep.replace("$1", f"'{run.run_id}'"))
@@ -165,7 +177,8 @@ def test_a_changed_writer_key_breaks_what_it_signed(
 
     async def restore(raw: asyncpg.Connection) -> None:
         await raw.execute(
-            "UPDATE writer_key w SET writer_id = k.writer_id, public_key = k.public_key"
+            "UPDATE writer_key w SET writer_id = k.writer_id, public_key = k.public_key,"
+            " certificate = k.certificate"
             " FROM kept k WHERE w.writer_id = k.writer_id OR w.public_key = k.public_key"
         )
         await raw.execute("DROP TABLE kept")

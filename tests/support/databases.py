@@ -27,12 +27,17 @@ class Roles:
     owner: str
     audit: str
     superuser: str
+    sequencer: str = ""
 
     def named(self, name: str) -> "Roles":
         """The same logins for another database of the server."""
-        urls = (self.app, self.owner, self.audit, self.superuser)
-        app, owner, audit, superuser = (_with_database(url, name) for url in urls)
-        return Roles(app=app, owner=owner, audit=audit, superuser=superuser)
+        return Roles(
+            app=_with_database(self.app, name),
+            owner=_with_database(self.owner, name),
+            audit=_with_database(self.audit, name),
+            superuser=_with_database(self.superuser, name),
+            sequencer=_with_database(self.sequencer, name),
+        )
 
 
 class DatabaseServer:
@@ -83,6 +88,7 @@ def database_server() -> Iterator[DatabaseServer]:
             owner=server.owner_url,
             audit=server.audit_url,
             superuser=server.superuser_url(),
+            sequencer=server.sequencer_url,
         )
         yield from _serving(roles)
     finally:
@@ -118,6 +124,7 @@ async def _roles_on(superuser: str) -> Roles:
         owner=url_of("mf_owner"),
         audit=url_of("mf_audit"),
         superuser=superuser,
+        sequencer=url_of("mf_sequencer"),
     )
 
 

@@ -13,8 +13,17 @@ from tests.support.databases import Roles, connect
 pytestmark = pytest.mark.anyio
 
 LEDGER = ("record", "payload", "batch", "run_key")
-TENANT_TABLES = (*LEDGER, "runs", "run_command", "run_result")
-PARTITIONS = ("record_default", "payload_default")
+LOG_ROWS = {
+    "leaf": "0, gen_random_uuid(), 0",
+    "tile": "0, 0, decode(repeat('00', 32), 'hex')",
+    "log_head": "'o', 1, decode(repeat('00', 32), 'hex'), 0, now()",
+    "checkpoint": "'o', 1, decode(repeat('00', 32), 'hex'), 'note', now(), NULL, NULL",
+    "cosignature": "'o', 1, 'w', 'line', '2026-01-01'",
+    "sequencer_state": "1, 's', '1', now()",
+}
+LOG = tuple(LOG_ROWS)
+TENANT_TABLES = (*LEDGER, *LOG, "runs", "run_command", "run_result")
+PARTITIONS = ("record_default", "payload_default", "leaf_default", "tile_default")
 ROLES = ("mf_app", "mf_audit", "mf_sequencer", "mf_eraser", "mf_writer", "mf_erase_owner")
 ALL = (*TENANT_TABLES, "tenants", "writer_key", "alembic_version")
 
@@ -23,7 +32,14 @@ ALL = (*TENANT_TABLES, "tenants", "writer_key", "alembic_version")
 async def author(roles: Roles) -> Author:
     """A run of tenant acme with one record of each kind of row."""
     async with scene_on(roles) as scene:
-        return await scene.begun()
+        author = await scene.begun()
+    async with logged_in(roles.superuser) as raw:
+        for table, values in LOG_ROWS.items():
+            await raw.execute(
+                f"INSERT INTO {table} VALUES ($1, {values}) ON CONFLICT DO NOTHING",
+                author.tenant_id,
+            )
+    return author
 
 
 @asynccontextmanager
@@ -143,6 +159,11 @@ async def test_row_level_security_hides_every_other_tenant(
     assert theirs.tenant_id != author.tenant_id
     seen = f"SELECT DISTINCT tenant_id FROM {table}"
     filled = table not in ("run_command", "run_result")
+    async with logged_in(roles.superuser) as raw:
+        for name, values in LOG_ROWS.items():
+            await raw.execute(
+                f"INSERT INTO {name} VALUES ($1, {values}) ON CONFLICT DO NOTHING", theirs.tenant_id
+            )
     async with logged_in(roles.app) as raw:
         assert await raw.fetch(seen) == []
         await raw.execute("SET app.tenant = ''")
@@ -201,12 +222,17 @@ RIGHTS = {
             "ledger_append",
             "tenant_ensure",
             "writer_register",
+            "writer_leave",
             "writer_tick",
             "results_expire",
         },
     },
-    "mf_audit": {"SELECT": {*LEDGER, "runs", "tenants", "writer_key", "alembic_version"}},
-    "mf_sequencer": {"SELECT": {"record", "batch", "tenants", "writer_key"}},
+    "mf_audit": {"SELECT": {*LEDGER, *LOG, "runs", "tenants", "writer_key", "alembic_version"}},
+    "mf_sequencer": {
+        "SELECT": {"record", "batch", "tenants", "writer_key", *LOG},
+        "INSERT": {*LOG},
+        "UPDATE": {"tile", "log_head", "sequencer_state", "tenants", "writer_key"},
+    },
     "mf_eraser": {},
 }
 
@@ -284,7 +310,7 @@ async def test_the_auditor_reads_every_tenant_and_writes_nothing(
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
                     await raw.execute(attempt)
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await raw.execute("SELECT writer_register(gen_random_uuid(), ''::bytea)")
+            await raw.execute("SELECT writer_register(gen_random_uuid(), ''::bytea, ''::bytea)")
 
 
 @pytest.mark.parametrize("table", LEDGER)
