@@ -39,7 +39,7 @@ _UNAVAILABLE = (
 class Database:
     """The application's pool of connections, as the role `mf_app`."""
 
-    def __init__(self, url: str, *, pool_size: int = 16) -> None:
+    def __init__(self, url: str, *, pool_size: int = 16, statement_seconds: int = 5) -> None:
         self._engine: AsyncEngine = create_async_engine(
             url,
             pool_size=pool_size,
@@ -49,10 +49,10 @@ class Database:
             hide_parameters=True,
             connect_args={
                 "timeout": _CONNECT_SECONDS,
-                "command_timeout": 10.0,
+                "command_timeout": statement_seconds * 2.0,
                 "server_settings": {
                     "application_name": "meshflow",
-                    "statement_timeout": "5000",
+                    "statement_timeout": str(statement_seconds * 1000),
                     "lock_timeout": "2000",
                     "idle_in_transaction_session_timeout": "10000",
                 },
