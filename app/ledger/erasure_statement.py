@@ -8,17 +8,16 @@ Threat: Ledger tampering
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from app.domain.erasure import LEGAL_BASIS, ErasureAction
+from app.domain.erasure import LEGAL_BASIS, ErasureAction, ErasureRequest
 from app.domain.run import Json, JsonObject
 from app.ledger.hashing import tag
 from app.ledger.header import FIELD_NUMBERS, encode_time
@@ -84,27 +83,33 @@ class ErasureStatement:
         )
 
 
-class ErasureKey:
-    """The Ed25519 key that signs statements. Processes that write runs do not hold it."""
-
-    __slots__ = ("_private", "public_key")
-
-    def __init__(self, seed: bytes) -> None:
-        self._private = Ed25519PrivateKey.from_private_bytes(seed)
-        self.public_key = self._private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-
-    def note(self, statement: bytes) -> JsonObject:
-        """The `note` of the erasure record: statement, signature and the key to look for."""
-        return {
-            "statement": statement.decode("utf-8"),
-            "signature": self._private.sign(_MESSAGE + statement).hex(),
-            "key": self.public_key.hex(),
-        }
+def signed_note(
+    statement: bytes, *, public_key: bytes, sign: Callable[[bytes], bytes]
+) -> JsonObject:
+    """The `note` of the erasure record: statement, signature and the key to look for."""
+    return {
+        "statement": statement.decode("utf-8"),
+        "signature": sign(_MESSAGE + statement).hex(),
+        "key": public_key.hex(),
+    }
 
 
-def request_message(request: JsonObject) -> bytes:
-    """What a writer signs when it stores somebody's wish to erase."""
-    return _REQUEST + _dump(request)
+def request_message(request: ErasureRequest) -> bytes:
+    """What a writer signs when it stores somebody's wish to erase: every member of it."""
+    fields: Json = None if request.fields is None else list(request.fields)
+    told: JsonObject = {
+        "erasure": request.erasure_id.hex,
+        "tenant": request.tenant_id.hex,
+        "log": request.log_id.hex,
+        "action": request.action.value,
+        "run": None if request.run_id is None else request.run_id.hex,
+        "fields": fields,
+        "legal_basis": request.legal_basis,
+        "request_ref": request.request_ref.hex(),
+        "actor": request.actor,
+        "at": encode_time(request.requested_at),
+    }
+    return _REQUEST + _dump(told)
 
 
 def signature_holds(public_key: bytes, signature: bytes, message: bytes) -> bool:
