@@ -7,16 +7,14 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from app import roster
-from app.administration.admin_log import AdminLog, AdminParts
 from app.administration.writer_enrolment import WriterEnrolment
 from app.api.auth import Doorkeeper
 from app.api.dependencies import ApiServices
 from app.audit.replay_ledger import ReplayLedger
-from app.domain.errors import ConfigurationError, LedgerUnavailableError, MeshFlowError
+from app.domain.errors import LedgerUnavailableError, MeshFlowError
 from app.domain.run import Budget, RunId, TenantId, Usage
 from app.keys.agent_catalogue import (
     BUILT_IN_AGENT,
@@ -25,9 +23,8 @@ from app.keys.agent_catalogue import (
     load_agents,
     load_tenant_settings,
 )
-from app.keys.key_store import FileKeyStore
-from app.keys.signing_keys import ENROLMENT, SigningKeys
-from app.ledger.writing import ChainHead, WriterKey
+from app.ledger.writing import ChainHead
+from app.ledger_assembly import LedgerParts, ledger_parts, utc_now
 from app.policy.gate import DascGate, RuleBook
 from app.privacy.scrubber import Scrubber
 from app.providers.provider import ModelProvider
@@ -35,24 +32,17 @@ from app.runs.executor import RunExecutor
 from app.runs.identifiers import new_run_id
 from app.runs.notifier import Bell
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
-from app.runs.run_keys import RunKeys
 from app.runs.service import RunService, ServiceParts
 from app.sandbox.workspace import WorkspaceRoot, open_workspace_root
 from app.settings import Settings
 from app.storage import schema
 from app.storage.database import Database
-from app.storage.ledger_store import LedgerStore
 from app.storage.run_store import RunStore
 from app.tools.toolbox import Toolbox
 
 _log = logging.getLogger("meshflow")
 KEY_RELOAD_SECONDS = 2.0
 DRAIN_SECONDS = 10.0
-
-
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,41 +124,15 @@ class Deployment:
 
 def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> Deployment:
     """Everything of one process. ConfigurationError on the first thing that is not right."""
-    if settings.database_url is None:
-        raise ConfigurationError("no database: set MESHFLOW_DATABASE_URL")
-    entropy = os.urandom
-    keys = FileKeyStore(
-        settings.ledger_key_dir, entropy, forbidden=(settings.data_dir, settings.workspace_dir)
-    )
-    workspaces = _workspaces(settings)
-    database = Database(settings.database_url.reveal())
-    ledger, runs = LedgerStore(database), RunStore(database)
-    writer = WriterKey(entropy(32), uuid4().bytes)
-    bell, run_keys = Bell(), RunKeys(keys, entropy)
-    signing = SigningKeys(settings.ledger_key_dir, entropy)
-    certifier = signing.current(ENROLMENT)
-    replay = ReplayLedger(
-        database=database,
-        ledger=ledger,
-        runs=runs,
-        keys=keys,
-        enrolment={key.public_key for key in signing.every(ENROLMENT)},
-        now=utc_now,
-    )
-    admin_log = AdminLog(
-        AdminParts(
-            ledger=ledger, runs=runs, keys=run_keys, writer=writer, now=utc_now, entropy=entropy
-        )
-    )
-    enrolment = WriterEnrolment(
-        runs=runs, admin_log=admin_log, writer=writer, certify=certifier.sign
-    )
-    recorder_parts = _recorder_parts(settings, ledger, run_keys, writer, bell)
+    parts = ledger_parts(settings)
+    runs, run_keys = parts.runs, parts.run_keys
+    workspaces, bell = _workspaces(settings), Bell()
+    recorder_parts = _recorder_parts(settings, parts, bell)
     executor = RunExecutor(
         store=runs,
         keys=run_keys,
-        writer_id=UUID(bytes=writer.writer_id),
-        reopen=_Reopener(replay, recorder_parts),
+        writer_id=parts.writer_id,
+        reopen=_Reopener(parts.replay, recorder_parts),
         now=utc_now,
         max_concurrent=settings.max_concurrent_runs,
         max_queued=settings.max_queued_runs,
@@ -187,33 +151,31 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
             runs=runs,
             now=utc_now,
             monotonic=time.monotonic,
-            new_run_id=lambda: new_run_id(utc_now(), entropy),
+            new_run_id=lambda: new_run_id(utc_now(), os.urandom),
             new_command_id=uuid4,
             tenant_tools=catalogue.tools_of,
             model_timeout_seconds=float(settings.model_timeout_seconds),
         )
     )
     return Deployment(
-        services=catalogue.services(service, replay, bell),
+        services=catalogue.services(service, parts.replay, bell),
         doorkeeper=doorkeeper,
-        database=database,
+        database=parts.database,
         runs=runs,
         executor=executor,
-        enrolment=enrolment,
+        enrolment=parts.enrolment,
         providers=plugged,
         workspaces=workspaces,
         ready=asyncio.Event(),
     )
 
 
-def _recorder_parts(
-    settings: Settings, ledger: LedgerStore, keys: RunKeys, writer: WriterKey, bell: Bell
-) -> RecorderParts:
+def _recorder_parts(settings: Settings, parts: LedgerParts, bell: Bell) -> RecorderParts:
     """What every run's recorder shares."""
     return RecorderParts(
-        store=ledger,
-        keys=keys,
-        writer=writer,
+        store=parts.ledger,
+        keys=parts.run_keys,
+        writer=parts.writer,
         scrubber=Scrubber(_own_secrets(settings)),
         bell=bell,
         now=utc_now,

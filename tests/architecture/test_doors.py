@@ -29,7 +29,7 @@ LIBRARIES: Mapping[str, Doors] = {
     "alembic": ("app/storage/",),
     "anthropic": ("app/providers/messages_session.py",),
     "asyncpg": ("app/storage/", "app/cli/demo_scene.py"),  # the demo plays the attacker,
-    "cryptography": ("app/ledger/", "app/keys/"),
+    "cryptography": ("app/ledger/", "app/keys/", "app/transparency/"),
     "fastapi": ("app/api/", "app/main.py"),
     "httptools": (),  # uvicorn finds it by itself
     "httpx2": ("app/providers/messages_session.py", "app/cli/"),

@@ -196,7 +196,9 @@ def test_a_column_outside_the_ledger_raises_no_alarm(
     live: LiveServer, run: Run, place: str
 ) -> None:
     table, _, column = place.partition(".")
-    value = "'7'::xid8" if column == "xid" else f"{column} - interval '1 second'"
+    others = {"xid": "'7'::xid8", "retired_xid": "'7'::xid8", "retirement_seq": "7"}
+    others |= {"entries": "'x'::bytea"}
+    value = others.get(column, f"{column} - interval '1 second'")
     attack(
         live.roles, f"UPDATE {table} SET {column} = {value} WHERE {_where(table, 3)}", run.run_id
     )
