@@ -7,14 +7,19 @@ from uuid import UUID, uuid4
 
 from app.administration.admin_log import AdminLog, AdminParts
 from app.administration.writer_enrolment import WriterEnrolment
+from app.audit.erasure_book import ErasureBook
+from app.audit.erasure_desk import ErasureDesk
 from app.audit.replay_ledger import ReplayLedger
 from app.domain.errors import ConfigurationError
+from app.keys.erasure_keys import published_erasure_keys
 from app.keys.key_store import FileKeyStore
 from app.keys.signing_keys import ENROLMENT, SigningKeys
 from app.ledger.writing import WriterKey
+from app.runs.identifiers import new_run_id
 from app.runs.run_keys import RunKeys
 from app.settings import Settings
 from app.storage.database import Database
+from app.storage.erasure_store import ErasureStore
 from app.storage.ledger_store import LedgerStore
 from app.storage.run_store import RunStore
 
@@ -38,6 +43,9 @@ class LedgerParts:
     admin_log: AdminLog
     enrolment: WriterEnrolment
     replay: ReplayLedger
+    book: ErasureBook
+    desk: ErasureDesk
+    certifiers: frozenset[bytes]  # public keys that certify writers
 
     @property
     def writer_id(self) -> UUID:
@@ -63,6 +71,24 @@ def ledger_parts(settings: Settings) -> LedgerParts:
             ledger=ledger, runs=runs, keys=run_keys, writer=writer, now=utc_now, entropy=entropy
         )
     )
+    certifiers = frozenset(key.public_key for key in signing.every(ENROLMENT))
+    erasures = ErasureStore(database)
+    book = ErasureBook(
+        ledger=ledger,
+        runs=runs,
+        erasures=erasures,
+        keys=keys,
+        enrolment=certifiers,
+        erasure_keys=lambda: published_erasure_keys(settings.ledger_key_dir),
+    )
+    desk = ErasureDesk(
+        store=erasures,
+        admin_log=admin_log,
+        writer=writer,
+        now=utc_now,
+        entropy=entropy,
+        new_id=lambda: new_run_id(utc_now(), entropy),
+    )
     return LedgerParts(
         database=database,
         ledger=ledger,
@@ -80,7 +106,12 @@ def ledger_parts(settings: Settings) -> LedgerParts:
             ledger=ledger,
             runs=runs,
             keys=keys,
-            enrolment={key.public_key for key in signing.every(ENROLMENT)},
+            enrolment=certifiers,
+            book=book,
+            desk=desk,
             now=utc_now,
         ),
+        book=book,
+        desk=desk,
+        certifiers=certifiers,
     )

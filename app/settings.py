@@ -6,7 +6,6 @@ are not echoed by errors either: a key pasted into the wrong variable must not e
 Threat: Unauthorised API access
 """
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,47 +16,10 @@ from typing import NoReturn, SupportsIndex, TypeVar
 from urllib.parse import urlsplit
 
 from app.domain.errors import ConfigurationError
+from app.setting_names import PREFIX, PROVIDER_KEY, refuse_unknown
 
-PREFIX = "MESHFLOW_"
 HIDDEN = "(hidden)"
 NOT_SET = "(not set)"
-
-# Names that hold a secret, without the prefix. Each has a twin that ends in _FILE.
-SECRET_NAMES = (
-    "API_KEYS",
-    "DATABASE_URL",
-    "OWNER_DATABASE_URL",
-    "SEQUENCER_DATABASE_URL",
-    "ERASER_DATABASE_URL",
-    "AUDIT_DATABASE_URL",
-)
-PLAIN_NAMES = (
-    "DATA_DIR",
-    "WORKSPACE_DIR",
-    "LEDGER_KEY_DIR",
-    "CONFIG_DIR",
-    "RESULT_TTL_SECONDS",
-    "RESULT_TTL",
-    "MAX_BODY_BYTES",
-    "MAX_CONCURRENT_RUNS",
-    "MAX_QUEUED_RUNS",
-    "MODEL_TIMEOUT_SECONDS",
-    "DOCS",
-    "LOG_LEVEL",
-    "PROVIDER",
-    "ANTHROPIC_BASE_URL",
-    "HOST",
-    "PORT",
-)
-# Read by the tests and the benches; the server accepts the name and does nothing with it.
-FOREIGN_NAMES = ("TEST_DATABASE_URL", "KEY_FILE")
-# The provider's own name, without our prefix, so that a key that is already there is found.
-PROVIDER_KEY = "ANTHROPIC_API_KEY"
-
-KNOWN = frozenset(
-    PREFIX + name
-    for name in (*SECRET_NAMES, *(f"{n}_FILE" for n in SECRET_NAMES), *PLAIN_NAMES, *FOREIGN_NAMES)
-)
 
 _MAX_SECRET_FILE_BYTES = 1 << 20
 _MAX_TTL_SECONDS = 365 * 86_400
@@ -65,13 +27,6 @@ _UNITS: Mapping[str, int] = MappingProxyType({"": 1, "s": 1, "m": 60, "h": 3600,
 _DURATION = re.compile(r"([0-9]{1,9})([smhd]?)")
 _DATABASE_SCHEMES = frozenset({"postgresql", "postgres", "postgresql+asyncpg"})
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
-
-# What a Kubernetes Service whose name begins with "meshflow" puts into every pod beside it.
-_LINK = re.compile(
-    r"MESHFLOW_(?:[A-Z0-9_]+_)?"
-    r"(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_[0-9]+_TCP(?:_(?:PROTO|PORT|ADDR))?)"
-)
-_LINK_PORT = re.compile(r"MESHFLOW_(?:[A-Z0-9_]+_)?PORT")
 
 _Value = TypeVar("_Value")
 
@@ -131,6 +86,8 @@ class Settings:
     data_dir: Path
     workspace_dir: Path
     ledger_key_dir: Path
+    erasure_key_file: Path | None  # None: this process signs no erasures
+    erasure_journal: Path | None  # None: beside the erasure key
     config_dir: Path | None
     result_ttl_seconds: int
     max_body_bytes: int
@@ -152,7 +109,7 @@ class Settings:
         cls, environ: Mapping[str, str], *, dev: bool = False, uid: int, home: Path
     ) -> "Settings":
         """The settings in effect. ConfigurationError on the first problem; nothing is created."""
-        ignored = _refuse_unknown(environ)
+        ignored = refuse_unknown(environ)
         read = _Reader({k: v for k, v in environ.items() if k not in ignored}, home)
         api_keys_file = read.kept_file("API_KEYS")
         data_dir = read.path("DATA_DIR", _default_data_dir(environ, uid, home))
@@ -169,6 +126,8 @@ class Settings:
             data_dir=data_dir,
             workspace_dir=read.path("WORKSPACE_DIR", data_dir / "workspace"),
             ledger_key_dir=read.path("LEDGER_KEY_DIR", Path(f"{data_dir}-keys")),
+            erasure_key_file=read.optional_path("ERASURE_KEY_FILE"),
+            erasure_journal=read.optional_path("ERASURE_JOURNAL"),
             config_dir=read.optional_path("CONFIG_DIR"),
             result_ttl_seconds=read.result_ttl(),
             max_body_bytes=read.number("MAX_BODY_BYTES", 1 << 20, low=1024, high=1 << 30),
@@ -375,24 +334,3 @@ def _default_data_dir(environ: Mapping[str, str], uid: int, home: Path) -> Path:
     data_home = Path(environ.get("XDG_DATA_HOME", ""))
     # The XDG specification has relative values ignored.
     return (data_home if data_home.is_absolute() else home / ".local" / "share") / "meshflow"
-
-
-def _is_service_link(name: str, value: str) -> bool:
-    if _LINK.fullmatch(name):
-        return True
-    return _LINK_PORT.fullmatch(name) is not None and value.startswith("tcp://")
-
-
-def _refuse_unknown(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Names that Kubernetes made, to be ignored; ConfigurationError on any other unknown name."""
-    ours = sorted(name for name in environ if name.startswith(PREFIX))
-    ignored = tuple(name for name in ours if _is_service_link(name, environ[name]))
-    # Compared without the prefix, or everything would resemble everything.
-    known = {name.removeprefix(PREFIX): name for name in sorted((*KNOWN, PROVIDER_KEY))}
-    for name in ours:
-        if name in KNOWN or name in ignored:
-            continue
-        near = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1, cutoff=0.6)
-        hint = f"; did you mean {known[near[0]]}?" if near else ""
-        raise ConfigurationError(f"{name} is not a setting{hint}")
-    return ignored

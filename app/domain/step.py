@@ -32,12 +32,17 @@ EFFECTFUL: frozenset[Effect] = frozenset({Effect.WRITE, Effect.EXECUTE, Effect.N
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolSpec:
-    """What a tool declares about itself. `parameters` is a closed JSON schema."""
+    """What a tool declares about itself. `parameters` is a closed JSON schema.
+
+    `free_text` names the arguments that are content and not names of anything: they are kept
+    letter for letter, where every other text must be in the one form that the gate lets through.
+    """
 
     name: str
     description: str
     effect: Effect
     parameters: JsonObject
+    free_text: frozenset[str] = frozenset()
     result_limit_bytes: int = 64 * 1024
     timeout_seconds: float = 10.0
 

@@ -165,7 +165,7 @@ class CallShape:
     rule_id: str = "r1.schema"
 
     def judge(self, subject: CallInput) -> str | None:
-        """Denies unknown tools, extra or malformed arguments, and invisible characters."""
+        """Denies unknown tools, extra or malformed arguments, hidden and disguised characters."""
         call = subject.call
         spec = next((spec for spec in subject.facts.offered if spec.name == call.name), None)
         if spec is None:
@@ -176,7 +176,8 @@ class CallShape:
             return "schema:invisible_characters"
         if first_violation(spec.parameters, call.arguments) is not None:
             return "schema:arguments"
-        return None
+        named = {name: it for name, it in call.arguments.items() if name not in spec.free_text}
+        return None if _is_canonical(named) else "schema:not_canonical"
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +326,19 @@ def _is_hidden(char: str) -> bool:
 
 def _shows_something(text: str) -> bool:
     return any(not char.isspace() and char.isprintable() and not _is_hidden(char) for char in text)
+
+
+def _is_canonical(value: Json) -> bool:
+    """Whether each text in a value is in form NFKC (UAX 15): a disguise of another is not."""
+    match value:
+        case str():
+            return unicodedata.is_normalized("NFKC", value)
+        case list():
+            return all(map(_is_canonical, value))
+        case dict():
+            return all(_is_canonical(key) and _is_canonical(item) for key, item in value.items())
+        case _:
+            return True
 
 
 def _hides_something(value: Json) -> bool:

@@ -41,9 +41,12 @@ from app.storage.holds import ReleaseHold, SetHold, hold_json
 
 _NO_END = 2**62
 APPEND = "SELECT ledger_append($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19)"
+# Postgres knows years that Python does not. Whoever writes one into a row must meet the reader's
+# comparison, which names it, and not a crash on the way there: such a time is read as the nearest.
 _RECORDS = """
-SELECT seq, epoch, kind, ts, header, rc, chain, batch_id FROM record
-WHERE tenant_id = $1 AND run_id = $2 AND seq >= $3 AND seq < $4 ORDER BY seq
+SELECT seq, epoch, kind, header, rc, chain, batch_id,
+  CASE WHEN ts IS NOT NULL THEN greatest(least(ts, '9999-12-30 UTC'), '0001-01-02 UTC') END AS ts
+FROM record WHERE tenant_id = $1 AND run_id = $2 AND seq >= $3 AND seq < $4 ORDER BY seq
 """
 _FIELDS = """
 SELECT seq, field, blob FROM payload

@@ -16,11 +16,22 @@ from app.storage.ledger_store import WrappedKey
 
 Word = TypeVar("Word", bound=StrEnum)
 
+# Times are read as in ledger_store: one that Python does not know as the nearest that it does.
 _COLUMNS = """
 SELECT tenant_id, run_id, kind, status, epoch, provider, model, agent, policy_digest, input_tokens,
-  output_tokens, cost_micros, steps, entries, error_code, created_at, finished_at FROM runs
+  output_tokens, cost_micros, steps, entries, error_code,
+  greatest(least(created_at, '9999-12-30 UTC'), '0001-01-02 UTC') AS created_at,
+  CASE WHEN finished_at IS NOT NULL
+    THEN greatest(least(finished_at, '9999-12-30 UTC'), '0001-01-02 UTC') END AS finished_at
+FROM runs
 """
 _ONE = _COLUMNS + "WHERE tenant_id = $1 AND run_id = $2"
+_RESULT = """
+SELECT kek_id, wrapped, blob,
+  greatest(least(expires_at, '9999-12-30 UTC'), '0001-01-02 UTC') AS expires_at
+FROM run_result
+WHERE tenant_id = $1 AND run_id = $2
+"""
 _PAGE = (
     _COLUMNS
     + """WHERE tenant_id = $1 AND kind <> 'admin' AND ($2::uuid IS NULL OR run_id < $2)
@@ -124,8 +135,7 @@ class RunStore:
     ) -> StoredResult | None:
         """The sealed output of a run inside a tenant's snapshot, or None."""
         row = await raw.fetchrow(
-            "SELECT kek_id, wrapped, blob, expires_at FROM run_result"
-            " WHERE tenant_id = $1 AND run_id = $2",
+            _RESULT,
             tenant_id,
             run_id,
         )

@@ -87,6 +87,7 @@ class WriteFile:
         description="Write a text file of the workspace, replacing it when it exists.",
         effect=Effect.WRITE,
         parameters=closed_schema(_WriteArguments),
+        free_text=frozenset({"content"}),
     )
 
     async def run(self, arguments: JsonObject, workspace: Workspace) -> str:

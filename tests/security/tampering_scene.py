@@ -1,7 +1,7 @@
 """What a database administrator can do to a ledger, and what the service then says of it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -9,12 +9,41 @@ from uuid import UUID
 
 import asyncpg
 
+from app.storage.tables import METADATA
 from tests.support.databases import Roles, connect
-from tests.support.live_server import LiveServer
+from tests.support.live_server import LiveServer, live_server
 
 TASK = "What is 17 * 23?"
 GUARDED = ("record", "record_default", "payload", "payload_default", "batch", "run_key")
 CONTENT = ("391", "17 * 23", "17*23", "calculator", "offline stand-in")
+
+# Ways to write another value of a type, as SQL over the column.
+OTHERS: Mapping[str, tuple[str, ...]] = {
+    "Uuid": ("gen_random_uuid()", "overlay({c}::text placing '0000' from 1)::uuid"),
+    "BigInteger": ("{c} + 1000", "{c} + 4503599627370496"),
+    "Integer": ("{c} + 1", "0", "-1"),
+    "SmallInteger": ("(CASE {c} WHEN 3 THEN 4 ELSE 3 END)", "7", "99", "-1"),
+    "Xid8": ("'7'::xid8",),
+    "Text": ("{c} || 'x'", "''", "'run.finished'"),
+    "DateTime": (
+        "{c} + interval '1 microsecond'",
+        "{c} - interval '1 day'",
+        "'infinity'",
+        "'-infinity'",
+        "'0044-03-15 BC'",  # Postgres knows years that Python does not
+        "'99999-01-01'",
+    ),
+    "LargeBinary": (
+        "set_byte({c}, 0, get_byte({c}, 0) # 1)",
+        "set_byte({c}, octet_length({c}) - 1, get_byte({c}, octet_length({c}) - 1) # 128)",
+        "set_byte({c}, octet_length({c}) / 2, get_byte({c}, octet_length({c}) / 2) # 16)",
+        "decode(repeat('00', octet_length({c})), 'hex')",
+        "substring({c} from 1 for octet_length({c}) - 1)",
+        "{c} || '\\x00'::bytea",
+        "''::bytea",
+    ),
+}
+FIXED_LENGTH = {"rc", "chain", "tip", "sig", "public_key", "certificate"}  # a CHECK refuses other lengths
 
 T = TypeVar("T")
 Act = Callable[[asyncpg.Connection], Coroutine[object, object, T]]
@@ -36,6 +65,45 @@ def finished_run(live: LiveServer, who: str = "acme") -> Run:
     told = answer.json()
     assert (told["status"], told["entries"]) == ("succeeded", 9), told
     return Run(public=told["id"], run_id=UUID(told["id"].removeprefix("run_")))
+
+
+def whole_run(live: LiveServer) -> Run:
+    """A finished run that nobody has touched yet."""
+    made = finished_run(live)
+    assert_whole(live, made)
+    return made
+
+
+@contextmanager
+def disarmed_server(roles: Roles) -> Iterator[LiveServer]:
+    """A server on a database whose ledger nothing but mathematics guards any more."""
+    with live_server(roles) as served:
+        disarm(roles)
+        yield served
+
+
+def changes(*tables: str) -> Iterator[tuple[str, str]]:
+    """Every column of these tables with every other value of its type, as SQL."""
+    for table in tables:
+        for column in METADATA.tables[table].columns:
+            kind = type(column.type).__name__
+            ways = OTHERS[kind][:4] if column.name in FIXED_LENGTH else OTHERS[kind]
+            for way in (*ways, "NULL") if column.nullable else ways:
+                yield f"{table}.{column.name}", way.format(c=column.name)
+
+
+def columns_of(roles: Roles, *tables: str) -> set[str]:
+    """The columns that the database itself says these tables have."""
+
+    async def act(raw: asyncpg.Connection) -> set[str]:
+        rows = await raw.fetch(
+            "SELECT table_name || '.' || column_name FROM information_schema.columns"
+            " WHERE table_schema = 'public' AND table_name = ANY ($1)",
+            list(tables),
+        )
+        return {row[0] for row in rows}
+
+    return as_superuser(roles, act)
 
 
 def disarm(roles: Roles) -> None:

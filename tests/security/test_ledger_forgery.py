@@ -27,27 +27,23 @@ from tests.security.tampering_scene import (
     Run,
     as_superuser,
     assert_broken,
-    assert_whole,
-    disarm,
-    finished_run,
+    disarmed_server,
     verification,
+    whole_run,
 )
 from tests.support.databases import Roles
-from tests.support.live_server import LiveServer, live_server
+from tests.support.live_server import LiveServer
 
 
 @pytest.fixture(scope="module")
 def live(roles: Roles) -> Iterator[LiveServer]:
-    with live_server(roles) as served:
-        disarm(roles)
+    with disarmed_server(roles) as served:
         yield served
 
 
 @pytest.fixture
 def run(live: LiveServer) -> Run:
-    made = finished_run(live)
-    assert_whole(live, made)
-    return made
+    return whole_run(live)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,25 +348,3 @@ def test_a_rewrite_that_changes_nothing_raises_no_alarm(live: LiveServer, run: R
 
     as_superuser(live.roles, act)
     assert verification(live, run).verdict == "valid"
-
-
-# What the row of a run says is state, not ledger; these are held against the ledger all the same.
-@pytest.mark.parametrize("status", ["queued", "running", "cancelling", "awaiting_approval"])
-@pytest.mark.parametrize("length", ["entries", "NULL"])
-def test_a_finished_run_that_is_said_to_go_on_is_named(
-    live: LiveServer, run: Run, status: str, length: str
-) -> None:
-    async def act(raw: asyncpg.Connection) -> None:
-        await raw.execute(
-            f"UPDATE runs SET status = $2, entries = {length} WHERE run_id = $1", run.run_id, status
-        )
-
-    as_superuser(live.roles, act)
-    found = verification(live, run)
-    assert (found.verdict, found.seq) == ("broken", 8)
-    assert found.reason in (
-        "an unfinished run says how long it is",
-        "a run that ended is said to go on",
-    )
-    with live.client() as client:
-        assert client.get(f"/v1/runs/{run.public}").status_code == 409

@@ -68,6 +68,7 @@ ARGUMENTS: dict[str, JsonObject] = {
     "none": {},
     "another type": {"path": ["a"], "content": "x"},
     "hidden text": {"path": "a", "content": "x\U000e0041\U000e0042"},
+    "another path in disguise": {"path": "\uff0e\uff0e/canary.txt", "content": "x"},
     "turned around": {"path": "txt.\u202eexe", "content": "x"},
     "nul in the path": {"path": "a\x00.txt", "content": "x"},
     "nul in a key": {"path": "a", "content": "x", "a\x00": "y"},

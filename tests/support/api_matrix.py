@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -162,6 +162,9 @@ def patiently() -> Iterator[None]:
     raise AssertionError("it did not come")
 
 
+Hold = Callable[[ModelRequest], Awaitable[None]]
+
+
 class Gate:
     """Holds a scripted reply back until the test opens it; sees when the wait is cancelled."""
 
@@ -197,7 +200,7 @@ def calls(name: str, **arguments: str) -> ModelReply:
     return ModelReply(text="", calls=(call,), stop_reason=StopReason.TOOL_USE, usage=usage)
 
 
-def scripted(*replies: Scripted, gate: Gate | None = None) -> Overrides:
+def scripted(*replies: Scripted, gate: Hold | None = None) -> Overrides:
     """A deployment whose model answers from this list."""
     provider = ScriptedProvider(replies, before_reply=gate)
     return Overrides(providers={"scripted": provider}, default_model="scripted")

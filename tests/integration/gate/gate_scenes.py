@@ -136,7 +136,9 @@ def ended(client: httpx2.Client, run_id: str) -> Ending:
 
 
 # A run that was stopped from outside may have been in the middle of one act.
-_STOPPED = frozenset({"budget:wall", "cancelled", "shutdown", "owner_lost"})
+_STOPPED = frozenset(
+    {"expired:budget:wall", "cancelled", "interrupted:shutdown", "interrupted:owner_lost"}
+)
 
 
 def _require_complete(entries: Sequence[Mapping[str, Any]]) -> None:

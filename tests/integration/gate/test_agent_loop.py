@@ -126,7 +126,7 @@ FAILURES: Mapping[str, tuple[Scenario, str]] = {
 def _failed(ending: Ending, code: str) -> None:
     assert (ending.status, ending.code, ending.run["output"]) == ("failed", code, None)
     assert ending.outcomes("llm.responded")[-1] == code
-    assert ending.outcomes("run.finished") == [code]
+    assert ending.outcomes("run.finished") == [f"failed:{code}"]
     assert PROVIDER_KEY not in str((ending.run, ending.entries))
 
 

@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 
 from app.domain.errors import IllegalTransitionError, LedgerError, StaleEpochError
-from app.domain.record import CancelRequested, RunFinished, RunStarted
-from app.domain.run import RunId, RunKind, RunStatus, Usage
+from app.domain.record import MAX_CODE_CHARACTERS, CancelRequested, RunFinished, RunStarted
+from app.domain.run import TERMINAL, RunId, RunKind, RunStatus, Usage
 from app.keys.key_store import FileKeyStore
 from app.ledger.chain import VerifiedChain, verify_run
 from app.ledger.writing import ChainHead
@@ -140,6 +140,18 @@ async def test_the_final_record_ends_the_run_with_it(roles: Roles, tmp_path: Pat
         with pytest.raises(IllegalTransitionError):
             await recorder.record(RunFinished(status=RunStatus.SUCCEEDED), Usage())
         assert await desk.kinds(place) == ["run.started", "run.finished"]
+
+
+async def test_the_longest_code_goes_into_a_final_record_with_the_longest_status(
+    roles: Roles, tmp_path: Path
+) -> None:
+    async with desk_on(roles, tmp_path) as desk:
+        recorder, place = desk.recorder()
+        code = "x" * MAX_CODE_CHARACTERS
+        longest = max(TERMINAL, key=len)
+        await recorder.record(RunFinished(status=longest, error_code=code), Usage())
+        (record,) = (await desk.chain(place)).records
+        assert record.header["outcome"] == f"{longest}:{code}"
 
 
 async def test_a_claim_shuts_the_former_owner_out(roles: Roles, tmp_path: Path) -> None:

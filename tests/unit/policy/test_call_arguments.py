@@ -1,5 +1,6 @@
 """R1 at `tool.call`: arguments fit a closed schema to the letter and hide nothing from a reader."""
 
+import unicodedata
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from app import roster
 from app.domain.run import JsonObject
+from app.domain.step import Effect, ToolSpec
 from app.domain.verdict import Deny, Point
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import CallInput
@@ -91,6 +93,61 @@ def test_a_hidden_character_deep_inside_is_refused(name: str) -> None:
 )
 def test_text_that_people_write_is_no_hidden_text(text: str) -> None:
     assert allowed(Point.TOOL_CALL, of_call(path="a.txt", content=text))
+
+
+# Each reads like another text, and is that text in form NFKC.
+DISGUISED = {
+    "full width letters": "\uff53ecret.txt",
+    "full width dots": "\uff0e\uff0e/a",
+    "full width slash": "a\uff0fb",
+    "two dots in one": "\u2025/a",
+    "ligature": "\ufb01le",
+    "kelvin sign": "\u212a",
+    "superscript": "a\u00b2",
+    "circled": "\u24d0",
+    "mathematical letters": "\U0001d41a",
+    "accent of its own": "re\u0301sume\u0301",
+    "no-break space": "a\u00a0b",
+    "half width kana": "\uff76",
+}
+
+
+@pytest.mark.parametrize("how", DISGUISED)
+def test_a_name_that_is_another_in_disguise_is_refused(how: str) -> None:
+    assert refused(Point.TOOL_CALL, of_call(path=DISGUISED[how], content="x")) == (
+        "schema:not_canonical"
+    )
+    plain = unicodedata.normalize("NFKC", DISGUISED[how])
+    assert plain != DISGUISED[how]
+    assert allowed(Point.TOOL_CALL, of_call(path=plain, content="x"))
+
+
+@pytest.mark.parametrize("how", DISGUISED)
+def test_what_is_written_into_a_file_keeps_its_own_letters(how: str) -> None:
+    assert allowed(Point.TOOL_CALL, of_call(path="a.txt", content=DISGUISED[how]))
+
+
+@pytest.mark.parametrize("how", DISGUISED)
+def test_a_disguise_deep_inside_is_refused(how: str) -> None:
+    parameters: JsonObject = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {"names": {"type": "array", "items": {"type": "object"}}},
+    }
+    spec = ToolSpec(name="lister", description="", effect=Effect.NONE, parameters=parameters)
+    facts = replace(facts_with(), offered=(spec,), declared=None)
+    for hidden in ({"k": [DISGUISED[how]]}, {DISGUISED[how]: 1}):
+        subject = CallInput(call=call_of("lister", names=[hidden]), facts=facts)
+        assert refused(Point.TOOL_CALL, subject) == "schema:not_canonical"
+    plain = CallInput(call=call_of("lister", names=[{"k": ["plain"]}]), facts=facts)
+    assert allowed(Point.TOOL_CALL, plain)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=30))
+def test_whatever_names_something_is_in_the_one_form(text: str) -> None:
+    if allowed(Point.TOOL_CALL, of_call(path=text, content="x")):
+        assert unicodedata.normalize("NFKC", text) == text
 
 
 @settings(max_examples=300, deadline=None)

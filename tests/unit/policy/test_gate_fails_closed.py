@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app import roster
+from app.domain.record import MAX_CODE_CHARACTERS
 from app.domain.run import JsonObject
 from app.domain.step import Effect, ToolCall, ToolSpec
 from app.domain.verdict import Deny, Point, Verdict
@@ -53,7 +54,7 @@ JUNK: tuple[Any, ...] = (
     _Unprintable(),
     "allow ",
     "Two words",
-    "x" * 129,
+    "x" * (MAX_CODE_CHARACTERS + 1),
     "line\n",
     "no\x00",
     Verdict,

@@ -55,6 +55,22 @@ async def _run(name: str, arguments: JsonObject, workspace: Workspace) -> ToolRe
     return await Toolbox(TOOLS).run(authorized, workspace)
 
 
+@EACH
+def test_what_it_calls_free_text_is_a_text_argument_of_its_own(name: str) -> None:
+    spec = TOOLS[name].spec
+    properties = spec.parameters["properties"]
+    assert isinstance(properties, dict)
+    for argument in spec.free_text:
+        declared = properties[argument]
+        assert isinstance(declared, dict)
+        assert declared["type"] == "string"
+
+
+def test_only_what_is_written_into_a_file_is_free_text() -> None:
+    free = {(name, argument) for name, tool in TOOLS.items() for argument in tool.spec.free_text}
+    assert free == {("write_file", "content")}
+
+
 def test_the_roster_has_an_example_for_every_tool() -> None:
     assert set(GOOD) == set(TOOLS)
     assert {name: tool.spec.effect for name, tool in TOOLS.items()} == {
