@@ -11,6 +11,7 @@ from app.audit.erasure_book import ErasureBook
 from app.audit.erasure_desk import ErasureDesk
 from app.audit.replay_ledger import ReplayLedger
 from app.domain.errors import ConfigurationError
+from app.erasing.assembly import SharedParts
 from app.keys.erasure_keys import published_erasure_keys
 from app.keys.key_store import FileKeyStore
 from app.keys.signing_keys import ENROLMENT, SigningKeys
@@ -46,6 +47,21 @@ class LedgerParts:
     book: ErasureBook
     desk: ErasureDesk
     certifiers: frozenset[bytes]  # public keys that certify writers
+
+    @property
+    def shared(self) -> SharedParts:
+        """What an eraser in this process shares with it."""
+        return SharedParts(
+            database=self.database,
+            ledger=self.ledger,
+            runs=self.runs,
+            book=self.book,
+            keys=self.keys,
+            run_keys=self.run_keys,
+            writer=self.writer,
+            enrolment=self.certifiers,
+            now=utc_now,
+        )
 
     @property
     def writer_id(self) -> UUID:

@@ -131,7 +131,10 @@ async def _start_and_beat(deployment: Deployment) -> None:
         except Exception as error:  # noqa: BLE001 - tried again until it is there
             _log.warning("not known to the ledger yet: %s", type(error).__name__)
             await asyncio.sleep(START_RETRY_SECONDS)
-    await deployment.executor.beat_forever()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(deployment.executor.beat_forever())
+        if deployment.erasing is not None:
+            tasks.create_task(deployment.erasing.eraser.serve_forever())
 
 
 async def _settled(deployment: Deployment) -> None:

@@ -16,6 +16,7 @@ from app.api.dependencies import ApiServices
 from app.audit.replay_ledger import ReplayLedger
 from app.domain.errors import LedgerUnavailableError, MeshFlowError
 from app.domain.run import Budget, RunId, TenantId, Usage
+from app.erasing.assembly import EraserAtWork, build_eraser, eraser_places
 from app.keys.agent_catalogue import (
     BUILT_IN_AGENT,
     DEFAULT_BUDGET,
@@ -65,6 +66,7 @@ class Deployment:
     runs: RunStore
     executor: RunExecutor
     enrolment: WriterEnrolment
+    erasing: EraserAtWork | None  # None: another process holds the erasure key
     providers: Mapping[str, ModelProvider]
     workspaces: WorkspaceRoot
     ready: asyncio.Event
@@ -90,6 +92,8 @@ class Deployment:
                 _log.warning("tenants of new keys are not known yet: %s", type(error).__name__)
 
     async def _learn_tenants(self) -> None:
+        # A tenant that was deleted and named again has another id.
+        self.doorkeeper.forget(await self.runs.renamed_tenants(self.doorkeeper.known_tenants()))
         unknown = self.doorkeeper.unknown_tenants()
         found: dict[str, TenantId] = {
             name: await self.runs.ensure_tenant(name) for name in sorted(unknown)
@@ -118,6 +122,8 @@ class Deployment:
             await self.enrolment.leave()
         for provider in self.providers.values():
             await provider.close()
+        if self.erasing is not None:
+            await self.erasing.database.close()
         await self.database.close()
         self.workspaces.close()
 
@@ -158,16 +164,22 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         )
     )
     return Deployment(
-        services=catalogue.services(service, parts.replay, bell),
+        services=catalogue.services(service, parts, bell),
         doorkeeper=doorkeeper,
         database=parts.database,
         runs=runs,
         executor=executor,
         enrolment=parts.enrolment,
+        erasing=_erasing(settings, parts),
         providers=plugged,
         workspaces=workspaces,
         ready=asyncio.Event(),
     )
+
+
+def _erasing(settings: Settings, parts: LedgerParts) -> EraserAtWork | None:
+    places = eraser_places(settings)
+    return None if places is None else build_eraser(places, parts.shared)
 
 
 def _recorder_parts(settings: Settings, parts: LedgerParts, bell: Bell) -> RecorderParts:
@@ -199,11 +211,12 @@ class _Catalogue:
         own = self._of(tenant).capabilities
         return frozenset(self._names) if own is None else own.intersection(self._names)
 
-    def services(self, runs: RunService, ledger: ReplayLedger, bell: Bell) -> ApiServices:
+    def services(self, runs: RunService, parts: LedgerParts, bell: Bell) -> ApiServices:
         """What the routes need."""
         return ApiServices(
             runs=runs,
-            ledger=ledger,
+            ledger=parts.replay,
+            erasures=parts.desk,
             bell=bell,
             agents=self._agents,
             default_agent=BUILT_IN_AGENT,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.audit.erasure_desk import ErasureDesk
 from app.audit.replay_ledger import ReplayLedger
 from app.domain.run import Agent, Budget
 from app.domain.step import ToolSpec
@@ -19,6 +20,7 @@ class ApiServices:
 
     runs: RunService
     ledger: ReplayLedger
+    erasures: ErasureDesk
     bell: Bell
     agents: Mapping[str, Agent]
     default_agent: str

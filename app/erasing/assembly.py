@@ -19,6 +19,7 @@ from app.ledger.writing import WriterKey
 from app.runs.identifiers import new_run_id
 from app.runs.run_keys import RunKeys
 from app.sandbox.workspace_removal import remove_workspace
+from app.settings import Settings
 from app.storage.database import Database
 from app.storage.erasing_store import EraserStore
 from app.storage.erasure_store import ErasureStore
@@ -38,6 +39,20 @@ class EraserPlaces:
     key_file: Path
     journal: Path
     workspaces: Path
+
+
+def eraser_places(settings: Settings) -> EraserPlaces | None:
+    """Where the eraser of this process finds things; None when it holds no erasure key."""
+    url, key_file = settings.eraser_database_url, settings.erasure_key_file
+    if url is None or key_file is None:
+        return None
+    return EraserPlaces(
+        eraser_url=url.reveal(),
+        key_directory=settings.ledger_key_dir,
+        key_file=key_file,
+        journal=settings.erasure_journal or key_file.with_name("erasures.jsonl"),
+        workspaces=settings.workspace_dir,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
