@@ -28,6 +28,7 @@ class Roles:
     audit: str
     superuser: str
     sequencer: str = ""
+    eraser: str = ""
 
     def named(self, name: str) -> "Roles":
         """The same logins for another database of the server."""
@@ -37,6 +38,7 @@ class Roles:
             audit=_with_database(self.audit, name),
             superuser=_with_database(self.superuser, name),
             sequencer=_with_database(self.sequencer, name),
+            eraser=_with_database(self.eraser, name),
         )
 
 
@@ -89,6 +91,7 @@ def database_server() -> Iterator[DatabaseServer]:
             audit=server.audit_url,
             superuser=server.superuser_url(),
             sequencer=server.sequencer_url,
+            eraser=server.eraser_url,
         )
         yield from _serving(roles)
     finally:
@@ -125,6 +128,7 @@ async def _roles_on(superuser: str) -> Roles:
         audit=url_of("mf_audit"),
         superuser=superuser,
         sequencer=url_of("mf_sequencer"),
+        eraser=url_of("mf_eraser"),
     )
 
 
