@@ -17,6 +17,7 @@ import app as package
 from app.api import (
     catalog_routes,
     docs_routes,
+    erasure_routes,
     health_routes,
     openapi_document,
     problems,
@@ -104,6 +105,7 @@ def _mount(app: FastAPI, *, docs: bool) -> None:
     guarded = APIRouter(prefix="/v1", dependencies=[Depends(authenticated)])
     guarded.include_router(run_routes.router)
     guarded.include_router(stream_routes.router)
+    guarded.include_router(erasure_routes.router)
     guarded.include_router(catalog_routes.router)
     app.include_router(guarded)
     app.include_router(health_routes.router)

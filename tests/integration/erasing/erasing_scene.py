@@ -1,10 +1,11 @@
-"""A process that erases, beside a live server that makes runs: same database, same key directory."""
+"""A process that erases, beside a live server that makes runs: one database, one set of keys."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TypedDict
 from uuid import UUID
 
 import asyncpg
@@ -17,7 +18,16 @@ from tests.security.tampering_scene import Run
 from tests.support.databases import Roles, connect
 from tests.support.live_server import LiveServer, settings_for
 
-WHY = {"legal_basis": "gdpr.art17", "request_ref": "ticket 4711", "actor": "key:0123456789abcdef"}
+
+class Why(TypedDict):
+    """Why somebody wants it gone, and who."""
+
+    legal_basis: str
+    request_ref: str
+    actor: str
+
+
+WHY = Why(legal_basis="gdpr.art17", request_ref="ticket 4711", actor="key:0123456789abcdef")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

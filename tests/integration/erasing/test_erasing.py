@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from app.domain.erasure import ErasureStatus
-from app.domain.errors import LedgerBrokenError, NotFoundError
+from app.domain.errors import NotFoundError
 from app.domain.run import OutputState, RunId
 from tests.integration.erasing.erasing_scene import erasing_beside
-from tests.security.tampering_scene import attack, disarm, finished_run
+from tests.security.tampering_scene import finished_run
 from tests.support.databases import Roles
 from tests.support.live_server import LiveServer, live_server
 

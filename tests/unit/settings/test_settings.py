@@ -11,15 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.errors import ConfigurationError
-from app.settings import (
-    FOREIGN_NAMES,
-    KNOWN,
-    PREFIX,
-    SECRET_NAMES,
-    ProviderName,
-    Secret,
-    Settings,
-)
+from app.setting_names import FOREIGN_NAMES, KNOWN, PREFIX, SECRET_NAMES
+from app.settings import ProviderName, Secret, Settings
 
 HOME = Path("/home/somebody")
 PASSWORD = "hunter2-Very-Secret-Value-0123456789"
@@ -74,6 +67,8 @@ def test_every_value_is_taken_from_the_environment() -> None:
             "MESHFLOW_DATA_DIR": "/srv/mf",
             "MESHFLOW_WORKSPACE_DIR": "~/ws",
             "MESHFLOW_LEDGER_KEY_DIR": "/srv/keys",
+            "MESHFLOW_ERASURE_KEY_FILE": "/srv/erasing/key",
+            "MESHFLOW_ERASURE_JOURNAL": "/srv/erasing/journal",
             "MESHFLOW_CONFIG_DIR": "/etc/mf",
             "MESHFLOW_RESULT_TTL_SECONDS": "60",
             "MESHFLOW_MAX_BODY_BYTES": "2048",
@@ -92,7 +87,7 @@ def test_every_value_is_taken_from_the_environment() -> None:
         dev=True,
     )
     shown = [s.reveal() if isinstance(s, Secret) else s for s in dataclasses.astuple(settings)]
-    assert shown[:24] == [
+    assert shown[:26] == [
         True,
         PASSWORD,
         None,
@@ -104,6 +99,8 @@ def test_every_value_is_taken_from_the_environment() -> None:
         Path("/srv/mf"),
         HOME / "ws",
         Path("/srv/keys"),
+        Path("/srv/erasing/key"),
+        Path("/srv/erasing/journal"),
         Path("/etc/mf"),
         60,
         2048,
