@@ -46,6 +46,7 @@ class LedgerParts:
     replay: ReplayLedger
     book: ErasureBook
     desk: ErasureDesk
+    erasures: ErasureStore
     certifiers: frozenset[bytes]  # public keys that certify writers
 
     @property
@@ -129,5 +130,6 @@ def ledger_parts(settings: Settings) -> LedgerParts:
         ),
         book=book,
         desk=desk,
+        erasures=erasures,
         certifiers=certifiers,
     )
