@@ -145,7 +145,7 @@ def checked_statement(note: bytes, *, keys: Collection[bytes]) -> ErasureStateme
 def parse_statement(raw: bytes) -> ErasureStatement:
     """The members of a statement in its one spelling. StatementError outside section 12."""
     told = _object(raw)
-    if told.keys() != _MEMBERS or told["v"] != VERSION or isinstance(told["v"], bool):
+    if told.keys() != _MEMBERS or type(told["v"]) is not int or told["v"] != VERSION:
         raise StatementError("a statement with other members than section 12 names")
     if _dump(told) != raw:
         raise StatementError("a statement in another spelling")
@@ -227,7 +227,7 @@ def _items(value: Json) -> tuple[ErasedItem, ...]:
 def _parsed_item(seq: int, value: Json) -> ErasedItem:
     if not isinstance(value, dict) or value.keys() != _ITEM:
         raise StatementError("an item with other members than section 12 names")
-    if value["seq"] != seq or isinstance(value["seq"], bool):
+    if type(value["seq"]) is not int or value["seq"] != seq:
         raise StatementError("items leave out a record")
     fields = value["fields"]
     if not isinstance(fields, list):
