@@ -8,9 +8,9 @@ import gc
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from uuid import uuid4
+from secrets import token_hex
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 import app as package
@@ -34,6 +34,9 @@ from app.wiring import Deployment, Overrides, build
 
 _log = logging.getLogger("meshflow")
 START_RETRY_SECONDS = 1.0
+# Young objects before a turn of the collector, and turns before it looks at older ones. A request
+# makes hundreds of objects and no cycles: the interpreter's 700 is a turn every few requests.
+COLLECTOR_THRESHOLDS = (20_000, 10, 10)
 # Traces and logs of a framework hold what callers sent; they stay off until they are scrubbed.
 NO_TELEMETRY: TelemetryConfig = {
     "tracing": False,
@@ -66,11 +69,13 @@ def create_app(
             background = [
                 tasks.create_task(_start_and_beat(deployment)),
                 tasks.create_task(deployment.follow_keys()),
+                tasks.create_task(deployment.keep_logs()),
             ]
             # The first start is waited for a little, so that a healthy process is ready at once.
             await _settled(deployment)
             # What is loaded by now stays for good: the collector need not walk it at every turn.
             gc.freeze()
+            gc.set_threshold(*COLLECTOR_THRESHOLDS)
             yield
             # The heartbeat goes first: it would open new connections while the pool closes.
             for task in background:
@@ -85,6 +90,9 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        # A redirect is built from the Host that the caller claims, and a client that follows it
+        # takes the key along, in clear where a proxy does the TLS.
+        redirect_slashes=False,
         generate_unique_id_function=openapi_document.operation_id,
         separate_input_output_schemas=False,
         telemetry=NO_TELEMETRY,
@@ -95,19 +103,15 @@ def create_app(
         Guard,
         doorkeeper=doorkeeper,
         max_body_bytes=settings.max_body_bytes,
-        new_request_id=lambda: uuid4().hex,
+        new_request_id=lambda: token_hex(16),
     )
     return app
 
 
 def _mount(app: FastAPI, *, docs: bool) -> None:
     """Every route; all but health, version and docs behind the key dependency."""
-    guarded = APIRouter(prefix="/v1", dependencies=[Depends(authenticated)])
-    guarded.include_router(run_routes.router)
-    guarded.include_router(stream_routes.router)
-    guarded.include_router(erasure_routes.router)
-    guarded.include_router(catalog_routes.router)
-    app.include_router(guarded)
+    for guarded in (run_routes, stream_routes, erasure_routes, catalog_routes):
+        app.include_router(guarded.router, prefix="/v1", dependencies=[Depends(authenticated)])
     app.include_router(health_routes.router)
     if docs:
         app.include_router(docs_routes.router)

@@ -15,17 +15,61 @@ from types import MappingProxyType
 from typing import NoReturn, SupportsIndex, TypeVar
 from urllib.parse import urlsplit
 
+from app.domain.database_url import is_database_url
+from app.domain.environment_names import known_names
 from app.domain.errors import ConfigurationError
-from app.setting_names import PREFIX, PROVIDER_KEY, refuse_unknown
 
+PREFIX = "MESHFLOW_"
 HIDDEN = "(hidden)"
 NOT_SET = "(not set)"
+
+# Names that hold a secret, without the prefix. Each has a twin that ends in _FILE.
+SECRET_NAMES = (
+    "API_KEYS",
+    "DATABASE_URL",
+    "OWNER_DATABASE_URL",
+    "SEQUENCER_DATABASE_URL",
+    "ERASER_DATABASE_URL",
+    "AUDIT_DATABASE_URL",
+)
+PLAIN_NAMES = (
+    "DATA_DIR",
+    "WORKSPACE_DIR",
+    "LEDGER_KEY_DIR",
+    "ERASURE_KEY_FILE",
+    "ERASURE_JOURNAL",
+    "DEPLOYMENT",
+    "WITNESSES",
+    "ANCHOR_FILE",
+    "CONFIG_DIR",
+    "RESULT_TTL_SECONDS",
+    "RESULT_TTL",
+    "MAX_BODY_BYTES",
+    "MAX_CONCURRENT_RUNS",
+    "MAX_QUEUED_RUNS",
+    "MODEL_TIMEOUT_SECONDS",
+    "DOCS",
+    "LOG_LEVEL",
+    "PROVIDER",
+    "ANTHROPIC_BASE_URL",
+    "HOST",
+    "PORT",
+)
+# Read by the tests and the benches; the server accepts the name and does nothing with it.
+FOREIGN_NAMES = ("TEST_DATABASE_URL", "KEY_FILE")
+# The provider's own name, without our prefix, so that a key that is already there is found.
+PROVIDER_KEY = "ANTHROPIC_API_KEY"
+
+KNOWN = frozenset(
+    PREFIX + name
+    for name in (*SECRET_NAMES, *(f"{n}_FILE" for n in SECRET_NAMES), *PLAIN_NAMES, *FOREIGN_NAMES)
+)
 
 _MAX_SECRET_FILE_BYTES = 1 << 20
 _MAX_TTL_SECONDS = 365 * 86_400
 _UNITS: Mapping[str, int] = MappingProxyType({"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400})
 _DURATION = re.compile(r"([0-9]{1,9})([smhd]?)")
-_DATABASE_SCHEMES = frozenset({"postgresql", "postgres", "postgresql+asyncpg"})
+_DEPLOYMENT = re.compile(r"[a-z0-9.-]{1,128}(?:/[a-z0-9._-]{1,64}){0,8}")
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 _Value = TypeVar("_Value")
@@ -88,6 +132,9 @@ class Settings:
     ledger_key_dir: Path
     erasure_key_file: Path | None  # None: this process signs no erasures
     erasure_journal: Path | None  # None: beside the erasure key
+    deployment: str
+    witnesses: Path | None
+    anchor_file: Path | None
     config_dir: Path | None
     result_ttl_seconds: int
     max_body_bytes: int
@@ -109,7 +156,7 @@ class Settings:
         cls, environ: Mapping[str, str], *, dev: bool = False, uid: int, home: Path
     ) -> "Settings":
         """The settings in effect. ConfigurationError on the first problem; nothing is created."""
-        ignored = refuse_unknown(environ)
+        ignored = known_names(environ, prefix=PREFIX, known=KNOWN, near=(PROVIDER_KEY,))
         read = _Reader({k: v for k, v in environ.items() if k not in ignored}, home)
         api_keys_file = read.kept_file("API_KEYS")
         data_dir = read.path("DATA_DIR", _default_data_dir(environ, uid, home))
@@ -128,6 +175,9 @@ class Settings:
             ledger_key_dir=read.path("LEDGER_KEY_DIR", Path(f"{data_dir}-keys")),
             erasure_key_file=read.optional_path("ERASURE_KEY_FILE"),
             erasure_journal=read.optional_path("ERASURE_JOURNAL"),
+            deployment=read.deployment(),
+            witnesses=read.optional_path("WITNESSES"),
+            anchor_file=read.optional_path("ANCHOR_FILE"),
             config_dir=read.optional_path("CONFIG_DIR"),
             result_ttl_seconds=read.result_ttl(),
             max_body_bytes=read.number("MAX_BODY_BYTES", 1 << 20, low=1024, high=1 << 30),
@@ -206,6 +256,15 @@ class _Reader:
 
     def _parse_path(self, raw: str) -> Path:
         return self._home / raw[2:] if raw.startswith("~/") else Path(raw).absolute()
+
+    def deployment(self) -> str:
+        """The name that the origins of all logs begin with: like a host and a path."""
+
+        def parse(raw: str) -> str | None:
+            return raw if _DEPLOYMENT.fullmatch(raw) else None
+
+        rule = "like example.com/meshflow, in lower case"
+        return self.plain("DEPLOYMENT", parse, "meshflow.local", rule)
 
     def base_url(self, name: str) -> str | None:
         """An http(s) URL. It is shown in clear, so it may carry no credentials and no query."""
@@ -308,9 +367,7 @@ def _printable(value: str) -> str | None:
 
 
 def _database_url(value: str) -> str | None:
-    scheme, separator, rest = value.partition("://")
-    good = scheme in _DATABASE_SCHEMES and separator and rest and value.isprintable()
-    return value if good else None
+    return value if is_database_url(value) else None
 
 
 def _read_secret_file(path: Path, variable: str) -> str:

@@ -25,7 +25,7 @@ from app.keys.agent_catalogue import (
     load_tenant_settings,
 )
 from app.ledger.writing import ChainHead
-from app.ledger_assembly import LedgerParts, ledger_parts, utc_now
+from app.ledger_assembly import KeeperOfLogs, LedgerParts, ledger_parts, log_keeper, utc_now
 from app.policy.gate import DascGate, RuleBook
 from app.privacy.scrubber import Scrubber
 from app.providers.provider import ModelProvider
@@ -69,11 +69,12 @@ class Deployment:
     erasing: EraserAtWork | None  # None: another process holds the erasure key
     providers: Mapping[str, ModelProvider]
     workspaces: WorkspaceRoot
+    logs: KeeperOfLogs | None
     ready: asyncio.Event
 
     async def start(self) -> None:
         """Make this process known to the ledger. LedgerUnavailableError when it cannot be."""
-        await self.enrolment.enrol()
+        await (self.enrolment.enrol() if self.logs is None else self.logs.enrol())
         await self._learn_tenants()
         self.ready.set()
 
@@ -91,6 +92,11 @@ class Deployment:
             except Exception as error:  # noqa: BLE001 - the keys in force stay in force
                 _log.warning("tenants of new keys are not known yet: %s", type(error).__name__)
 
+    async def keep_logs(self) -> None:
+        """Sequence and sign, in turn with the other processes that may; nothing where none may."""
+        if self.logs is not None:
+            await self.logs.keeper.run_forever()
+
     async def _learn_tenants(self) -> None:
         # A tenant that was deleted and named again has another id.
         self.doorkeeper.forget(await self.runs.renamed_tenants(self.doorkeeper.known_tenants()))
@@ -105,12 +111,16 @@ class Deployment:
         try:
             async with asyncio.timeout(2):
                 revision = await self.database.revision()
+                is_known = revision == schema.known_revision()
+                halted = await self.runs.halted() if is_known else None
         except (LedgerUnavailableError, TimeoutError):
             return "the database does not answer"
         except Exception as error:  # noqa: BLE001 - whatever it is, the answer is not ready
             return f"the database refused ({type(error).__name__})"
         if revision != schema.known_revision():
             return f"the schema is at {revision}, this server needs {schema.known_revision()}"
+        if halted is not None:
+            return f"the ledger is halted: {halted}"
         if self.doorkeeper.unknown_tenants():
             return "tenants are not known yet"
         return None
@@ -120,6 +130,8 @@ class Deployment:
         await self.executor.stop(DRAIN_SECONDS)
         with suppress(MeshFlowError):  # who cannot say goodbye is missed in time
             await self.enrolment.leave()
+        if self.logs is not None:
+            await self.logs.close()
         for provider in self.providers.values():
             await provider.close()
         if self.erasing is not None:
@@ -173,6 +185,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         erasing=_erasing(settings, parts),
         providers=plugged,
         workspaces=workspaces,
+        logs=log_keeper(settings, parts),
         ready=asyncio.Event(),
     )
 
@@ -202,6 +215,7 @@ class _Catalogue:
     def __init__(self, settings: Settings, overrides: Overrides) -> None:
         self.toolbox = Toolbox({tool.spec.name: tool for tool in roster.TOOLS})
         self._names = tuple(spec.name for spec in self.toolbox.specs)
+        self._all = frozenset(self._names)
         self._tenants = load_tenant_settings(settings.config_dir)
         model = overrides.default_model or roster.DEFAULT_MODELS[settings.provider]
         self._agents = load_agents(settings.config_dir, tools=self._names, default_model=model)
@@ -209,7 +223,7 @@ class _Catalogue:
     def tools_of(self, tenant: str) -> frozenset[str]:
         """The deployment's tools, cut to the tenant's own list."""
         own = self._of(tenant).capabilities
-        return frozenset(self._names) if own is None else own.intersection(self._names)
+        return self._all if own is None else own & self._all
 
     def services(self, runs: RunService, parts: LedgerParts, bell: Bell) -> ApiServices:
         """What the routes need."""
@@ -228,9 +242,10 @@ class _Catalogue:
         )
 
     def _of(self, tenant: str) -> TenantSettings:
-        return self._tenants.get(tenant, TenantSettings())
+        return self._tenants.get(tenant, _WITHOUT_FILE)
 
 
+_WITHOUT_FILE = TenantSettings()
 # What a tenant without a cap of its own may ask for: ten times the built-in agent's budget.
 _OPEN_CAP = Budget(
     max_steps=DEFAULT_BUDGET.max_steps * 10,

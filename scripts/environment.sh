@@ -53,6 +53,8 @@ else
     say ".venv has no pip and none can be put there; remove .venv and try again."
     exit 1
   }
-  "$inside" -m pip install --quiet --disable-pip-version-check --editable ".[$wanted]"
+  # Without bytecode, as uv does it: half of an install would be modules that are never imported.
+  "$inside" -m pip install --quiet --disable-pip-version-check --no-compile --editable ".[$wanted]"
+  "$inside" -m pip uninstall --quiet --yes setuptools 2>/dev/null || true # Python 3.11's venv brings it; nothing here needs it
 fi
 echo "$hash $wanted" >"$stamp"

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from pydantic_core import from_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.auth import Doorkeeper
+from app.api.auth import GRANT, Doorkeeper
 from app.api.problems import by_status, problem_response, unexpected
 from app.keys.key_ring import KeyGrant
 
@@ -60,9 +60,12 @@ class Guard:
             await unexpected(error, request_id)(scope, receive, tell)
 
     async def _answer(self, scope: Scope, receive: Receive, tell: Send, *, guarded: bool) -> None:
-        if guarded and not isinstance(self._doorkeeper.grant(scope), KeyGrant):
-            await self._refuse(HTTPStatus.UNAUTHORIZED, scope, receive, tell)
-            return
+        if guarded:
+            grant = self._doorkeeper.grant(scope)
+            if not isinstance(grant, KeyGrant):
+                await self._refuse(HTTPStatus.UNAUTHORIZED, scope, receive, tell)
+                return
+            scope[GRANT] = grant
         if scope["method"] not in _WITH_BODY:
             await self._app(scope, receive, tell)
             return

@@ -22,6 +22,20 @@ _DESCRIPTION = (
     " outsiders can verify. Authenticate with `Authorization: Bearer <key>` or `X-API-Key: <key>`."
     " Clients ignore response fields they do not know; requests with unknown fields are refused."
 )
+# Written here and not as two dependencies: those would be solved for every request, unused.
+_SCHEMES = {
+    "HTTPBearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "`Authorization: Bearer <key>`",
+    },
+    "APIKeyHeader": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "`X-API-Key: <key>`",
+    },
+}
 _NEVER = frozenset({"HTTPValidationError", "ValidationError"})
 
 
@@ -68,8 +82,11 @@ def _document(app: FastAPI) -> dict[str, Any]:
     problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas.update(problem.pop("$defs", {}))
     schemas["Problem"] = problem
+    document["components"]["securitySchemes"] = _SCHEMES
     for path in document["paths"].values():
         for operation in path.values():
+            # Open is what a route says of itself; silence means a key.
+            operation.setdefault("security", [{name: []} for name in _SCHEMES])
             _tidy(operation)
     return document
 

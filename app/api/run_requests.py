@@ -1,6 +1,5 @@
 """What a caller may send to start a run: closed models, bounded fields, one full example."""
 
-import math
 from typing import Annotated
 
 from pydantic import (
@@ -35,9 +34,8 @@ def _check_json(value: JsonValue, depth: int) -> None:
         raise ValueError("nested too deep")
     if isinstance(value, str):
         _no_nul(value)
-    elif isinstance(value, int | float) and not (
-        math.isfinite(value) and abs(value) <= _MAX_INTEGER
-    ):
+    elif isinstance(value, int | float) and not abs(value) <= _MAX_INTEGER:
+        # False for infinity and NaN too. Nothing here turns an endless integer into a float.
         raise ValueError("a number beyond 2^53-1")
     elif isinstance(value, dict):
         for key, item in value.items():

@@ -1,13 +1,14 @@
 """The event stream of a run: a tail of its verified ledger, resumable by seq."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from app.api.auth import CallerDep, require
+from app.api.auth import CallerDep, require, still_holds
 from app.api.dependencies import ApiServices, ServicesDep
 from app.api.entry_views import entry_of
 from app.api.problems import problems
@@ -37,6 +38,7 @@ MAX_STREAM_SECONDS = 15 * 60
     },
 )
 async def stream_events(
+    request: Request,
     run_id: RunIdPath,
     caller: CallerDep,
     services: ServicesDep,
@@ -44,15 +46,16 @@ async def stream_events(
     follow: Annotated[bool, Query(description="false: replay and close")] = True,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Events of a run from its ledger, then live until the run ends."""
+    """Events of a run from its ledger, then live until the run ends or the key is revoked."""
     require(caller, Scope.RUN, Scope.AUDIT)
     found = found_run_id(run_id)
     start = after_seq if last_event_id is None else _last_seq(last_event_id)
     # The first look happens before the answer: 404 and a broken ledger are answers, not streams.
     first = await services.ledger.tail(caller.tenant_id, found, None)
     stream = _Stream(services, caller.tenant_id, found, start=start, follow=follow)
+    still_allowed = functools.partial(still_holds, request, caller)
     return StreamingResponse(
-        stream.events(first),
+        stream.events(first, still_allowed),
         media_type="text/event-stream",
         headers={"X-Accel-Buffering": "no"},
     )
@@ -82,10 +85,10 @@ class _Stream:
         self._start = start
         self._follow = follow
 
-    async def events(self, tail: Tail) -> AsyncIterator[bytes]:
+    async def events(self, tail: Tail, still_allowed: Callable[[], bool]) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         ends_at, heard_at = loop.time() + MAX_STREAM_SECONDS, loop.time()
-        while True:
+        while still_allowed():
             for record in tail.records:
                 if record.seq > self._start:
                     yield _event(record)

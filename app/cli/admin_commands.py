@@ -18,6 +18,8 @@ _NO_DATABASE = "postgresql+asyncpg://nobody@/none"
 
 def make_key(_invocation: Invocation, arguments: Namespace) -> int:
     """Print a new key and its item for MESHFLOW_API_KEYS; nothing is stored anywhere."""
+    if arguments.tenant == "":
+        raise ConfigurationError("--tenant is empty")
     key = new_key(secrets.token_urlsafe)
     parts = [f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"]
     if arguments.scopes is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import app
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+WITNESS_PORT = 8090
 _LAST_PORT = 65_535
 
 
@@ -22,6 +23,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_clients(commands)
     _add_administration(commands)
     _add_erasing(commands)
+    _add_witness(commands)
+    _add_ledger(commands)
     commands.add_parser(
         "demo",
         help="run the main job end to end in a scratch directory, and say what held",
@@ -37,13 +40,7 @@ def _add_serve(commands: "_Commands[argparse.ArgumentParser]") -> None:
     serve = commands.add_parser("serve", help="serve the HTTP API", allow_abbrev=False)
     serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", type=_port, help="default: 8443 with TLS, 8080 without")
-    serve.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate chain, PEM")
-    serve.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
-    serve.add_argument(
-        "--behind-tls-proxy",
-        action="store_true",
-        help="a proxy in front does TLS: plain HTTP may leave this machine's loopback",
-    )
+    _add_tls(serve)
     serve.add_argument(
         "--trusted-proxy",
         action="append",
@@ -55,6 +52,16 @@ def _add_serve(commands: "_Commands[argparse.ArgumentParser]") -> None:
         "--dev",
         action="store_true",
         help="development: makes and prints two keys when none are set",
+    )
+
+
+def _add_tls(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate chain, PEM")
+    command.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
+    command.add_argument(
+        "--behind-tls-proxy",
+        action="store_true",
+        help="a proxy in front does TLS: plain HTTP may leave this machine's loopback",
     )
 
 
@@ -154,6 +161,75 @@ def _add_erasing(commands: "_Commands[argparse.ArgumentParser]") -> None:
         "--replay", action="store_true", help="first erase again what a restored backup brought"
     )
     eraser.add_argument("--once", action="store_true", help="look once, end old keys, and leave")
+
+
+def _add_witness(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    witness = commands.add_parser(
+        "witness",
+        help="cosign the checkpoints of somebody else's log",
+        description="Runs apart from the service it watches: another account, another disk.",
+        allow_abbrev=False,
+    )
+    of_witness = witness.add_subparsers(dest="action", required=True, metavar="ACTION")
+    keygen = of_witness.add_parser(
+        "keygen", help="make a key and print its verifier key", allow_abbrev=False
+    )
+    keygen.add_argument("--name", required=True, help="as in example.com/witness")
+    serve = of_witness.add_parser("serve", help="serve add-checkpoint", allow_abbrev=False)
+    evidence = of_witness.add_parser(
+        "evidence", help="print the signed notes that were refused", allow_abbrev=False
+    )
+    for command in (keygen, serve):
+        command.add_argument("--key-file", type=Path, required=True, metavar="FILE")
+    for command in (serve, evidence):
+        command.add_argument("--state", type=Path, required=True, metavar="FILE")
+    serve.add_argument(
+        "--log",
+        action="append",
+        required=True,
+        metavar="VKEY",
+        help="a log that is witnessed, by its verifier key (repeatable)",
+    )
+    serve.add_argument(
+        "--require-state",
+        action="store_true",
+        help="refuse to start without a state file: for every start after the first",
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
+    serve.add_argument("--port", type=_port, default=WITNESS_PORT, help="default: 8090")
+    _add_tls(serve)
+
+
+def _add_ledger(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    commands.add_parser(
+        "sequencer",
+        help="put records into their logs, sign and anchor them, without serving",
+        allow_abbrev=False,
+    )
+    ledger = commands.add_parser("ledger", help="the logs of this deployment", allow_abbrev=False)
+    of_ledger = ledger.add_subparsers(dest="action", required=True, metavar="ACTION")
+    of_ledger.add_parser(
+        "keys", help="print the public keys that witnesses and verifiers need", allow_abbrev=False
+    )
+    recover = of_ledger.add_parser(
+        "recover",
+        help="go on after a loss, under new names",
+        description="Needs the owner's login. The loss is recorded for good.",
+        allow_abbrev=False,
+    )
+    recover.add_argument(
+        "--lost",
+        required=True,
+        type=_loss,
+        metavar="N",
+        help="how many records of the operator log are lost, as the anchors say, or `unknown`",
+    )
+
+
+def _loss(text: str) -> str:
+    if text != "unknown" and not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError("must be a whole number or `unknown`")
+    return text
 
 
 def _port(text: str) -> int:

@@ -53,14 +53,16 @@ def serving_database(settings: Settings) -> Iterator[Settings]:
                 database_url=Secret(server.app_url),
                 eraser_database_url=Secret(server.eraser_url),
                 erasure_key_file=settings.erasure_key_file or _erasure_key_file(settings),
+                sequencer_database_url=Secret(server.sequencer_url),
             )
         return
     url = driver_url(settings.database_url)
     asyncio.run(_require_known_revision(url))
-    eraser = settings.eraser_database_url
+    sequencer, eraser = settings.sequencer_database_url, settings.eraser_database_url
     yield dataclasses.replace(
         settings,
         database_url=Secret(url),
+        sequencer_database_url=None if sequencer is None else Secret(driver_url(sequencer)),
         eraser_database_url=None if eraser is None else Secret(driver_url(eraser)),
     )
 

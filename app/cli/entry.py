@@ -113,10 +113,28 @@ def _eraser(invocation: Invocation, arguments: Namespace) -> int:
     return eraser(invocation, arguments)
 
 
+def _witness(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.witness_command import witness
+
+    return witness(invocation, arguments)
+
+
 def _demo(invocation: Invocation, arguments: Namespace) -> int:
     from app.cli.demo import demo
 
     return demo(invocation, arguments)
+
+
+def _sequencer(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.ledger_command import sequencer
+
+    return sequencer(invocation, arguments)
+
+
+def _ledger(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.ledger_command import ledger
+
+    return ledger(invocation, arguments)
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -129,6 +147,9 @@ COMMANDS: Mapping[str, Command] = {
     "config": _config,
     "erase": _erase,
     "eraser": _eraser,
+    "witness": _witness,
+    "sequencer": _sequencer,
+    "ledger": _ledger,
     "demo": _demo,
 }
 

@@ -62,6 +62,7 @@ _Signature = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cached:
+    path: str
     aead: AESGCM
     signature: _Signature
 
@@ -194,21 +195,21 @@ class FileKeyStore:
             draft.unlink()
 
     @staticmethod
-    def _signature_now(path: Path) -> _Signature | None:
+    def _signature_now(path: Path | str) -> _Signature | None:
         try:
-            return _signature(path.lstat())
+            return _signature(os.lstat(path))
         except FileNotFoundError:
             return None
 
     def _load(self, kek_id: str) -> AESGCM:
         """From memory while the file is unchanged, else from the file."""
-        path = self._path(kek_id)
         with _told_as(f"KEK {kek_id} cannot be read"):
             cached = self._cache.get(kek_id)
             if cached is not None:
-                if cached.signature == self._signature_now(path):
+                if cached.signature == self._signature_now(cached.path):
                     return cached.aead
                 self._cache.pop(kek_id, None)
+            path = self._path(kek_id)
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
                 found = os.fstat(descriptor)
@@ -223,7 +224,7 @@ class FileKeyStore:
         if len(self._cache) >= _CACHED_KEKS:
             self._cache.clear()
         aead = AESGCM(key)
-        self._cache[kek_id] = _Cached(aead=aead, signature=_signature(found))
+        self._cache[kek_id] = _Cached(path=str(path), aead=aead, signature=_signature(found))
         return aead
 
 

@@ -7,6 +7,7 @@ Threat: Ledger tampering
 
 import json
 import re
+from functools import lru_cache
 from typing import Never
 
 from app.domain.run import Json
@@ -14,6 +15,9 @@ from app.domain.run import Json
 MAX_INTEGER = 2**53 - 1
 MAX_HEADER_BYTES = 8 * 1024
 MAX_HEADER_DEPTH = 6
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+)
 _KEY = re.compile(r"[a-z0-9_.]{1,64}", re.ASCII)
 
 
@@ -24,6 +28,11 @@ class CanonicalError(ValueError):
 def canonical(value: Json) -> bytes:
     """The one spelling of `value` in the restricted profile. CanonicalError outside it."""
     _check(value, 1)
+    return spelled(value)
+
+
+def spelled(value: Json) -> bytes:
+    """The same for a value that is known to be in the profile: its size alone is looked at."""
     encoded = _dump(value)
     if len(encoded) > MAX_HEADER_BYTES:
         raise CanonicalError("longer than 8 KiB")
@@ -50,9 +59,7 @@ def parse_canonical(data: bytes) -> Json:
 
 
 def _dump(value: Json) -> bytes:
-    text = json.dumps(
-        value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
+    text = _ENCODER.encode(value)
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -60,8 +67,8 @@ def _dump(value: Json) -> bytes:
 
 
 def _check(value: Json, depth: int) -> None:
-    # bool is an int to Python, so it goes first.
-    if value is None or isinstance(value, bool | str):
+    # bool is an int to Python, so it goes first. Tuples and not unions: those are slow to ask.
+    if value is None or isinstance(value, (str, bool)):
         return
     if isinstance(value, int):
         if abs(value) > MAX_INTEGER:
@@ -76,9 +83,14 @@ def _check(value: Json, depth: int) -> None:
             _check(item, depth + 1)
         return
     for key, item in value.items():
-        if _KEY.fullmatch(key) is None:
+        if not _is_key(key):
             raise CanonicalError("a key outside [a-z0-9_.]{1,64}")
         _check(item, depth + 1)
+
+
+@lru_cache(maxsize=1024)
+def _is_key(key: str) -> bool:
+    return _KEY.fullmatch(key) is not None
 
 
 def _no_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:

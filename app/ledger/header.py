@@ -14,7 +14,7 @@ from typing import Final
 
 from app.domain.run import Json, JsonObject, Usage
 from app.domain.verdict import Decision, ScrubBlock
-from app.ledger.canonical import CanonicalError, canonical, parse_canonical
+from app.ledger.canonical import MAX_INTEGER, CanonicalError, parse_canonical, spelled
 
 VERSION: Final = 1
 
@@ -66,8 +66,9 @@ class Header:
     def encode(self) -> bytes:
         """The canonical bytes. CanonicalError when a member breaks its rule."""
         members = self._members()
+        # The members' rules are narrower than the profile: what keeps them is in it.
         _check_members(members)
-        return canonical(members)
+        return spelled(members)
 
     def _members(self) -> JsonObject:
         return {
@@ -156,8 +157,8 @@ Rule = Callable[[Json], bool]
 
 
 def _text(pattern: str) -> Rule:
-    compiled = re.compile(pattern, re.ASCII)
-    return lambda value: isinstance(value, str) and compiled.fullmatch(value) is not None
+    fullmatch = re.compile(pattern, re.ASCII).fullmatch
+    return lambda value: isinstance(value, str) and fullmatch(value) is not None
 
 
 def _or_null(rule: Rule) -> Rule:
@@ -165,16 +166,17 @@ def _or_null(rule: Rule) -> Rule:
 
 
 def _count(value: Json) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_INTEGER
 
 
 def _object_of(rules: Mapping[str, Rule]) -> Rule:
     def check(value: Json) -> bool:
-        return (
-            isinstance(value, dict)
-            and value.keys() == rules.keys()
-            and all(rule(value[name]) for name, rule in rules.items())
-        )
+        if not isinstance(value, dict) or value.keys() != rules.keys():
+            return False
+        for name, rule in rules.items():  # noqa: SIM110 - a generator costs more than its rules
+            if not rule(value[name]):
+                return False
+        return True
 
     return check
 
@@ -194,7 +196,7 @@ _FIELD: Rule = lambda value: isinstance(value, str) and value in FIELD_NUMBERS  
 
 _MEMBERS: Final[Mapping[str, Rule]] = MappingProxyType(
     {
-        "v": lambda value: value == VERSION and not isinstance(value, bool),
+        "v": lambda value: _count(value) and value == VERSION,
         "log": _HEX16,
         "run": _HEX16,
         "seq": _count,

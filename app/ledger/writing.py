@@ -116,7 +116,7 @@ class WriterKey:
 class RunWriter:
     """Turns drafts of one run into sealed batches. Holds no head: the caller passes it."""
 
-    __slots__ = ("_digest_key", "_entropy", "_log", "_run", "_sealer", "_writer")
+    __slots__ = ("_digest_key", "_entropy", "_log", "_run", "_run_key", "_sealer", "_writer")
 
     def __init__(
         self, *, log: bytes, run: bytes, run_key: bytes, writer: WriterKey, entropy: Entropy
@@ -124,7 +124,8 @@ class RunWriter:
         self._log = log
         self._run = run
         self._sealer = RunSealer(run_key, log=log, run=run)
-        self._digest_key = digest_key(run_key)
+        self._run_key = run_key
+        self._digest_key: bytes | None = None
         self._writer = writer
         self._entropy = entropy
 
@@ -189,6 +190,8 @@ class RunWriter:
     ) -> Header:
         tool = None
         if draft.tool is not None:
+            if self._digest_key is None:  # derived when a record first needs it: many do not
+                self._digest_key = digest_key(self._run_key)
             tool = keyed_digest(self._digest_key, "tool", draft.tool.encode())
         return Header(
             log=self._log,

@@ -10,7 +10,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from app.domain.run import Json
+from app.domain.run import Json, JsonObject
 from app.domain.step import EFFECTFUL, StopReason
 from app.policy.gate_inputs import (
     ApprovalInput,
@@ -182,12 +182,12 @@ class CallShape:
 
 @dataclass(frozen=True, slots=True)
 class CallCapability:
-    """R2 at `tool.call`: an effect needs a declared capability, or a caller who may instruct."""
+    """R2 at `tool.call`: an effect needs a declared capability, or instructions with authority."""
 
     rule_id: str = "r2.capability"
 
     def judge(self, subject: CallInput) -> str | None:
-        """Denies tools outside the declared set; undeclared effects for keys without `instruct`."""
+        """Denies tools outside the declared set; undeclared effects that nobody instructed."""
         facts, name = subject.facts, subject.call.name
         if facts.declared is not None:
             return None if name in facts.declared else "capability:undeclared"
@@ -251,7 +251,7 @@ class OutputShape:
         if subject.output_schema is None:
             return None
         try:
-            value: Json = json.loads(subject.text)
+            value = _strict_json(subject.text)
         except (ValueError, RecursionError):
             return "schema:output_not_json"
         violated = first_violation(subject.output_schema, value) is not None
@@ -282,6 +282,28 @@ class ApprovalParties:
         if not subject.decided_by or subject.decided_by == subject.requested_by:
             return "capability:self_approval"
         return None
+
+
+def _strict_json(text: str) -> Json:
+    """JSON that every reader reads alike, or ValueError.
+
+    Of a name given twice readers take different ones, so what was checked would not be what is
+    read; NaN, infinities and half a surrogate pair some cannot read at all.
+    """
+    value: Json = json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant)
+    json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    return value
+
+
+def _distinct(pairs: list[tuple[str, Json]]) -> JsonObject:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a name twice")
+    return made
+
+
+def _no_constant(name: str) -> Json:
+    raise ValueError(name)
 
 
 def _is_name(text: str) -> bool:

@@ -24,6 +24,9 @@ WITHHELD = "[UNSCRUBBED CONTENT WITHHELD]"
 _ROUNDS = 8  # one finds, one proves it; more only when a cut joins what it stood between
 _SHORTEST = 8  # characters; no rule matches less, and keys are judged by the walker
 _MARK = compiled(r"\[SECRET:[a-z0-9-]{1,40}\]")
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+)
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 
 
@@ -38,9 +41,7 @@ class _Tally:
 
 def canonical(value: Json) -> bytes:
     """The value's canonical JSON in UTF-8; lone surrogates become U+FFFD, NaN is a ValueError."""
-    text = json.dumps(
-        value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
+    text = _ENCODER.encode(value)
     try:
         return text.encode()
     except UnicodeEncodeError:

@@ -56,19 +56,20 @@ _QUOTED = (
 )
 _BARE = r"[^\s\"'`,;&<>\\(){}\[\]|]+(?:[\[({][^\s]?)?"
 # What every pattern below and every secret key name holds, with what cannot follow it: "author",
-# "passed" and "tokens" are too frequent to pay for.
+# "passed" and "tokens" are too frequent to pay for. It is also asked of canonical JSON, where a
+# line break is `\n`: so no word boundary before a word, and a backslash counts as space after it.
 _END = r"(?:[^a-z]|$)"
 WORD_GATE = (
     rf"(?i:pass(?:[wpc]|{_END})|pwd|kennwort|contrase|motdepasse|secret|token(?:[^s]|$)|cookie|bearer|jwt|"
     rf"(?:api|access|private|signing|encryption|master|root|account|storage|service|license|deploy|"
     rf"session|auth|subscription|consumer){_JOINT}key|authori[sz]|auth{_END}|signature|sig{_END}|"
     rf"session{_END}|sid{_END}|credential|creds?{_END}|pin{_END}|otp{_END}|webhook{_JOINT}url|"
-    rf"machine\s|\bcurl\s|response=)"
+    rf"machine[\s\\]|curl[\s\\]|mysql|mariadb|response=)"
 )
 
 PAIR = (
     rf"(?i)(^|[^a-z])?((?:{_STRONG})|(?:{_WEAK}))[0-9_]{{0,3}}"
-    r"((?:\\{0,3}[\"'`])?\]?\)?\s{0,8}(?:=>|:=|==?=?|:|%3[da])\s{0,8})"
+    r"((?:\\{0,3}[\"'`])?\]?\)?\s{0,8}(?:=>|:=|==?=?|:|%3[da]|[\x{ff1a}\x{ff1d}])\s{0,8})"
     rf"((?:[brfu]{{1,2}})?(?:{_QUOTED})|{_BARE})"
 )
 _ANY = rf"(?:{_STRONG}|token)"
@@ -96,8 +97,13 @@ COOKIE = (
     r"([a-z0-9_.$-]{1,64}=[^\r\n\"'\\]+)"
 )
 CURL_USER = (
-    r"(?i)\bcurl\s[^\n]*?(?:-u|--user|--proxy-user)[= ]{0,2}[\"']?[^\s:\"']{1,128}:"
+    r"(?i)\bcurl\s(?:[^\n]|\\\n)*?(?:-u|--user|--proxy-user)[= ]{0,2}[\"']?[^\s:\"']{1,128}:"
     r"([^\s\"'$<{\[]+)"
+)
+CLIENT = (
+    r"(?i)\b(?:sshpass\s(?:[^\n]|\\\n)*?-p\s{0,8}|"
+    r"(?:mysql(?:dump|admin|import)?|mariadb(?:-[a-z]{1,10})?)\s(?:[^\n]|\\\n)*?\s-p)"
+    r"[\"']?([^\s\"'$<{\[-][^\s\"']{3,})"
 )
 CONNECTION = (
     r"(?i)(?:;\s{0,4}|[\"'])(?:password|pwd|accountkey|sharedaccesskey|sharedsecret)"
@@ -124,6 +130,7 @@ WORDED: tuple[tuple[str, str, bool], ...] = (
     ("xml-tag", TAG, True),
     ("xml-attribute", ATTRIBUTE, False),
     ("curl-user", CURL_USER, False),
+    ("client-password", CLIENT, True),
     ("connection-string", CONNECTION, False),
     ("connection-head", CONNECTION_HEAD, False),
     ("dsn", DSN, False),

@@ -40,11 +40,12 @@ def _measured(value: Json, depth: int) -> int:
         raise UnscannableError("too deep")
     if isinstance(value, str):
         return len(value)
-    if value is None or isinstance(value, int | float):
+    if value is None or isinstance(value, (int, float)):
         return 1
     if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):
-            raise UnscannableError("a key is no string")
+        for key in value:
+            if not isinstance(key, str):
+                raise UnscannableError("a key is no string")
         return _total(value, depth) + _total(value.values(), depth)
     if isinstance(value, list):
         return _total(value, depth)
@@ -54,7 +55,11 @@ def _measured(value: Json, depth: int) -> int:
 def _total(items: Iterable[Json], depth: int) -> int:
     total = 2
     for item in items:
-        total += _measured(item, depth + 1)
+        # A text is what most items are: a call for each would be most of the work.
+        if isinstance(item, str) and depth < MAX_DEPTH:
+            total += len(item)
+        else:
+            total += _measured(item, depth + 1)
         if total > MAX_SIZE:
             raise UnscannableError("too large")
     return total

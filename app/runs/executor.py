@@ -5,7 +5,7 @@ A run that this process cannot go on with ends in a recorded state, by this proc
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -23,6 +23,10 @@ _log = logging.getLogger("meshflow.runs")
 HEARTBEAT_SECONDS = 1.0
 STALE_SECONDS = 15
 EXPIRY_SWEEP_BEATS = 30
+# Up to so many runs, every heartbeat names them all; with more, every fifteenth does: naming them
+# and looking them up takes time, and meanwhile nobody is answered.
+NAMED_AT_EVERY_BEAT = 2048
+NAMING_BEATS = 15
 
 # A recorder at the verified end of a run, and what its records say that it used.
 Reopen = Callable[[TenantId, RunId, int], Awaitable[tuple[LedgerRecorder, Usage]]]
@@ -30,11 +34,11 @@ Reopen = Callable[[TenantId, RunId, int], Awaitable[tuple[LedgerRecorder, Usage]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunJob:
-    """One admitted run, ready to be driven."""
+    """One admitted run, ready to be driven. Small: thousands of them may wait."""
 
     run_id: RunId
     recorder: LedgerRecorder
-    loop: AgentLoop
+    open_loop: Callable[[], AgentLoop]  # called when the run's turn comes
     wall_seconds: int
     cleanup: Callable[[], None]
 
@@ -58,9 +62,10 @@ class RunExecutor:
         self._writer_id = writer_id
         self._reopen = reopen
         self._now = now
-        self._slots = asyncio.Semaphore(max_concurrent)
+        self._max_concurrent = max_concurrent
         self._limit = max_concurrent + max_queued
         self._tasks: dict[RunId, asyncio.Task[None]] = {}
+        self._waiting: dict[RunId, RunJob] = {}  # in the order of admission
         self._known: set[RunId] = set()
         self._cancelled_by: dict[RunId, str] = {}
         self._stopping = False
@@ -76,13 +81,17 @@ class RunExecutor:
         self._known.discard(run_id)
 
     def launch(self, job: RunJob) -> None:
-        """Drive an admitted run to its end, in the background."""
-        task = asyncio.create_task(self._drive(job), name=f"run {job.run_id.hex}")
-        self._tasks[job.run_id] = task
-        task.add_done_callback(lambda _: self._ended(job))
+        """Drive an admitted run to its end, in the background, as soon as there is a slot."""
+        self._waiting[job.run_id] = job
+        self._fill_slots()
 
     def cancel(self, run_id: RunId, actor: str) -> None:
         """Stop a run of this process, if it is one: the present model call or tool included."""
+        waiting = self._waiting.pop(run_id, None)
+        if waiting is not None:
+            self._cancelled_by[run_id] = actor
+            self._spawn(waiting, self._end_unstarted(waiting, actor))
+            return
         task = self._tasks.get(run_id)
         if task is not None and run_id not in self._cancelled_by:
             self._cancelled_by[run_id] = actor
@@ -93,7 +102,7 @@ class RunExecutor:
         beats = 0
         while True:
             try:
-                await self._beat()
+                await self._beat(naming=beats % NAMING_BEATS == 0)
                 if beats % EXPIRY_SWEEP_BEATS == 0:
                     await self._expire_results()
                 beats += 1
@@ -106,62 +115,87 @@ class RunExecutor:
     async def stop(self, grace_seconds: float) -> None:
         """Start nothing more, let runs finish for a while, then end the rest as interrupted."""
         self._stopping = True
-        if self._tasks:
-            await asyncio.wait(list(self._tasks.values()), timeout=grace_seconds)
+        clock = asyncio.get_running_loop()
+        until = clock.time() + grace_seconds
+        while self._tasks and (left := until - clock.time()) > 0:
+            await asyncio.wait(list(self._tasks.values()), timeout=left)
+        for job in self._waiting.values():
+            job.cleanup()  # never begun: the sweep of another process records the end
+        self._waiting.clear()
         for task in list(self._tasks.values()):
             task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()), timeout=5)
+
+    def _fill_slots(self) -> None:
+        while self._waiting and len(self._tasks) < self._max_concurrent:
+            job = self._waiting.pop(next(iter(self._waiting)))
+            self._spawn(job, self._drive(job))
+
+    def _spawn(self, job: RunJob, driving: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(driving, name=f"run {job.run_id.hex}")
+        self._tasks[job.run_id] = task
+        task.add_done_callback(lambda _: self._ended(job))
 
     def _ended(self, job: RunJob) -> None:
         self._tasks.pop(job.run_id, None)
         self._cancelled_by.pop(job.run_id, None)
         self._known.discard(job.run_id)
         job.cleanup()
+        self._fill_slots()
 
     async def _drive(self, job: RunJob) -> None:
         """Every way out ends in a record, or in the log and later in the sweep's record."""
+        loop: AgentLoop | None = None
         try:
-            async with self._slots:
-                await self._run_to_end(job)
+            loop = job.open_loop()
+            await self._run_to_end(job, loop)
         except LedgerError as error:
             # Nothing could be written, so nothing more was done; the sweep records the end.
             _log.warning("a run stopped: %s", type(error).__name__, extra={"run": job.run_id.hex})
         except Exception as error:  # noqa: BLE001 - a broken run ends in a record, whatever broke
             _log.exception("a run broke", extra={"run": job.run_id.hex})
             code = f"internal:{type(error).__name__.lower()}"
-            await self._finish(job, RunStatus.FAILED, code[:MAX_CODE_CHARACTERS])
+            spent = Usage() if loop is None else loop.spent
+            await self._finish(job, RunStatus.FAILED, code[:MAX_CODE_CHARACTERS], spent)
 
-    async def _run_to_end(self, job: RunJob) -> None:
+    async def _run_to_end(self, job: RunJob, loop: AgentLoop) -> None:
         job.recorder.claim()
         job.recorder.set_status(RunStatus.RUNNING)
         job.recorder.hold(RunStarted())
         try:
             async with asyncio.timeout(job.wall_seconds) as deadline:
-                await job.loop.run()
+                await loop.run()
         except TimeoutError:
             if not deadline.expired():
                 raise
-            await self._finish(job, RunStatus.EXPIRED, "budget:wall")
+            await self._finish(job, RunStatus.EXPIRED, "budget:wall", loop.spent)
         except asyncio.CancelledError:
             actor = self._cancelled_by.get(job.run_id)
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()
             if actor is None:
-                await self._finish(job, RunStatus.INTERRUPTED, "shutdown")
+                await self._finish(job, RunStatus.INTERRUPTED, "shutdown", loop.spent)
                 return
             job.recorder.hold(CancelRequested(actor=actor))
-            await self._finish(job, RunStatus.CANCELLED, None)
+            await self._finish(job, RunStatus.CANCELLED, None, loop.spent)
 
-    async def _finish(self, job: RunJob, status: RunStatus, code: str | None) -> None:
+    async def _end_unstarted(self, job: RunJob, actor: str) -> None:
+        """Cancelled before its turn came: the end is recorded and nothing else is done."""
+        job.recorder.claim()
+        job.recorder.hold(CancelRequested(actor=actor))
+        await self._finish(job, RunStatus.CANCELLED, None, Usage())
+
+    async def _finish(self, job: RunJob, status: RunStatus, code: str | None, spent: Usage) -> None:
         try:
-            await job.recorder.record(RunFinished(status=status, error_code=code), job.loop.spent)
+            await job.recorder.record(RunFinished(status=status, error_code=code), spent)
         except LedgerError as error:
             _log.warning("an end was not recorded: %s", type(error).__name__)
 
-    async def _beat(self) -> None:
-        beat = await self._store.beat(self._writer_id, self._known, STALE_SECONDS)
+    async def _beat(self, *, naming: bool) -> None:
+        named = self._known if naming or len(self._known) <= NAMED_AT_EVERY_BEAT else None
+        beat = await self._store.beat(self._writer_id, named, STALE_SECONDS)
         for run_id, actor in beat.cancel:
             self.cancel(run_id, actor)
         for tenant_id, run_id, epoch in beat.orphans:

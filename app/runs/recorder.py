@@ -66,7 +66,7 @@ class LedgerRecorder:
         self._held: list[RunEvent] = []
         self._companions: list[Companion] = []
         self._opened_at: datetime | None = None
-        self.recorded: Sequence[Draft] = ()  # what the last write recorded, as it was sealed
+        self._recorded: Sequence[Draft] = ()
         self._writer = RunWriter(
             log=place.tenant_id.bytes,
             run=place.run_id.bytes,
@@ -92,6 +92,11 @@ class LedgerRecorder:
     def set_status(self, status: RunStatus) -> None:
         """Let the next record change the run's state with it."""
         self._companions.append(Change(status=status, usage=Usage()))
+
+    def take_recorded(self) -> Sequence[Draft]:
+        """What the last write recorded, as it was sealed; kept no longer than this."""
+        taken, self._recorded = self._recorded, ()
+        return taken
 
     async def record(self, event: RunEvent, usage: Usage) -> int:
         """Make what is held and then `event` durable; the seq of `event`.
@@ -120,7 +125,7 @@ class LedgerRecorder:
             opening = [self._wrapped_again(item, now) for item in self._companions]
             companions = [*opening, *self._closing(events[-1], batch, usage, now)]
             await parts.store.append(place.tenant_id, place.run_id, batch, companions)
-        self.recorded = drafts
+        self._recorded = drafts
         self._held.clear()
         self._companions.clear()
         self._opened_at = None

@@ -171,7 +171,7 @@ class RunService:
             await recorder.record(final, Usage())
             raise PolicyDeniedError(public_run_id(run_id), verdict.decision.rules, code)
         await recorder.record(submitted, Usage())
-        task = recorder.recorded[0].fields["task"].value
+        task = recorder.take_recorded()[0].fields["task"].value
         parts.executor.launch(self._job(caller, run_id, verdict, recorder, model))
         return StartedRun(run=_queued(caller.tenant_id, run_id, new_run), task=task)
 
@@ -183,28 +183,40 @@ class RunService:
         recorder: LedgerRecorder,
         model: tuple[ModelPrice, ModelProvider],
     ) -> RunJob:
-        parts = self._parts
-        workspace = LazyWorkspace(parts.workspaces, caller.tenant_id.hex, run_id.hex)
-        loop = AgentLoop(
-            task,
-            LoopParts(
-                gate=parts.gate,
-                provider=model[1],
-                price=model[0],
-                toolbox=parts.toolbox,
-                workspace=workspace.open,
-                journal=recorder,
-                monotonic=parts.monotonic,
-                model_timeout_seconds=parts.model_timeout_seconds,
-            ),
-            may_instruct=Scope.INSTRUCT in caller.scopes,
-        )
+        workspace = LazyWorkspace(self._parts.workspaces, caller.tenant_id.hex, run_id.hex)
+        # Authority is what the instructions say; a key that could have given some, and sent only
+        # data, asked for no effect.
+        may_instruct = Scope.INSTRUCT in caller.scopes and task.submission.instructions is not None
+
+        def open_loop() -> AgentLoop:
+            return AgentLoop(
+                task, self._loop_parts(workspace, recorder, model), may_instruct=may_instruct
+            )
+
         return RunJob(
             run_id=run_id,
             recorder=recorder,
-            loop=loop,
+            open_loop=open_loop,
             wall_seconds=task.submission.budget.max_wall_seconds,
             cleanup=workspace.close,
+        )
+
+    def _loop_parts(
+        self,
+        workspace: LazyWorkspace,
+        recorder: LedgerRecorder,
+        model: tuple[ModelPrice, ModelProvider],
+    ) -> LoopParts:
+        parts = self._parts
+        return LoopParts(
+            gate=parts.gate,
+            provider=model[1],
+            price=model[0],
+            toolbox=parts.toolbox,
+            workspace=workspace.open,
+            journal=recorder,
+            monotonic=parts.monotonic,
+            model_timeout_seconds=parts.model_timeout_seconds,
         )
 
 

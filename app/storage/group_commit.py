@@ -48,19 +48,26 @@ class GroupCommit:
 
     async def _flush_all(self) -> None:
         while self._queue:
-            group, self._queue = self._queue[:MOST_TOGETHER], self._queue[MOST_TOGETHER:]
-            await self._flush(group)
+            await self._flush(self._next_group(), go_on=True)
 
-    async def _flush(self, group: Sequence[_Waiting]) -> None:
-        """Never raises: whoever waits is told."""
+    def _next_group(self) -> list[_Waiting]:
+        group, self._queue = self._queue[:MOST_TOGETHER], self._queue[MOST_TOGETHER:]
+        return group
+
+    async def _flush(self, group: list[_Waiting], *, go_on: bool) -> None:
+        """Never raises: whoever waits is told. May go on with what has come in the meantime."""
         try:
             async with self._database.driver() as raw:
-                await raw.executemany(self._statement, [item.arguments for item in group])
+                await self._write(raw, group)
+                while go_on and self._queue:
+                    _tell(group, None)
+                    group = self._next_group()
+                    await self._write(raw, group)
         except asyncpg.PostgresError as error:
             if len(group) > 1:
                 # One of them was refused and took the others with it: each gets its own try.
                 for item in group:
-                    await self._flush([item])
+                    await self._flush([item], go_on=False)
                 return
             _tell(group, self._translated(error))
         except MeshFlowError as error:
@@ -69,7 +76,10 @@ class GroupCommit:
             _tell(group, error)
             raise
         else:
-            _tell(group, None)
+            _tell(group, None)  # the last ones once the connection is back in the pool
+
+    async def _write(self, raw: asyncpg.Connection, group: Sequence[_Waiting]) -> None:
+        await raw.executemany(self._statement, [item.arguments for item in group])
 
 
 def _tell(group: Sequence[_Waiting], error: BaseException | None) -> None:

@@ -27,10 +27,9 @@ FROM runs
 """
 _ONE = _COLUMNS + "WHERE tenant_id = $1 AND run_id = $2"
 _RESULT = """
-SELECT kek_id, wrapped, blob,
-  greatest(least(expires_at, '9999-12-30 UTC'), '0001-01-02 UTC') AS expires_at
-FROM run_result
+SELECT kek_id, wrapped, blob, expires_at FROM run_result
 WHERE tenant_id = $1 AND run_id = $2
+  AND expires_at BETWEEN '1970-01-01 00:00Z' AND '9999-12-31 00:00Z'
 """
 _PAGE = (
     _COLUMNS
@@ -99,13 +98,18 @@ class RunStore:
             )
             return reason
 
-    async def beat(self, writer_id: UUID, active: Collection[RunId], stale_seconds: int) -> Beat:
-        """Say that this process lives; learn what others want of it."""
+    async def beat(
+        self, writer_id: UUID, active: Collection[RunId] | None, stale_seconds: int
+    ) -> Beat:
+        """Say that this process lives; learn what others want of it.
+
+        `active` are the runs it drives: others of its own are orphans. None: it does not ask.
+        """
         async with self._database.driver() as raw:
             rows = await raw.fetch(
                 "SELECT what, tenant_id, run_id, epoch, actor FROM writer_tick($1, $2, $3)",
                 writer_id,
-                list(active),
+                None if active is None else [*active],
                 stale_seconds,
             )
         cancel = [(_ids(row)[1], str(row["actor"])) for row in rows if row["what"] == "cancel"]
@@ -142,7 +146,11 @@ class RunStore:
     async def find_result(
         self, raw: asyncpg.Connection, tenant_id: TenantId, run_id: RunId
     ) -> StoredResult | None:
-        """The sealed output of a run inside a tenant's snapshot, or None."""
+        """The sealed output of a run inside a tenant's snapshot, or None.
+
+        A time that no calendar of ours holds, infinity above all, is none that we wrote: nothing
+        is kept for ever because a row says so.
+        """
         row = await raw.fetchrow(
             _RESULT,
             tenant_id,

@@ -98,6 +98,7 @@ runs = Table(
 )
 Index(
     "ix_runs_open",
+    runs.c.owner,
     runs.c.tenant_id,
     runs.c.run_id,
     postgresql_where=text(f"status NOT IN ({_ENDED})"),
@@ -118,6 +119,7 @@ run_command = Table(
     ),
     CheckConstraint("command IN ('cancel')", name="ck_run_command_command"),
 )
+Index("ix_run_command_created", run_command.c.created_at)
 
 run_result = Table(
     "run_result",
@@ -258,6 +260,17 @@ cosignature = Table(
     PrimaryKeyConstraint(
         "tenant_id", "size", "origin", "witness", "cosigned_at", name="pk_cosignature"
     ),
+)
+
+left_out = Table(
+    "left_out",
+    METADATA,
+    *_ids("tenant_id", "run_id"),
+    Column("seq", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    _moment("found_at", now=True),
+    Column("alarm_seq", BigInteger),
+    PrimaryKeyConstraint("tenant_id", "run_id", name="pk_left_out"),
 )
 
 sequencer_state = Table(

@@ -57,7 +57,7 @@ CREATE TABLE runs (
 """
 # The sweep looks for runs that nobody drives; those are few, whatever the table's size.
 _OPEN_RUNS = """
-CREATE INDEX ix_runs_open ON runs (tenant_id, run_id)
+CREATE INDEX ix_runs_open ON runs (owner, tenant_id, run_id)
 WHERE status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')
 """
 # One administration run a log.
@@ -76,6 +76,8 @@ CREATE TABLE run_command (
   CONSTRAINT ck_run_command_command CHECK (command IN ('cancel'))
 )
 """
+# A heartbeat looks at the newest commands only.
+_NEW_COMMANDS = "CREATE INDEX ix_run_command_created ON run_command (created_at)"
 _RUN_RESULT = """
 CREATE TABLE run_result (
   tenant_id uuid NOT NULL,
@@ -93,7 +95,7 @@ CREATE TABLE run_result (
 
 def upgrade() -> None:
     tables = (_TENANTS, _WRITER_KEY, _RUNS, _RUN_COMMAND, _RUN_RESULT)
-    for statement in (*tables, _HALTED, _OPEN_RUNS, _ADMIN_RUN):
+    for statement in (*tables, _HALTED, _OPEN_RUNS, _ADMIN_RUN, _NEW_COMMANDS):
         op.execute(statement)
 
 

@@ -18,7 +18,8 @@ DECLARE
 BEGIN
   -- The transaction's id first, then the look: whoever halts or retires and then waits for the horizon has waited for this.
   PERFORM pg_current_xact_id();
-  IF EXISTS (SELECT 1 FROM public.tenants t WHERE t.halted IS NOT NULL) AND p_kinds <> '{log.recovery}' THEN
+  IF EXISTS (SELECT 1 FROM public.tenants t WHERE t.halted IS NOT NULL)
+    AND (cardinality(p_kinds) = 0 OR NOT p_kinds <@ '{log.recovery}') THEN
     RAISE EXCEPTION 'the ledger is halted' USING ERRCODE = 'MF005';
   END IF;
   IF EXISTS (SELECT 1 FROM public.writer_key k WHERE k.writer_id = p_writer AND k.retired_at IS NOT NULL) THEN
@@ -120,21 +121,34 @@ $$;
 --;;
 -- One heartbeat of a process: says it lives, learns which of its runs are to be cancelled,
 -- and which runs nobody drives: its own that it does not know, and those of a silent owner.
+-- p_active NULL: it does not ask about its own. A wish to cancel is told at every heartbeat for a
+-- minute: longer than any statement may take to commit, counted from the heartbeat before.
 CREATE FUNCTION writer_tick(p_writer uuid, p_active uuid[], p_stale_seconds integer)
 RETURNS TABLE (what text, tenant_id uuid, run_id uuid, epoch bigint, actor text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE seen_before timestamptz;
 BEGIN
+  SELECT k.seen_at INTO seen_before FROM public.writer_key k WHERE k.writer_id = p_writer;
   UPDATE public.writer_key k SET seen_at = now() WHERE k.writer_id = p_writer;
   RETURN QUERY
     SELECT 'cancel', q.tenant_id, q.run_id, 0::bigint, q.actor FROM public.run_command q
-    JOIN unnest(p_active) AS a(id) ON a.id = q.run_id WHERE q.command = 'cancel'
-    UNION
-    (SELECT 'orphan', r.tenant_id, r.run_id, r.epoch, ''::text FROM public.runs r
-    JOIN public.writer_key k ON k.writer_id = r.owner
-    WHERE r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted') AND r.kind <> 'admin'
-      AND ((r.owner = p_writer AND NOT EXISTS (SELECT 1 FROM unnest(p_active) AS a(id) WHERE a.id = r.run_id))
-        OR (r.owner <> p_writer AND k.seen_at < now() - make_interval(secs => p_stale_seconds)))
+    JOIN public.runs r ON r.tenant_id = q.tenant_id AND r.run_id = q.run_id
+    WHERE q.command = 'cancel' AND q.created_at > seen_before - interval '60 seconds' AND r.owner = p_writer
+      AND r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted') AND r.kind <> 'admin'
+    UNION ALL
+    (SELECT 'orphan', r.tenant_id, r.run_id, r.epoch, ''::text FROM public.writer_key k
+    JOIN public.runs r ON r.owner = k.writer_id
+    WHERE k.writer_id <> p_writer AND k.seen_at < now() - make_interval(secs => p_stale_seconds)
+      AND r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted') AND r.kind <> 'admin'
     ORDER BY r.tenant_id, r.run_id LIMIT 64);
+  IF p_active IS NOT NULL THEN
+    RETURN QUERY
+      SELECT 'orphan', r.tenant_id, r.run_id, r.epoch, ''::text FROM public.runs r
+      LEFT JOIN unnest(p_active) AS a(id) ON a.id = r.run_id
+      WHERE r.owner = p_writer AND a.id IS NULL AND r.kind <> 'admin'
+        AND r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')
+      ORDER BY r.tenant_id, r.run_id LIMIT 64;
+  END IF;
 END $$;
 --;;
 -- Removes results past their time; answers with the work keys that some result still needs.

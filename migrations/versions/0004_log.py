@@ -12,12 +12,21 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-_TABLES = ("leaf", "tile", "log_head", "checkpoint", "cosignature", "sequencer_state")
+_TABLES = (
+    "leaf",
+    "tile",
+    "log_head",
+    "checkpoint",
+    "cosignature",
+    "left_out",
+    "sequencer_state",
+)
 _PARTITIONED = ("leaf", "tile")
 _APPEND_ONLY = ("leaf", "checkpoint", "cosignature")
 _GROWING = {
     "tile": "tile_only_widens",
     "log_head": "log_head_only_grows",
+    "left_out": "left_out_stands",
     "sequencer_state": "sequencer_term_only_grows",
 }
 _READERS = ("mf_app", "mf_audit", "mf_sequencer", "mf_erase_owner")
@@ -26,6 +35,7 @@ _UPDATES = {
     "tile": "data",
     "log_head": "size, root, integrated_at",
     "sequencer_state": "term, system_identifier, xid, beaten_at",
+    "left_out": "alarm_seq",
     "tenants": "halted",
     "writer_key": "retired_at, retired_xid, retirement_seq",
 }

@@ -62,6 +62,17 @@ CREATE TABLE cosignature (
   CONSTRAINT pk_cosignature PRIMARY KEY (tenant_id, size, origin, witness, cosigned_at)
 );
 --;;
+-- Runs that go no further into the log, and the alarm that says so once it is recorded.
+CREATE TABLE left_out (
+  tenant_id uuid NOT NULL,
+  run_id uuid NOT NULL,
+  seq bigint NOT NULL,
+  reason text NOT NULL,
+  found_at timestamptz NOT NULL DEFAULT now(),
+  alarm_seq bigint,
+  CONSTRAINT pk_left_out PRIMARY KEY (tenant_id, run_id)
+);
+--;;
 CREATE TABLE sequencer_state (
   tenant_id uuid NOT NULL,
   term bigint NOT NULL,
@@ -100,6 +111,15 @@ CREATE FUNCTION sequencer_term_only_grows() RETURNS trigger LANGUAGE plpgsql SET
 BEGIN
   IF NEW.tenant_id <> OLD.tenant_id OR NEW.term < OLD.term THEN
     RAISE EXCEPTION 'a term only grows: the ledger is append-only' USING ERRCODE = 'MF004';
+  END IF;
+  RETURN NEW;
+END $$;
+--;;
+CREATE FUNCTION left_out_stands() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF OLD.alarm_seq IS NOT NULL
+    OR ROW(NEW.tenant_id, NEW.run_id, NEW.seq, NEW.reason) IS DISTINCT FROM ROW(OLD.tenant_id, OLD.run_id, OLD.seq, OLD.reason) THEN
+    RAISE EXCEPTION 'a finding stands: the ledger is append-only' USING ERRCODE = 'MF004';
   END IF;
   RETURN NEW;
 END $$;

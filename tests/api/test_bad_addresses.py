@@ -177,3 +177,15 @@ def test_a_preference_that_cannot_be_read_is_ignored(prefer: str, acme: httpx2.C
     response = acme.post("/v1/runs", json={"task": "1+1"}, headers={"Prefer": prefer})
     assert response.status_code == 202
     assert "preference-applied" not in response.headers
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/whoami/", "/v1/runs/", f"/v1/runs/{UNKNOWN_RUN}/", "/v1/tools/?x=1", "/docs/"]
+)
+def test_a_slash_at_the_end_redirects_nobody_to_a_host_the_caller_names(
+    path: str, live: LiveServer
+) -> None:
+    head = f"GET {path} HTTP/1.1\r\nHost: elsewhere.example\r\nX-API-Key: {KEYS['acme']}\r\n\r\n"
+    answer = raw_exchange(live.url, head.encode())
+    assert (answer.status, json.loads(answer.body)["code"]) == (404, "not-found")
+    assert "location" not in answer.headers

@@ -95,6 +95,12 @@ BODIES = {
     "a deep schema": unfit({"task": "x", "output_schema": nested(100)}, "/body/output_schema"),
     "a large number in metadata": unfit({"task": "x", "metadata": {MARK: 2**53}}, "/body/metadata"),
     "a huge number in metadata": unfit({"task": "x", "metadata": {MARK: 10**40}}, "/body/metadata"),
+    "a number no float can hold": unfit(
+        {"task": "x", "metadata": {MARK: 10**400}}, "/body/metadata"
+    ),
+    "a number no float can hold, in a schema": unfit(
+        {"task": "x", "output_schema": {"const": -(10**400)}}, "/body/output_schema"
+    ),
     "an escaped NUL": unfit({"task": f"{MARK}\x00"}, "/body/task"),
     "an escaped NUL in metadata": unfit(
         {"task": "x", "metadata": {"a": f"{MARK}\0"}}, "/body/metadata"

@@ -196,6 +196,31 @@ def test_at_most_as_many_runs_as_are_allowed_are_in_flight(api_databases: Databa
                 break
 
 
+def test_a_run_cancelled_before_its_turn_ends_cancelled_and_never_starts(
+    api_databases: DatabaseServer,
+) -> None:
+    gate = Gate()
+    with (
+        live_server(
+            api_databases.new_database(),
+            scripted(says("a"), gate=gate),
+            MESHFLOW_MAX_CONCURRENT_RUNS="1",
+        ) as server,
+        server.client() as client,
+    ):
+        first, second = [client.post("/v1/runs", json={"task": "x"}).json()["id"] for _ in range(2)]
+        assert client.post(f"/v1/runs/{second}/cancel").status_code == 202
+        assert _ended(client, second)["status"] == "cancelled"
+        entries = client.get(f"/v1/runs/{second}/entries").json()["data"]
+        assert [entry["kind"] for entry in entries] == [
+            "run.submitted",
+            "run.cancel_requested",
+            "run.finished",
+        ]
+        gate.open()
+        assert _ended(client, first)["status"] == "succeeded"
+
+
 def test_run_ids_come_in_the_order_of_their_making(acme: httpx2.Client) -> None:
     made = [acme.post("/v1/runs", json={"task": "1+1"}).json()["id"] for _ in range(5)]
     assert all(first[:17] <= second[:17] for first, second in pairwise(made))

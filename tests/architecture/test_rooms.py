@@ -60,6 +60,11 @@ PLANTED = (
         told="app.privacy.planted -> sqlalchemy",
     ),
     Planted(
+        contract="witness-apart",
+        files={"witness/planted.py": f"{_DOC}import app.settings\n"},
+        told="app.witness.planted -> app.settings",
+    ),
+    Planted(
         contract="acyclic",
         files={
             "tools/planted_a.py": f"{_DOC}import app.tools.planted_b\n",

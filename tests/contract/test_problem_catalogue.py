@@ -29,6 +29,10 @@ from app.domain.errors import (
     PolicyDeniedError,
     StaleEpochError,
     ToolError,
+    WitnessAheadError,
+    WitnessError,
+    WitnessRefusedError,
+    WitnessUnavailableError,
 )
 from app.keys.key_ring import KeySource
 from tests.support.api_matrix import problem_of
@@ -51,11 +55,16 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
     "KeyStoreError": (KeyStoreError("no key"), 503, "key-store-unavailable"),
     "OverloadedError": (OverloadedError(7), 503, "overloaded"),
 }
-# These end a start, a run or a tool call; should one come to the edge, it is a fault, and opaque.
+# These end a start, a run, a call of a tool or of a witness; should one come to the edge, it is a
+# fault, and opaque.
 INSIDE = {
     "ConfigurationError": ConfigurationError("planted-words"),
     "ModelError": ModelError("planted-words"),
     "ToolError": ToolError("planted-words"),
+    "WitnessError": WitnessError("planted-words"),
+    "WitnessUnavailableError": WitnessUnavailableError("planted-words"),
+    "WitnessRefusedError": WitnessRefusedError(409, is_fork=True),
+    "WitnessAheadError": WitnessAheadError(7),
     "MeshFlowError": MeshFlowError("planted-words"),
     "ValueError": ValueError("planted-words"),
     "KeyError": KeyError("planted-words"),

@@ -12,6 +12,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.support.api_matrix import (
     UNKNOWN_RUN,
+    Gate,
     Operation,
     calls,
     finished,
@@ -21,6 +22,7 @@ from tests.support.api_matrix import (
     raw_exchange,
     says,
     scripted,
+    stream_events,
 )
 from tests.support.databases import DatabaseServer, database_server
 from tests.support.live_server import KEY_ITEMS, KEYS, LiveServer, live_server, serving
@@ -262,6 +264,41 @@ def test_a_key_removed_from_the_file_stops_working(
                 assert added.json()["tenant"] == "fresh"
                 break
         assert client.get("/v1/whoami", headers=kept).status_code == 200
+
+
+def test_a_stream_that_is_open_tells_a_revoked_key_nothing_more(
+    access_databases: DatabaseServer, tmp_path: Path
+) -> None:
+    keys, gate = tmp_path / "keys", Gate()
+    keys.write_text(f"acme:{GOOD}\nacme:{KEYS['audit']}\n", encoding="ascii")
+    names = {
+        "MESHFLOW_API_KEYS_FILE": str(keys),
+        "MESHFLOW_DATABASE_URL": access_databases.new_database().app,
+        "MESHFLOW_DATA_DIR": str(tmp_path / "data"),
+    }
+    settings = Settings.from_environ(names, uid=1000, home=tmp_path)
+    app = create_app(settings, overrides=scripted(says("told to the kept key only"), gate=gate))
+    old, kept = {"X-API-Key": GOOD}, {"X-API-Key": KEYS["audit"]}
+    with (
+        serving(app) as url,
+        httpx2.Client(base_url=url, trust_env=False, timeout=30) as client,
+    ):
+        path = f"/v1/runs/{client.post('/v1/runs', json={'task': 'x'}, headers=old).json()['id']}"
+        with (
+            client.stream("GET", f"{path}/events", headers=old) as revoked,
+            client.stream("GET", f"{path}/events", headers=kept) as other,
+        ):
+            events, others = (stream_events(answer.iter_lines()) for answer in (revoked, other))
+            told = [next(events).kind for _ in range(3)]
+            keys.write_text(f"acme:{KEYS['audit']}\n", encoding="ascii")
+            for _ in patiently():
+                if client.get("/v1/whoami", headers=old).status_code == 401:
+                    break
+            gate.open()
+            told += [event.kind for event in events]
+            seen = [event.kind for event in others]
+    assert told == ["run.submitted", "run.started", "llm.requested"]
+    assert seen[-1] == "run.finished"
 
 
 def test_a_key_that_may_not_instruct_gives_no_instructions(server: LiveServer) -> None:

@@ -46,6 +46,11 @@ WITHOUT_AUTHORITY: dict[str, tuple[Mapping[str, object], str, str]] = {
         "forms",
         "capability:undeclared",
     ),
+    "an instructing key that sent the mail and no word of its own": (
+        {"data": [{"content": MAIL}]},
+        "acme",
+        "capability:effect_without_authority",
+    ),
     "an instructing key that declared reading": (
         {
             "instructions": "Summarise the mail.",

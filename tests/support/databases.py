@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 from urllib.parse import urlsplit, urlunsplit
@@ -107,8 +108,11 @@ def _serving(roles: Roles) -> Iterator[DatabaseServer]:
 
 
 async def _roles_on(superuser: str) -> Roles:
-    """Logins on a server that somebody else started; their passwords are made anew each time."""
-    password = token_hex(16)
+    """Logins on a server that somebody else started.
+
+    Every test process comes to the same passwords: one that set others would lock the rest out.
+    """
+    password = sha256(superuser.encode()).hexdigest()[:32]
     for login in ("mf_owner", *_LOGINS):
         rights = "CREATEROLE" if login == "mf_owner" else ""
         await execute(

@@ -19,6 +19,7 @@ LOG_ROWS = {
     "log_head": "'o', 1, decode(repeat('00', 32), 'hex'), 0, now()",
     "checkpoint": "'o', 1, decode(repeat('00', 32), 'hex'), 'note', now(), NULL, NULL",
     "cosignature": "'o', 1, 'w', 'line', '2026-01-01'",
+    "left_out": "'00000000-0000-0000-0000-000000000000', 0, 'code', now(), NULL",
     "sequencer_state": "1, 's', '1', now()",
 }
 LOG = tuple(LOG_ROWS)
@@ -235,7 +236,7 @@ RIGHTS = {
     "mf_sequencer": {
         "SELECT": {"record", "batch", "tenants", "writer_key", *LOG},
         "INSERT": {*LOG},
-        "UPDATE": {"tile", "log_head", "sequencer_state", "tenants", "writer_key"},
+        "UPDATE": {"tile", "log_head", "left_out", "sequencer_state", "tenants", "writer_key"},
     },
     "mf_eraser": {
         "EXECUTE": {

@@ -38,7 +38,15 @@ def test_a_new_key_comes_with_an_item_that_holds_only_its_digest(
 
 
 @pytest.mark.parametrize(
-    ("tenant", "scopes"), [("acme", "fly"), ("Acme", None), ("run", None), ("a,b", None)]
+    ("tenant", "scopes"),
+    [
+        ("acme", "fly"),
+        ("Acme", None),
+        ("run", None),
+        ("a,b", None),
+        ("", None),  # a variable of the shell that was not set: not every right in `default`
+        ("acme", ""),
+    ],
 )
 def test_no_item_is_printed_that_a_server_would_refuse(
     tenant: str, scopes: str | None, capsys: pytest.CaptureFixture[str]

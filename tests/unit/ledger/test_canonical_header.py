@@ -5,6 +5,7 @@ Threat: Ledger tampering
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -194,6 +195,20 @@ def test_no_member_takes_free_text(header: Header, text: str) -> None:
         forged: JsonObject = {**members, name: prose}
         with pytest.raises(CanonicalError):
             decode_header(canonical(forged))
+
+
+@BOUNDED
+@given(headers(), st.integers(MAX_INTEGER + 1, 2**70))
+def test_no_member_takes_a_number_that_readers_read_differently(
+    header: Header, number: int
+) -> None:
+    usage = Usage(input_tokens=number, output_tokens=0, cost_micros=0)
+    size = dict.fromkeys(header.size, number)
+    told = [replace(header, epoch=number), replace(header, seq=number, intent=None)]
+    told += [replace(header, usage=usage), *([replace(header, size=size)] if size else [])]
+    for wrong in told:
+        with pytest.raises(CanonicalError):
+            wrong.encode()
 
 
 @pytest.mark.parametrize(

@@ -291,6 +291,24 @@ def test_an_answer_outside_the_callers_schema_does_not_leave(text: str, code: st
     assert refused(Point.RUN_OUTPUT, subject) == code
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"answer": "what another reader takes", "answer": 42}',
+        '{"more": {"a": 1, "\\u0061": 2}}',
+        "NaN",
+        '{"more": [-Infinity]}',
+        '{"more": 1e999}',
+        '{"more": "\\ud800"}',
+        '{"\\udc00": 1}',
+    ],
+)
+def test_an_answer_that_readers_take_differently_fits_no_schema(text: str) -> None:
+    loose: JsonObject = {"properties": {"answer": {"const": 42}}}
+    subject = OutputInput(text=text, output_schema=loose, facts=facts_with())
+    assert refused(Point.RUN_OUTPUT, subject) == "schema:output_not_json"
+
+
 def test_an_answer_within_the_callers_schema_leaves() -> None:
     subject = OutputInput(text='{"answer": 42}', output_schema=WANTED, facts=facts_with())
     assert allowed(Point.RUN_OUTPUT, subject)

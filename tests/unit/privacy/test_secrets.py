@@ -1,6 +1,7 @@
 """Every rule finds its own example, matters, and leaves ordinary text alone."""
 
 import base64
+import json
 from urllib.parse import quote
 
 import pytest
@@ -43,6 +44,16 @@ def test_a_vendor_token_is_found_whatever_stands_before_it(name: str, before: st
         assert secret not in Scrubber([]).scrub_text(f"x{before}{secret}\n")
 
 
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(("before", "after"), [("\n", "\n"), ("\t", "\t"), ("\r\n", "\r\n")])
+def test_a_secret_on_a_line_of_its_own_never_reaches_the_ledger(
+    name: str, before: str, after: str
+) -> None:
+    secret = made(name)
+    sealed = Scrubber([]).scrub({"content": f"x{before}{framed(name, secret)}{after}y"}).value
+    assert json.dumps(secret)[1:-1].encode() not in sealed
+
+
 KEYED = [
     ('password = "{}"', "hunter22"),
     ("password: {}", "hunter22"),
@@ -62,6 +73,11 @@ KEYED = [
     ('"Authorization": "Basic {}"', "dXNlcjpwYXNz" + "MTIz"),
     ("curl -H 'Authorization: token {}'", "0123456789" + "abcdef0123"),
     ("mongodb+srv://app:{}@db.example/x", "pa/ss@w0rd"),
+    ("password\uff1a{}", "hunter22"),
+    ("api_key \uff1d {}", "hunter22"),
+    ("curl https://h.example/p \\\n  -u robot:{} \\\n  -o page", "hunter22"),
+    ("sshpass -p '{}' ssh robot@h.example", "hunter22"),
+    ("mysqldump \\\n  -h db -p{} shop", "hunter22"),
 ]
 
 
@@ -101,6 +117,9 @@ BENIGN = [
     "2026-01-15T10:30:00Z 192.168.1.100 3.14159265358979 -1e-7",
     "Zufällige Wörter, naïve café, 日本語のテキスト, Пароль нужен.",
     "pid 1234 session: run_" + "1b" * 16,
+    "mysql -h db -P 3306 -u app -p shop < dump.sql; mysql -P3306 -p",
+    "sshpass -f secrets.txt ssh -p 2222 robot@h.example",
+    "mysql -p$MYSQL_PASSWORD and curl -u $USER:$PASS https://h.example",
 ]
 
 

@@ -11,8 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.errors import ConfigurationError
-from app.setting_names import FOREIGN_NAMES, KNOWN, PREFIX, SECRET_NAMES
-from app.settings import ProviderName, Secret, Settings
+from app.settings import (
+    FOREIGN_NAMES,
+    KNOWN,
+    PREFIX,
+    SECRET_NAMES,
+    ProviderName,
+    Secret,
+    Settings,
+)
 
 HOME = Path("/home/somebody")
 PASSWORD = "hunter2-Very-Secret-Value-0123456789"
@@ -87,7 +94,7 @@ def test_every_value_is_taken_from_the_environment() -> None:
         dev=True,
     )
     shown = [s.reveal() if isinstance(s, Secret) else s for s in dataclasses.astuple(settings)]
-    assert shown[:26] == [
+    assert shown[:29] == [
         True,
         PASSWORD,
         None,
@@ -101,6 +108,9 @@ def test_every_value_is_taken_from_the_environment() -> None:
         Path("/srv/keys"),
         Path("/srv/erasing/key"),
         Path("/srv/erasing/journal"),
+        "meshflow.local",
+        None,
+        None,
         Path("/etc/mf"),
         60,
         2048,
@@ -178,6 +188,12 @@ def test_the_result_ttl_reads_seconds_and_units(text: str, seconds: int) -> None
         ("DATABASE_URL", f"mysql://u:{PASSWORD}@h/d"),
         ("DATABASE_URL", PASSWORD),
         ("DATABASE_URL", "postgresql://"),
+        ("DATABASE_URL", f"postgresql://u:p@{PASSWORD}:x@h/d"),
+        ("DATABASE_URL", f"postgresql://u:p@{PASSWORD}@h/d"),
+        ("DATABASE_URL", f"postgresql://u:p/@{PASSWORD}/@h/d"),
+        ("DATABASE_URL", f"postgresql://u@h:{PASSWORD}/d"),
+        ("DATABASE_URL", "postgresql://u:p@h:65536/d"),
+        ("DATABASE_URL", "postgresql://u:p@[::1/d"),
         ("DATABASE_URL", ""),
         ("API_KEYS", "  "),
         ("API_KEYS_FILE", ""),
@@ -189,6 +205,22 @@ def test_a_malformed_value_is_refused_by_name_and_not_shown(name: str, value: st
     assert PREFIX + name in text
     assert PASSWORD not in text
     assert "user:" not in text
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "u:p@h:5432/d?sslmode=require",
+        "u:a:b/c?d#e@h/d",
+        "u@h",
+        "u:p@[::1]:5432/d",
+        "/d?host=/run/postgres",
+        "nobody@/none",
+        "u:p%40q@10.0.0.1:65535/",
+    ],
+)
+def test_a_database_url_that_can_be_opened_is_taken(place: str) -> None:
+    read({"MESHFLOW_DATABASE_URL": f"postgresql://{place}"})
 
 
 def test_two_spellings_of_the_ttl_are_refused() -> None:
