@@ -19,6 +19,7 @@ from app.api import (
     docs_routes,
     erasure_routes,
     health_routes,
+    metrics_routes,
     openapi_document,
     problems,
     run_routes,
@@ -110,8 +111,9 @@ def create_app(
 
 def _mount(app: FastAPI, *, docs: bool) -> None:
     """Every route; all but health, version and docs behind the key dependency."""
-    for guarded in (run_routes, stream_routes, erasure_routes, catalog_routes):
-        app.include_router(guarded.router, prefix="/v1", dependencies=[Depends(authenticated)])
+    guarded = (run_routes, stream_routes, erasure_routes, catalog_routes, metrics_routes)
+    for routes in guarded:
+        app.include_router(routes.router, prefix="/v1", dependencies=[Depends(authenticated)])
     app.include_router(health_routes.router)
     if docs:
         app.include_router(docs_routes.router)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import uuid4
@@ -25,7 +25,14 @@ from app.keys.agent_catalogue import (
     load_tenant_settings,
 )
 from app.ledger.writing import ChainHead
-from app.ledger_assembly import KeeperOfLogs, LedgerParts, ledger_parts, log_keeper, utc_now
+from app.ledger_assembly import (
+    KeeperOfLogs,
+    LedgerParts,
+    ledger_parts,
+    log_keeper,
+    utc_now,
+    vitals_of,
+)
 from app.policy.gate import DascGate, RuleBook
 from app.privacy.scrubber import Scrubber
 from app.providers.provider import ModelProvider
@@ -35,6 +42,7 @@ from app.runs.notifier import Bell
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.service import RunService, ServiceParts
 from app.sandbox.workspace import WorkspaceRoot, open_workspace_root
+from app.sequencing.ledger_pulse import Vitals
 from app.settings import Settings
 from app.storage import schema
 from app.storage.database import Database
@@ -145,6 +153,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
     parts = ledger_parts(settings)
     runs, run_keys = parts.runs, parts.run_keys
     workspaces, bell = _workspaces(settings), Bell()
+    logs = log_keeper(settings, parts)
     recorder_parts = _recorder_parts(settings, parts, bell)
     executor = RunExecutor(
         store=runs,
@@ -176,7 +185,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         )
     )
     return Deployment(
-        services=catalogue.services(service, parts, bell),
+        services=catalogue.services(service, parts, bell, vitals_of(parts, logs)),
         doorkeeper=doorkeeper,
         database=parts.database,
         runs=runs,
@@ -185,7 +194,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         erasing=_erasing(settings, parts),
         providers=plugged,
         workspaces=workspaces,
-        logs=log_keeper(settings, parts),
+        logs=logs,
         ready=asyncio.Event(),
     )
 
@@ -225,7 +234,13 @@ class _Catalogue:
         own = self._of(tenant).capabilities
         return self._all if own is None else own & self._all
 
-    def services(self, runs: RunService, parts: LedgerParts, bell: Bell) -> ApiServices:
+    def services(
+        self,
+        runs: RunService,
+        parts: LedgerParts,
+        bell: Bell,
+        vitals: Callable[[], Awaitable[Vitals]],
+    ) -> ApiServices:
         """What the routes need."""
         return ApiServices(
             runs=runs,
@@ -239,6 +254,7 @@ class _Catalogue:
             budget_cap=lambda tenant: self._of(tenant).max_budget.applied_to(_OPEN_CAP),
             tenant_tools=self.tools_of,
             tenant_scrub_phi=lambda tenant: self._of(tenant).scrub_phi,
+            vitals=vitals,
         )
 
     def _of(self, tenant: str) -> TenantSettings:
