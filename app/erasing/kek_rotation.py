@@ -66,7 +66,11 @@ class KekRotation:
     async def _move(self, waiting: WaitingKek, successor: str) -> None:
         """Wrap under the successor what is still under the KEK."""
         log = waiting.log_id
-        for wrap in await self._store.wraps(log, waiting.kek_id):
+        wraps = await self._store.wraps(log, waiting.kek_id)
+        if wraps:
+            # A crash may have left it unused, and the sweep of unused work keys may have ended it.
+            await asyncio.to_thread(self._keys.create_kek, successor)
+        for wrap in wraps:
             aad = log.bytes + wrap.run_id.bytes
             key = self._keys.unwrap(waiting.kek_id, wrap.wrapped, aad)
             wrapped = WrappedKey(kek_id=successor, wrapped=self._keys.wrap(successor, key, aad))
