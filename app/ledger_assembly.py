@@ -243,14 +243,7 @@ def ledger_parts(settings: Settings) -> LedgerParts:
         enrolment=enrolled,
         erasure_keys=lambda: published_erasure_keys(settings.ledger_key_dir),
     )
-    desk = ErasureDesk(
-        store=erasures,
-        admin_log=admin_log,
-        writer=writer,
-        now=utc_now,
-        entropy=entropy,
-        new_id=lambda: new_run_id(utc_now(), entropy),
-    )
+    desk = _erasure_desk(erasures, admin_log, writer)
     return LedgerParts(
         database=database,
         ledger=ledger,
@@ -277,4 +270,15 @@ def ledger_parts(settings: Settings) -> LedgerParts:
         book=book,
         desk=desk,
         erasures=erasures,
+    )
+
+
+def _erasure_desk(store: ErasureStore, admin_log: AdminLog, writer: WriterKey) -> ErasureDesk:
+    return ErasureDesk(
+        store=store,
+        admin_log=admin_log,
+        writer=writer,
+        now=utc_now,
+        entropy=os.urandom,
+        new_id=lambda: new_run_id(utc_now(), os.urandom),
     )

@@ -11,8 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
-import asyncpg
-
 from app.domain.errors import ChainBreak, KeyStoreError, LedgerBrokenError
 from app.domain.run import RunId, RunRow, TenantId
 from app.keys.key_store import KeyStore
@@ -30,6 +28,7 @@ from app.ledger.erasure_statement import (
 from app.ledger.hashing import commitment, record_hash
 from app.ledger.header import FIELD_NUMBERS, decode_header
 from app.ledger.sealing import RunSealer, SealError
+from app.storage.database import Snapshot
 from app.storage.erasure_store import ErasureStore, StoredNote
 from app.storage.ledger_store import AdminRun, LedgerStore, WrappedKey
 from app.storage.run_store import RunStore
@@ -71,7 +70,7 @@ class ErasureBook:
         self._known: dict[TenantId, _Known] = {}
         self._turns: defaultdict[TenantId, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def of_run(self, raw: asyncpg.Connection, tenant_id: TenantId, run_id: RunId) -> Erased:
+    async def of_run(self, raw: Snapshot, tenant_id: TenantId, run_id: RunId) -> Erased:
         """What was lawfully taken of the run, as far as this snapshot goes.
 
         LedgerBrokenError when the administration run does not verify; OlderViewError.
@@ -94,7 +93,7 @@ class ErasureBook:
         return erased_of(told, log=tenant_id.bytes, run=run_id.bytes)
 
     async def _caught_up(
-        self, raw: asyncpg.Connection, tenant_id: TenantId, found: AdminRun | None
+        self, raw: Snapshot, tenant_id: TenantId, found: AdminRun | None
     ) -> _Known:
         known = self._known.get(tenant_id)
         if found is None:
@@ -117,9 +116,7 @@ class ErasureBook:
             raise _broken(done, "it was rewritten")
         return known
 
-    async def _page(
-        self, raw: asyncpg.Connection, run: RunRow, run_key: bytes, known: _Known
-    ) -> _Known:
+    async def _page(self, raw: Snapshot, run: RunRow, run_key: bytes, known: _Known) -> _Known:
         start = 0 if known.head is None else known.head.next_seq
         stored, _ = await self._ledger.read(raw, run, start, start + _PAGE)
         checked = verify_run(stored, run_key, self._enrolment, known.head)
@@ -141,7 +138,7 @@ class ErasureBook:
 
     async def _statement(
         self,
-        raw: asyncpg.Connection,
+        raw: Snapshot,
         place: tuple[TenantId, RunId],
         run_key: bytes,
         entry: Entry,

@@ -6,6 +6,7 @@ No caller may hold a connection across a model call, a tool run or a stream's wa
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -34,6 +35,10 @@ _UNAVAILABLE = (
     asyncio.IncompleteReadError,
     TimeoutError,
 )
+
+
+# What `snapshot` and `writing` give: whoever holds it may read and hand it on to a store.
+Snapshot: TypeAlias = asyncpg.Connection
 
 
 class Database:

@@ -15,9 +15,11 @@ from app.domain import errors
 from app.domain.errors import (
     ChainBreak,
     ConfigurationError,
+    ErasureRefusedError,
     ForbiddenError,
     IllegalTransitionError,
     InvalidSubmissionError,
+    KeyRetiredError,
     KeyStoreError,
     LedgerBrokenError,
     LedgerError,
@@ -28,11 +30,13 @@ from app.domain.errors import (
     OverloadedError,
     PolicyDeniedError,
     StaleEpochError,
+    StaleTermError,
     ToolError,
     WitnessAheadError,
     WitnessError,
     WitnessRefusedError,
     WitnessUnavailableError,
+    WriterRetiredError,
 )
 from app.keys.key_ring import KeySource
 from tests.support.api_matrix import problem_of
@@ -50,6 +54,10 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
         409,
         "ledger-broken",
     ),
+    "ErasureRefusedError": (ErasureRefusedError("hold"), 503, "ledger-refused"),
+    "KeyRetiredError": (KeyRetiredError("retired"), 503, "ledger-refused"),
+    "StaleTermError": (StaleTermError("another leads"), 503, "ledger-refused"),
+    "WriterRetiredError": (WriterRetiredError("retired"), 503, "ledger-refused"),
     "StaleEpochError": (StaleEpochError("taken"), 409, "run-taken-over"),
     "IllegalTransitionError": (IllegalTransitionError("over"), 409, "illegal-transition"),
     "KeyStoreError": (KeyStoreError("no key"), 503, "key-store-unavailable"),
