@@ -45,6 +45,7 @@ OPENED_BY = {
     "erasures_hold": frozenset({Scope.ERASE}),
     "erasures_release": frozenset({Scope.ERASE}),
     "erasures_diff": frozenset({Scope.AUDIT}),
+    "system_metrics": frozenset({Scope.AUDIT}),
     "catalog_list_tools": frozenset(Scope),
     "catalog_list_agents": frozenset(Scope),
     "catalog_get_agent": frozenset(Scope),
