@@ -72,14 +72,20 @@ class Eraser:
         self._parts = parts
 
     async def serve_forever(self) -> None:
-        """Look for requests every second, and end keys every `rotate_every`."""
-        rotate_at = self._parts.now()
+        """Look for requests every second, and end keys every `rotate_every`.
+
+        At the start what a restored backup brought back is erased again.
+        """
+        rotate_at, is_replayed = self._parts.now(), False
         while True:
             try:
                 await self.execute_waiting()
                 if self._parts.now() >= rotate_at:
                     await self._parts.rotation.rotate()
                     rotate_at = self._parts.now() + self._parts.rotate_every
+                if not is_replayed:
+                    await self.replay()
+                    is_replayed = True
             except Exception as error:  # noqa: BLE001 - an eraser that stops breaks a promise by law
                 _log.warning("erasing: %s", type(error).__name__)
             await asyncio.sleep(POLL_SECONDS)
@@ -115,13 +121,20 @@ class Eraser:
     async def replay(self) -> int:
         """Erase again what a restored backup brought back; how many erasures that were.
 
-        KeyStoreError when the journal is damaged: nobody knows then what is missing.
+        KeyStoreError when the journal is damaged: nobody knows then what is missing. Any other
+        error of one entry is raised when all the others have had their turn.
         """
         parts, again = self._parts, 0
+        failed: MeshFlowError | None = None
         for entry in parts.journal.entries(parts.erasure_keys()):
-            if await parts.planner.is_undone(entry.statement):
-                await self._again(entry)
-                again += 1
+            try:
+                if await parts.planner.is_undone(entry.statement):
+                    await self._again(entry)
+                    again += 1
+            except MeshFlowError as error:
+                failed = error
+        if failed is not None:
+            raise failed
         return again
 
     async def _again(self, entry: JournalEntry) -> None:

@@ -104,13 +104,21 @@ async def test_the_owner_of_erasing_can_only_take_away(roles: Roles, run: Run, c
             await raw.execute(change)
 
 
-async def test_nothing_is_erased_without_its_record(live: LiveServer, run: Run) -> None:
+@pytest.mark.parametrize("record", ["none", "of an earlier erasure"])
+async def test_nothing_is_erased_without_its_record(
+    live: LiveServer, run: Run, record: str
+) -> None:
+    other = finished_run(live)
     async with erasing_beside(live) as erasing, logged_in(live.roles.eraser) as raw:
+        place: tuple[object, object] = (run.run_id, 0)
+        if record != "none":
+            earlier = await erasing.delete(other)
+            place = (earlier.record_run, earlier.record_seq)
         rows = await erasing.rows("record", run.run_id)
         fields = await erasing.rows("payload", run.run_id)
         with pytest.raises(asyncpg.PostgresError, match="not recorded"):
             await raw.execute(
-                "SELECT erase_delete_run($1,$2,$3,$2,0,$4,$5,$6,$7,$8,now(),now(),NULL)",
+                "SELECT erase_delete_run($1,$2,$3,$9,$10,$4,$5,$6,$7,$8,now(),now(),NULL)",
                 erasing.tenant_id,
                 run.run_id,
                 run.run_id,
@@ -119,6 +127,7 @@ async def test_nothing_is_erased_without_its_record(live: LiveServer, run: Run) 
                 [row["chain"] for row in rows],
                 [row["seq"] for row in fields],
                 [row["field"] for row in fields],
+                *place,
             )
         assert len(await erasing.rows("payload", run.run_id)) == 8
 

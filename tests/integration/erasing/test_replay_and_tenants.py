@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from app.domain.erasure import ErasureStatus
-from app.domain.errors import KeyStoreError, NotFoundError
+from app.domain.errors import KeyStoreError, LedgerBrokenError, NotFoundError
 from app.domain.run import RunId
 from app.erasing.erasure_journal import ErasureJournal
 from tests.integration.erasing.erasing_scene import WHY, erasing_beside
@@ -61,6 +61,9 @@ def test_a_restored_backup_is_erased_again(live: LiveServer) -> None:
     async def restored(backup: Roles) -> None:
         async with erasing_beside(live, roles=backup) as erasing:
             assert len(await erasing.rows("payload", deleted.run_id)) == 8
+            for came_back in (RunId(deleted.run_id), RunId(thinned.run_id)):
+                with pytest.raises(LedgerBrokenError, match="does not open"):
+                    await erasing.parts.replay.read_run(erasing.tenant_id, came_back)
             assert await erasing.at_work.eraser.replay() == 2
             read, tenant = erasing.parts.replay, erasing.tenant_id
             left = await read.remains(tenant, RunId(deleted.run_id))
