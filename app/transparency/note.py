@@ -171,8 +171,6 @@ def parse_note(data: bytes) -> Note:
         whole = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise NoteError("not UTF-8") from error
-    if _CONTROL.search(whole):
-        raise NoteError("a control character")
     # The last empty line divides: an earlier one belongs to the text.
     text, divider, lines = whole.rpartition("\n\n")
     if not divider or not lines.endswith("\n"):

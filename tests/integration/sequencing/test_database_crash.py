@@ -5,13 +5,14 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from app.domain.errors import LedgerError
 from app.sequencing.anchor_file import AnchorFile
 from tests.integration.sequencing.keeper_scene import eventually, exists, watch_on
-from tests.integration.sequencing.log_scene import assert_logs_whole
-from tests.support.databases import Roles, connect, database_server
+from tests.integration.sequencing.log_scene import assert_logs_whole, integrated
+from tests.support.databases import Roles, connect, durable_database
 
 pytestmark = pytest.mark.anyio
 
@@ -19,8 +20,8 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def own() -> Iterator[Roles]:
     """A server that may crash without harm to other tests."""
-    with database_server() as server:
-        yield server.new_database()
+    with durable_database() as roles:
+        yield roles
 
 
 async def test_a_crash_of_the_database_ends_no_keeper(own: Roles, tmp_path: Path) -> None:
@@ -33,6 +34,7 @@ async def test_a_crash_of_the_database_ends_no_keeper(own: Roles, tmp_path: Path
         victim = await raw.fetchval(
             "SELECT pid FROM pg_stat_activity WHERE usename = 'mf_sequencer' LIMIT 1"
         )
+        await raw.close()
         # Postgres ends every session and recovers when one of its processes dies like this.
         os.kill(victim, signal.SIGKILL)
         late = None
@@ -42,6 +44,7 @@ async def test_a_crash_of_the_database_ends_no_keeper(own: Roles, tmp_path: Path
             except LedgerError:
                 continue
         await eventually_again(in_log, late.run_id, own)
+    await integrated(own)
     assert await assert_logs_whole(own) >= 2
 
 
@@ -50,6 +53,6 @@ async def eventually_again(query: str, argument: object, roles: Roles) -> None:
     while True:
         try:
             await eventually(exists(query, argument), roles)
-        except OSError:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             continue
         return

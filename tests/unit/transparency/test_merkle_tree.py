@@ -252,3 +252,59 @@ def test_made_up_consistency_proofs_are_refused_and_raise_nothing(
     )
     same = old_size == new_size > 0 and not proof and old_root == new_root and len(old_root) == 32
     assert answer is same
+
+
+def test_no_proof_verifies_at_a_place_whose_proofs_have_another_length() -> None:
+    inclusions = {place: proof for place, proof in PATHS.items() if place[1] <= 16}
+    for (m, n), proof in inclusions.items():
+        for (index, size), other in inclusions.items():
+            if len(other) != len(proof):
+                assert not verify_inclusion(
+                    leaf_hash=LEAVES[m], index=index, size=size, proof=proof, root=ROOTS[n]
+                ), (m, n, index, size)
+    growths = {sizes: proof for sizes, proof in CONSISTENCIES.items() if 0 < sizes[0] <= 16}
+    growths = {sizes: proof for sizes, proof in growths.items() if sizes[1] <= 16}
+    for (m, n), proof in growths.items():
+        for (old, new), other in growths.items():
+            if len(other) != len(proof):
+                assert not verify_consistency(
+                    old_size=old, old_root=ROOTS[m], new_size=new, new_root=ROOTS[n], proof=proof
+                ), (m, n, old, new)
+
+
+@pytest.mark.parametrize(("old", "new"), [(4, 3), (-1, 1), (2, 1), (1, 0), (-1, 0), (-2, -1)])
+def test_one_root_at_impossible_sizes_is_no_growth(old: int, new: int) -> None:
+    for root in (ROOTS[4], EMPTY_ROOT):
+        assert not verify_consistency(
+            old_size=old, old_root=root, new_size=new, new_root=root, proof=[]
+        )
+
+
+def test_the_empty_tree_does_not_grow_into_an_empty_tree_of_another_root() -> None:
+    assert not verify_consistency(
+        old_size=0, old_root=EMPTY_ROOT, new_size=0, new_root=OTHER, proof=[]
+    )
+
+
+@pytest.mark.parametrize("size", [0, 31, 33, 64])
+def test_a_root_made_over_a_hash_of_another_length_has_no_proof(size: int) -> None:
+    odd = b"x" * size
+    root = sha256(b"\x01" + odd + LEAVES[0]).digest()
+    assert not verify_inclusion(leaf_hash=LEAVES[0], index=1, size=2, proof=[odd], root=root)
+    root = sha256(b"\x01" + LEAVES[0] + odd).digest()
+    assert not verify_inclusion(leaf_hash=LEAVES[0], index=0, size=2, proof=[odd], root=root)
+    assert not verify_consistency(
+        old_size=1, old_root=LEAVES[0], new_size=2, new_root=root, proof=[odd]
+    )
+
+
+def test_no_tree_is_higher_than_its_size_in_64_bits() -> None:
+    for height, possible in [(64, True), (65, False)]:
+        proof = [OTHER] * height
+        root = LEAVES[0]
+        for sibling in proof:
+            root = hash_children(sibling, root)
+        size = 2**height
+        assert possible is verify_inclusion(
+            leaf_hash=LEAVES[0], index=size - 1, size=size, proof=proof, root=root
+        )

@@ -467,6 +467,7 @@ BODY, LINES = TEXT.encode(), GOOD[len(TEXT) + 1 :]
         BODY + LINES,  # the empty line of the text divides it from what are no signature lines
         b"a\n" + LINES,  # no empty line at all
         GOOD[:-1],
+        GOOD[:-1] + b"x",
         GOOD + b"\n",
         GOOD + b"\n\n",
         GOOD + b"x",
