@@ -42,6 +42,7 @@ REGISTRY: Final[Mapping[str, Fates]] = MappingProxyType(
         "run_hold": _ALL_OF_A_RUN,  # a hold forbids both, so there is none left
         "batch": _OF_THE_LOG,
         "leaf": _OF_THE_LOG,
+        "left_out": _OF_THE_LOG,  # that a run is broken, and since when
         "tile": _OF_THE_LOG,
         "log_head": _OF_THE_LOG,
         "checkpoint": _OF_THE_LOG,

@@ -192,6 +192,7 @@ BEGIN
   DELETE FROM public.cosignature x WHERE x.tenant_id = p_log;
   DELETE FROM public.checkpoint x WHERE x.tenant_id = p_log;
   DELETE FROM public.log_head x WHERE x.tenant_id = p_log;
+  DELETE FROM public.left_out x WHERE x.tenant_id = p_log;
   DELETE FROM public.erasure x WHERE x.tenant_id = p_log;
   DELETE FROM public.kek_retirement x WHERE x.tenant_id = p_log;
   DELETE FROM public.runs x WHERE x.tenant_id = p_log;

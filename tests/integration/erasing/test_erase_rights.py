@@ -11,6 +11,7 @@ from app.domain.erasure import ErasureAction, ErasureRequest
 from app.domain.errors import ErasureRefusedError, KeyRetiredError, LedgerBrokenError
 from app.domain.run import RunId
 from app.erasing.erasure_plan import Plan
+from app.runs.run_keys import next_version
 from app.storage.erasing_store import DeleteRun, RunSnapshot
 from app.storage.ledger_store import WrappedKey
 from tests.integration.erasing.erasing_scene import WHY, Erasing, erasing_beside
@@ -147,6 +148,7 @@ async def test_what_is_not_as_the_statement_says_is_not_erased(live: LiveServer,
     """The rows change between the plan and the act: field by field, hash by hash."""
     async with erasing_beside(live) as erasing:
         request, plan, snapshot = await _planned(erasing, run)
+        before = len(await erasing.rows("record"))
         seq, rc, chain = snapshot.hashes[3]
         wrong = (
             RunSnapshot(run_id=snapshot.run_id, hashes=snapshot.hashes[:-1], gone=snapshot.gone),
@@ -167,8 +169,7 @@ async def test_what_is_not_as_the_statement_says_is_not_erased(live: LiveServer,
             with pytest.raises(ErasureRefusedError, match="changed_meanwhile"):
                 await erasing.at_work.eraser._carry_out(request, forged, None)
         assert len(await erasing.rows("payload", run.run_id)) == 8
-        kinds = {row["kind"] for row in await erasing.rows("record")}
-        assert "erasure.delete_run" not in kinds
+        assert len(await erasing.rows("record")) == before
 
 
 async def test_nothing_is_wrapped_under_a_key_that_is_retired(live: LiveServer, run: Run) -> None:
@@ -176,20 +177,20 @@ async def test_nothing_is_wrapped_under_a_key_that_is_retired(live: LiveServer, 
         (row,) = await erasing.rows("run_key", run.run_id)
         store = erasing.at_work.eraser._parts.store
         now = datetime.now(UTC)
-        await store.retire(erasing.tenant_id, row["kek_id"], f"{row['kek_id']}.9", now)
+        await store.retire(erasing.tenant_id, row["kek_id"], next_version(row["kek_id"]), now)
         with pytest.raises(KeyRetiredError):
             await erasing.at_work.eraser._parts.store.rewrap(
                 erasing.tenant_id,
                 (await store.wraps(erasing.tenant_id, row["kek_id"]))[0],
-                f"{row['kek_id']}.9",
+                next_version(row["kek_id"]),
                 WrappedKey(kek_id=row["kek_id"], wrapped=b"w"),
             )
-        erasing.parts.keys.create_kek(f"{row['kek_id']}.9")
+        erasing.parts.keys.create_kek(next_version(row["kek_id"]))
     # The server finds out when it is refused, takes the newest one, and nobody is told.
     again = finished_run(live)
     async with erasing_beside(live) as erasing:
         (new,) = await erasing.rows("run_key", again.run_id)
-        assert new["kek_id"] == f"{row['kek_id']}.9"
+        assert new["kek_id"] == next_version(row["kek_id"])
 
 
 @pytest.mark.parametrize("trick", ["replica", "disabled"])

@@ -14,6 +14,7 @@ from app.domain.run import RunId
 from app.erasing.erasure_journal import ErasureJournal
 from tests.integration.erasing.erasing_scene import WHY, erasing_beside
 from tests.security.tampering_scene import finished_run
+from tests.support.api_matrix import patiently
 from tests.support.databases import DatabaseServer, Roles, connect, execute
 from tests.support.live_server import LiveServer, live_server
 
@@ -153,7 +154,7 @@ async def _tables_with(roles: Roles, tenant: object) -> dict[str, int]:
 def _eventually_served(live: LiveServer) -> str:
     """The server learns within seconds that the name is another tenant now."""
     with live.client() as client:
-        for _ in range(200):
+        for _ in patiently():
             answer = client.post("/v1/runs", json={"task": "1+1"}, headers={"Prefer": "wait=20"})
             if answer.status_code == 200:
                 return str(answer.json()["id"])
