@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from uuid import UUID
 
 import pytest
 
@@ -11,7 +12,8 @@ from app.domain.run import OutputState, RunId
 from app.keys.erasure_keys import publish_erasure_key
 from app.keys.signing_keys import read_key_file
 from tests.integration.erasing.erasing_scene import WHY, erasing_beside
-from tests.security.tampering_scene import attack, disarm, finished_run
+from tests.security.tampering_scene import Run, attack, disarm, finished_run
+from tests.support.api_matrix import Gate, patiently, says, scripted
 from tests.support.databases import DatabaseServer, Roles
 from tests.support.live_server import LiveServer, live_server
 
@@ -197,3 +199,30 @@ async def test_a_statement_of_another_key_takes_nothing_away(live: LiveServer) -
     async with erasing_beside(live) as fresh:
         dossier = await fresh.parts.replay.read_run(fresh.tenant_id, RunId(run.run_id))
         assert dossier.output_state is OutputState.ERASED
+
+
+def test_a_run_that_is_under_way_is_not_erased(postgres: DatabaseServer) -> None:
+    gate = Gate()
+    overrides = scripted(says("done"), gate=gate)
+    with live_server(postgres.new_database(), overrides) as live, live.client() as client:
+        told = client.post("/v1/runs", json={"task": "wait"}).json()
+        run = Run(public=told["id"], run_id=UUID(told["id"].removeprefix("run_")))
+        assert gate.reached.wait(20)
+
+        async def refused() -> None:
+            async with erasing_beside(live) as erasing:
+                for receipt in (await erasing.anonymize(run), await erasing.delete(run)):
+                    assert (receipt.status, receipt.reason) == (
+                        ErasureStatus.REFUSED,
+                        "run_not_over",
+                    )
+                gone = await erasing.done(
+                    await erasing.parts.replay.delete_tenant(erasing.tenant_id, **WHY)
+                )
+                assert (gone.status, gone.reason) == (ErasureStatus.REFUSED, "run_not_over")
+
+        asyncio.run(refused())
+        gate.open()
+        for _ in patiently():
+            if client.get(f"/v1/runs/{run.public}").json()["status"] == "succeeded":
+                break
