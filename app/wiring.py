@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from app import roster
 from app.administration.writer_enrolment import WriterEnrolment
@@ -75,6 +75,7 @@ class Deployment:
     executor: RunExecutor
     enrolment: WriterEnrolment
     erasing: EraserAtWork | None  # None: another process holds the erasure key
+    writer_id: UUID
     providers: Mapping[str, ModelProvider]
     workspaces: WorkspaceRoot
     logs: KeeperOfLogs | None
@@ -121,6 +122,7 @@ class Deployment:
                 revision = await self.database.revision()
                 is_known = revision == schema.known_revision()
                 halted = await self.runs.halted() if is_known else None
+                is_retired = is_known and await self.runs.is_retired(self.writer_id)
         except (LedgerUnavailableError, TimeoutError):
             return "the database does not answer"
         except Exception as error:  # noqa: BLE001 - whatever it is, the answer is not ready
@@ -129,6 +131,8 @@ class Deployment:
             return f"the schema is at {revision}, this server needs {schema.known_revision()}"
         if halted is not None:
             return f"the ledger is halted: {halted}"
+        if is_retired:
+            return "the key of this process was retired: restart it"
         if self.doorkeeper.unknown_tenants():
             return "tenants are not known yet"
         return None
@@ -192,6 +196,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         executor=executor,
         enrolment=parts.enrolment,
         erasing=_erasing(settings, parts),
+        writer_id=parts.writer_id,
         providers=plugged,
         workspaces=workspaces,
         logs=logs,

@@ -45,11 +45,11 @@ OPENED_BY = {
     "erasures_hold": frozenset({Scope.ERASE}),
     "erasures_release": frozenset({Scope.ERASE}),
     "erasures_diff": frozenset({Scope.AUDIT}),
-    "system_metrics": frozenset({Scope.AUDIT}),
     "catalog_list_tools": frozenset(Scope),
     "catalog_list_agents": frozenset(Scope),
     "catalog_get_agent": frozenset(Scope),
     "catalog_whoami": frozenset(Scope),
+    "system_metrics": frozenset({Scope.AUDIT}),
 }
 ATTEMPTS: dict[str, tuple[tuple[str, str], ...]] = {
     "no key": (),
