@@ -10,11 +10,16 @@ from uuid import UUID, uuid4
 
 from app.administration.admin_log import AdminLog, AdminParts
 from app.administration.writer_enrolment import WriterEnrolment
+from app.audit.erasure_book import ErasureBook
+from app.audit.erasure_desk import ErasureDesk
 from app.audit.replay_ledger import ReplayLedger
 from app.domain.errors import ConfigurationError, LedgerUnavailableError
+from app.erasing.assembly import SharedParts
+from app.keys.erasure_keys import published_erasure_keys
 from app.keys.key_store import FileKeyStore
 from app.keys.signing_keys import ENROLMENT, LOG, SigningKeys
 from app.ledger.writing import WriterKey
+from app.runs.identifiers import new_run_id
 from app.runs.run_keys import RunKeys
 from app.sequencing.anchor_file import AnchorFile
 from app.sequencing.anchoring import Anchor, Anchoring
@@ -26,6 +31,7 @@ from app.sequencing.recovery import RecoveryDesk
 from app.sequencing.witness_roster import WitnessRoster, load_witnesses
 from app.settings import Settings
 from app.storage.database import Database
+from app.storage.erasure_store import ErasureStore
 from app.storage.ledger_store import LedgerStore
 from app.storage.log_store import read_head
 from app.storage.run_store import RunStore
@@ -53,6 +59,24 @@ class LedgerParts:
     enrolment: WriterEnrolment
     enrolment_keys: frozenset[bytes]
     replay: ReplayLedger
+    book: ErasureBook
+    desk: ErasureDesk
+    erasures: ErasureStore
+
+    @property
+    def shared(self) -> SharedParts:
+        """What an eraser in this process shares with it."""
+        return SharedParts(
+            database=self.database,
+            ledger=self.ledger,
+            runs=self.runs,
+            book=self.book,
+            keys=self.keys,
+            run_keys=self.run_keys,
+            writer=self.writer,
+            enrolment=self.enrolment_keys,
+            now=utc_now,
+        )
 
     @property
     def writer_id(self) -> UUID:
@@ -211,6 +235,16 @@ def ledger_parts(settings: Settings) -> LedgerParts:
             ledger=ledger, runs=runs, keys=run_keys, writer=writer, now=utc_now, entropy=entropy
         )
     )
+    erasures = ErasureStore(database)
+    book = ErasureBook(
+        ledger=ledger,
+        runs=runs,
+        erasures=erasures,
+        keys=keys,
+        enrolment=enrolled,
+        erasure_keys=lambda: published_erasure_keys(settings.ledger_key_dir),
+    )
+    desk = _erasure_desk(erasures, admin_log, writer)
     return LedgerParts(
         database=database,
         heartbeat=Database(settings.database_url.reveal(), pool_size=1),
@@ -231,6 +265,22 @@ def ledger_parts(settings: Settings) -> LedgerParts:
             runs=runs,
             keys=keys,
             enrolment=enrolled,
+            book=book,
+            desk=desk,
             now=utc_now,
         ),
+        book=book,
+        desk=desk,
+        erasures=erasures,
+    )
+
+
+def _erasure_desk(store: ErasureStore, admin_log: AdminLog, writer: WriterKey) -> ErasureDesk:
+    return ErasureDesk(
+        store=store,
+        admin_log=admin_log,
+        writer=writer,
+        now=utc_now,
+        entropy=os.urandom,
+        new_id=lambda: new_run_id(utc_now(), os.urandom),
     )

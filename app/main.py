@@ -17,6 +17,7 @@ import app as package
 from app.api import (
     catalog_routes,
     docs_routes,
+    erasure_routes,
     health_routes,
     metrics_routes,
     openapi_document,
@@ -110,8 +111,9 @@ def create_app(
 
 def _mount(app: FastAPI, *, docs: bool) -> None:
     """Every route; all but health, version and docs behind the key dependency."""
-    for guarded in (run_routes, stream_routes, catalog_routes, metrics_routes):
-        app.include_router(guarded.router, prefix="/v1", dependencies=[Depends(authenticated)])
+    guarded = (run_routes, stream_routes, erasure_routes, catalog_routes, metrics_routes)
+    for routes in guarded:
+        app.include_router(routes.router, prefix="/v1", dependencies=[Depends(authenticated)])
     app.include_router(health_routes.router)
     if docs:
         app.include_router(docs_routes.router)
@@ -137,7 +139,10 @@ async def _start_and_beat(deployment: Deployment) -> None:
         except Exception as error:  # noqa: BLE001 - tried again until it is there
             _log.warning("not known to the ledger yet: %s", type(error).__name__)
             await asyncio.sleep(START_RETRY_SECONDS)
-    await deployment.executor.beat_forever()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(deployment.executor.beat_forever())
+        if deployment.erasing is not None:
+            tasks.create_task(deployment.erasing.eraser.serve_forever())
 
 
 async def _settled(deployment: Deployment) -> None:

@@ -36,6 +36,8 @@ PLAIN_NAMES = (
     "DATA_DIR",
     "WORKSPACE_DIR",
     "LEDGER_KEY_DIR",
+    "ERASURE_KEY_FILE",
+    "ERASURE_JOURNAL",
     "DEPLOYMENT",
     "WITNESSES",
     "ANCHOR_FILE",
@@ -128,6 +130,8 @@ class Settings:
     data_dir: Path
     workspace_dir: Path
     ledger_key_dir: Path
+    erasure_key_file: Path | None  # None: this process signs no erasures
+    erasure_journal: Path | None  # None: beside the erasure key
     deployment: str
     witnesses: Path | None
     anchor_file: Path | None
@@ -169,6 +173,8 @@ class Settings:
             data_dir=data_dir,
             workspace_dir=read.path("WORKSPACE_DIR", data_dir / "workspace"),
             ledger_key_dir=read.path("LEDGER_KEY_DIR", Path(f"{data_dir}-keys")),
+            erasure_key_file=read.optional_path("ERASURE_KEY_FILE"),
+            erasure_journal=read.optional_path("ERASURE_JOURNAL"),
             deployment=read.deployment(),
             witnesses=read.optional_path("WITNESSES"),
             anchor_file=read.optional_path("ANCHOR_FILE"),

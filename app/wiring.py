@@ -17,6 +17,7 @@ from app.api.stream_seats import StreamSeats
 from app.audit.replay_ledger import ReplayLedger
 from app.domain.errors import LedgerUnavailableError, MeshFlowError
 from app.domain.run import Budget, RunId, TenantId, Usage
+from app.erasing.assembly import EraserAtWork, build_eraser, eraser_places
 from app.keys.agent_catalogue import (
     BUILT_IN_AGENT,
     DEFAULT_BUDGET,
@@ -75,6 +76,7 @@ class Deployment:
     runs: RunStore
     executor: RunExecutor
     enrolment: WriterEnrolment
+    erasing: EraserAtWork | None  # None: another process holds the erasure key
     writer_id: UUID
     providers: Mapping[str, ModelProvider]
     workspaces: WorkspaceRoot
@@ -109,6 +111,8 @@ class Deployment:
             await self.logs.keeper.run_forever()
 
     async def _learn_tenants(self) -> None:
+        # A tenant that was deleted and named again has another id.
+        self.doorkeeper.forget(await self.runs.renamed_tenants(self.doorkeeper.known_tenants()))
         unknown = self.doorkeeper.unknown_tenants()
         found: dict[str, TenantId] = {
             name: await self.runs.ensure_tenant(name) for name in sorted(unknown)
@@ -147,6 +151,8 @@ class Deployment:
         for provider in self.providers.values():
             await provider.close()
         await self.heartbeat.close()
+        if self.erasing is not None:
+            await self.erasing.database.close()
         await self.database.close()
         self.workspaces.close()
 
@@ -188,19 +194,25 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         )
     )
     return Deployment(
-        services=catalogue.services(service, parts.replay, bell, vitals_of(parts, logs)),
+        services=catalogue.services(service, parts, bell, vitals_of(parts, logs)),
         doorkeeper=doorkeeper,
         database=parts.database,
         heartbeat=parts.heartbeat,
         runs=runs,
         executor=executor,
         enrolment=parts.enrolment,
+        erasing=_erasing(settings, parts),
         writer_id=parts.writer_id,
         providers=plugged,
         workspaces=workspaces,
         logs=logs,
         ready=asyncio.Event(),
     )
+
+
+def _erasing(settings: Settings, parts: LedgerParts) -> EraserAtWork | None:
+    places = eraser_places(settings)
+    return None if places is None else build_eraser(places, parts.shared)
 
 
 def _recorder_parts(settings: Settings, parts: LedgerParts, bell: Bell) -> RecorderParts:
@@ -236,14 +248,15 @@ class _Catalogue:
     def services(
         self,
         runs: RunService,
-        ledger: ReplayLedger,
+        parts: LedgerParts,
         bell: Bell,
         vitals: Callable[[], Awaitable[Vitals]],
     ) -> ApiServices:
         """What the routes need."""
         return ApiServices(
             runs=runs,
-            ledger=ledger,
+            ledger=parts.replay,
+            erasures=parts.desk,
             bell=bell,
             seats=StreamSeats(),
             agents=self._agents,

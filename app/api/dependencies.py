@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.api.stream_seats import StreamSeats
+from app.audit.erasure_desk import ErasureDesk
 from app.audit.replay_ledger import ReplayLedger
 from app.domain.run import Agent, Budget
 from app.domain.step import ToolSpec
@@ -21,6 +22,7 @@ class ApiServices:
 
     runs: RunService
     ledger: ReplayLedger
+    erasures: ErasureDesk
     bell: Bell
     seats: StreamSeats
     agents: Mapping[str, Agent]

@@ -34,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_clients(commands)
     _add_administration(commands)
+    _add_erasing(commands)
     _add_witness(commands)
     _add_ledger(commands)
     commands.add_parser(
@@ -138,6 +139,48 @@ def _add_administration(commands: "_Commands[_Parser]") -> None:
     commands.add_parser(
         "config", help="print the settings in effect, without secrets", allow_abbrev=False
     )
+
+
+def _add_erasing(commands: "_Commands[_Parser]") -> None:
+    erase = commands.add_parser(
+        "erase", help="erase content lawfully, now, and print the receipt", allow_abbrev=False
+    )
+    actions = erase.add_subparsers(dest="action", required=True, metavar="ACTION")
+    anonymize = actions.add_parser(
+        "anonymize-run", help="take content of a run away", allow_abbrev=False
+    )
+    anonymize.add_argument(
+        "--field", action="append", help="only this field (repeatable; default: all content)"
+    )
+    delete_run = actions.add_parser(
+        "delete-run", help="leave the hashes of a run's records only", allow_abbrev=False
+    )
+    delete_tenant = actions.add_parser(
+        "delete-tenant", help="leave nothing of a tenant", allow_abbrev=False
+    )
+    for command in (anonymize, delete_run):
+        command.add_argument("run", metavar="RUN", help="the run's id, run_...")
+    for command in (anonymize, delete_run, delete_tenant):
+        command.add_argument("--tenant", required=True, help="the tenant's name")
+        command.add_argument("--legal-basis", required=True, metavar="CODE")
+        command.add_argument(
+            "--request-ref", required=True, help="reference of the request; kept as a salted hash"
+        )
+        command.add_argument(
+            "--force",
+            action="store_true",
+            help="even if the run does not verify: needs the owner's login, and is recorded",
+        )
+        command.add_argument(
+            "--rotate", action="store_true", help="end the old keys now and not at night"
+        )
+    eraser = commands.add_parser(
+        "eraser", help="execute requests to erase, until stopped", allow_abbrev=False
+    )
+    eraser.add_argument(
+        "--replay", action="store_true", help="first erase again what a restored backup brought"
+    )
+    eraser.add_argument("--once", action="store_true", help="look once, end old keys, and leave")
 
 
 def _add_witness(commands: "_Commands[_Parser]") -> None:

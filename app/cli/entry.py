@@ -107,6 +107,18 @@ def _config(invocation: Invocation, arguments: Namespace) -> int:
     return print_config(invocation, arguments)
 
 
+def _erase(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.erase_commands import erase
+
+    return erase(invocation, arguments)
+
+
+def _eraser(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.erase_commands import eraser
+
+    return eraser(invocation, arguments)
+
+
 def _witness(invocation: Invocation, arguments: Namespace) -> int:
     from app.cli.witness_command import witness
 
@@ -140,6 +152,8 @@ COMMANDS: Mapping[str, Command] = {
     "db": _db,
     "openapi": _openapi,
     "config": _config,
+    "erase": _erase,
+    "eraser": _eraser,
     "witness": _witness,
     "sequencer": _sequencer,
     "ledger": _ledger,

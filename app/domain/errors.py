@@ -9,6 +9,8 @@ MeshFlowError
 ├── LedgerError
 │   ├── LedgerUnavailableError  the ledger could not be reached: nothing was done, nothing will be
 │   ├── LedgerBrokenError       what was read does not verify; carries the named break
+│   ├── ErasureRefusedError     a lawful reason forbids the erasure, or the rows are not as said
+│   ├── KeyRetiredError         a key was retired that something was to be wrapped under
 │   ├── StaleEpochError         somebody else owns the run now: stop at once
 │   ├── WriterRetiredError      this process's key was retired: it has to start anew
 │   ├── StaleTermError          another sequencer leads: this one must not write
@@ -87,6 +89,18 @@ class LedgerBrokenError(LedgerError):
     def __init__(self, found: ChainBreak) -> None:
         super().__init__(f"the ledger is broken at seq {found.seq}: {found.reason}")
         self.found = found
+
+
+class ErasureRefusedError(LedgerError):
+    """Nothing was erased. `code` is what the receipt says."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"the erasure was refused: {code}")
+        self.code = code
+
+
+class KeyRetiredError(LedgerError):
+    """Nothing was written: the key to wrap under is on its way out. Wrap under the newest one."""
 
 
 class StaleEpochError(LedgerError):

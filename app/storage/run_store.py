@@ -1,6 +1,6 @@
 """Reads the state of runs, and the few writes that are not records: commands and heartbeats."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -68,6 +68,15 @@ class RunStore:
             return TenantId(
                 UUID(bytes=(await raw.fetchval("SELECT tenant_ensure($1)", name)).bytes)
             )
+
+    async def renamed_tenants(self, known: Mapping[str, TenantId]) -> set[str]:
+        """Those of the known names that mean another tenant now, or none."""
+        async with self._database.driver() as raw:
+            rows = await raw.fetch(
+                "SELECT name, tenant_id FROM tenants WHERE name = ANY ($1)", list(known)
+            )
+        now = {str(row["name"]): row["tenant_id"] for row in rows}
+        return {name for name, tenant_id in known.items() if now.get(name) != tenant_id}
 
     async def register_writer(self, writer_id: UUID, public_key: bytes, certificate: bytes) -> None:
         """Make this process's signing key known. Comes before its first append; may be repeated."""

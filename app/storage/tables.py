@@ -1,6 +1,7 @@
 """Every table, as the migrations leave it; a test compares the two."""
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     Column,
@@ -281,4 +282,68 @@ sequencer_state = Table(
     Column("xid", Xid8, nullable=False),
     _moment("beaten_at"),
     PrimaryKeyConstraint("tenant_id", name="pk_sequencer_state"),
+)
+
+erasure = Table(
+    "erasure",
+    METADATA,
+    *_ids("tenant_id", "erasure_id", "log_id"),
+    Column("action", Text, nullable=False),
+    Column("run_id", Uuid),
+    Column("fields", ARRAY(Text)),
+    Column("legal_basis", Text, nullable=False),
+    Column("request_ref", LargeBinary, nullable=False),
+    Column("actor", Text, nullable=False),
+    _moment("requested_at"),
+    *_ids("writer_id"),
+    Column("sig", LargeBinary, nullable=False),
+    Column("status", Text, nullable=False, server_default=text("'requested'")),
+    _moment("executed_at", nullable=True),
+    _moment("due_at", nullable=True),
+    _moment("completed_at", nullable=True),
+    Column("kek_ids", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("record_run", Uuid),
+    Column("record_seq", BigInteger),
+    Column("reason", Text),
+    PrimaryKeyConstraint("tenant_id", "erasure_id", name="pk_erasure"),
+    CheckConstraint(
+        "action IN ('anonymize_run', 'delete_run', 'delete_tenant')", name="ck_erasure_action"
+    ),
+    CheckConstraint(
+        "status IN ('requested', 'pending', 'complete', 'refused')", name="ck_erasure_status"
+    ),
+    CheckConstraint("(run_id IS NULL) = (action = 'delete_tenant')", name="ck_erasure_run"),
+    CheckConstraint("octet_length(request_ref) = 32", name="ck_erasure_ref"),
+    CheckConstraint("octet_length(sig) = 64", name="ck_erasure_sig"),
+)
+Index(
+    "ix_erasure_open",
+    erasure.c.tenant_id,
+    erasure.c.erasure_id,
+    postgresql_where=text("status IN ('requested', 'pending')"),
+)
+
+run_hold = Table(
+    "run_hold",
+    METADATA,
+    *_ids("tenant_id", "run_id"),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    _moment("set_at"),
+    PrimaryKeyConstraint("tenant_id", "run_id", name="pk_run_hold"),
+    ForeignKeyConstraint(
+        ["tenant_id", "run_id"], ["runs.tenant_id", "runs.run_id"], name="fk_run_hold_run"
+    ),
+)
+
+kek_retirement = Table(
+    "kek_retirement",
+    METADATA,
+    *_ids("tenant_id"),
+    Column("kek_id", Text, nullable=False),
+    Column("successor", Text),
+    _moment("retired_at"),
+    _moment("destroyed_at", nullable=True),
+    _moment("due_at", nullable=True),
+    PrimaryKeyConstraint("tenant_id", "kek_id", name="pk_kek_retirement"),
 )

@@ -2,7 +2,8 @@
 
 -- Appends records of one tenant with their companions: all of it, or nothing.
 -- Errors: MF001 another owner holds the run; MF002 the run's state forbids the change; MF003 no such run;
--- MF005 a log is halted; MF006 the writer is retired.
+-- MF005 a log is halted; MF006 the writer is retired;
+-- MF007 a KEK is retired that something was to be wrapped under (its table and the check: migration 0005).
 CREATE FUNCTION ledger_append(
   p_tenant uuid, p_batch uuid, p_writer uuid, p_ranges bytea, p_tip bytea, p_sig bytea,
   p_runs uuid[], p_seqs bigint[], p_epochs bigint[], p_kinds text[], p_ts timestamptz[],
@@ -30,6 +31,7 @@ BEGIN
       INSERT INTO public.runs (tenant_id, run_id, kind, status, epoch, owner, provider, model, agent, policy_digest, created_at)
       VALUES (p_tenant, (c->>'run_id')::uuid, c->>'kind', c->>'status', 1, p_writer, c->>'provider', c->>'model', c->>'agent',
               c->>'policy_digest', (c->>'created_at')::timestamptz);
+      PERFORM public.kek_in_use(p_tenant, c->>'kek_id');
       INSERT INTO public.run_key (tenant_id, run_id, kek_id, wrapped)
       VALUES (p_tenant, (c->>'run_id')::uuid, c->>'kek_id', decode(c->>'wrapped', 'hex'));
     ELSIF c->>'op' = 'run.claim' THEN
@@ -78,7 +80,14 @@ BEGIN
       WHERE tenant_id = p_tenant AND run_id = (c->>'run_id')::uuid
         AND status = ANY (ARRAY(SELECT jsonb_array_elements_text(c->'from')));
       IF NOT FOUND THEN RAISE EXCEPTION 'illegal transition' USING ERRCODE = 'MF002'; END IF;
+    ELSIF c->>'op' = 'hold.set' THEN
+      INSERT INTO public.run_hold (tenant_id, run_id, reason, actor, set_at)
+      VALUES (p_tenant, (c->>'held_run')::uuid, c->>'reason', c->>'actor', (c->>'at')::timestamptz);
+    ELSIF c->>'op' = 'hold.release' THEN
+      DELETE FROM public.run_hold h WHERE h.tenant_id = p_tenant AND h.run_id = (c->>'held_run')::uuid;
+      IF NOT FOUND THEN RAISE EXCEPTION 'no such hold' USING ERRCODE = 'MF003'; END IF;
     ELSIF c->>'op' = 'result.insert' THEN
+      PERFORM public.kek_in_use(p_tenant, c->>'kek_id');
       INSERT INTO public.run_result (tenant_id, run_id, kek_id, wrapped, blob, expires_at)
       VALUES (p_tenant, (c->>'run_id')::uuid, c->>'kek_id', decode(c->>'wrapped', 'hex'), decode(c->>'blob', 'hex'),
               (c->>'expires_at')::timestamptz);

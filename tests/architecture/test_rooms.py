@@ -50,6 +50,11 @@ PLANTED = (
         told="app.runs.planted -> app.storage.ledger_store",
     ),
     Planted(
+        contract="erasing-door",
+        files={"runs/planted.py": f"{_DOC}import app.storage.erasing_store\n"},
+        told="app.runs.planted -> app.storage.erasing_store",
+    ),
+    Planted(
         contract="tables-door",
         files={"runs/planted.py": f"{_DOC}import app.storage.tables\n"},
         told="app.runs.planted -> app.storage.tables",

@@ -29,6 +29,7 @@ class Roles:
     audit: str
     superuser: str
     sequencer: str = ""
+    eraser: str = ""
 
     def named(self, name: str) -> "Roles":
         """The same logins for another database of the server."""
@@ -38,6 +39,7 @@ class Roles:
             audit=_with_database(self.audit, name),
             superuser=_with_database(self.superuser, name),
             sequencer=_with_database(self.sequencer, name),
+            eraser=_with_database(self.eraser, name),
         )
 
 
@@ -105,6 +107,7 @@ def embedded_roles(*, durable: bool) -> Iterator[Roles]:
             audit=server.audit_url,
             superuser=server.superuser_url(),
             sequencer=server.sequencer_url,
+            eraser=server.eraser_url,
         )
     finally:
         server.stop()
@@ -143,6 +146,7 @@ async def _roles_on(superuser: str) -> Roles:
         audit=url_of("mf_audit"),
         superuser=superuser,
         sequencer=url_of("mf_sequencer"),
+        eraser=url_of("mf_eraser"),
     )
 
 

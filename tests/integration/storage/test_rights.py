@@ -23,7 +23,8 @@ LOG_ROWS = {
     "sequencer_state": "1, 's', '1', now()",
 }
 LOG = tuple(LOG_ROWS)
-TENANT_TABLES = (*LEDGER, *LOG, "runs", "run_command", "run_result")
+ERASING = ("erasure", "run_hold", "kek_retirement")
+TENANT_TABLES = (*LEDGER, *LOG, *ERASING, "runs", "run_command", "run_result")
 PARTITIONS = ("record_default", "payload_default", "leaf_default", "tile_default")
 ROLES = ("mf_app", "mf_audit", "mf_sequencer", "mf_eraser", "mf_writer", "mf_erase_owner")
 ALL = (*TENANT_TABLES, "tenants", "writer_key", "alembic_version")
@@ -159,7 +160,7 @@ async def test_row_level_security_hides_every_other_tenant(
         theirs = await scene.begun()
     assert theirs.tenant_id != author.tenant_id
     seen = f"SELECT DISTINCT tenant_id FROM {table}"
-    filled = table not in ("run_command", "run_result")
+    filled = table not in ("run_command", "run_result", *ERASING)
     async with logged_in(roles.superuser) as raw:
         for name, values in LOG_ROWS.items():
             await raw.execute(
@@ -221,6 +222,7 @@ RIGHTS = {
         "INSERT": {"run_command"},
         "EXECUTE": {
             "ledger_append",
+            "erasure_request",
             "tenant_ensure",
             "writer_register",
             "writer_leave",
@@ -228,14 +230,33 @@ RIGHTS = {
             "results_expire",
         },
     },
-    "mf_audit": {"SELECT": {*LEDGER, *LOG, "runs", "tenants", "writer_key", "alembic_version"}},
+    "mf_audit": {
+        "SELECT": {*LEDGER, *LOG, *ERASING, "runs", "tenants", "writer_key", "alembic_version"}
+    },
     "mf_sequencer": {
         "SELECT": {"record", "batch", "tenants", "writer_key", *LOG},
         "INSERT": {*LOG},
         "UPDATE": {"tile", "log_head", "left_out", "sequencer_state", "tenants", "writer_key"},
     },
-    "mf_eraser": {},
+    "mf_eraser": {
+        "EXECUTE": {
+            "ledger_append",
+            "erase_anonymize_run",
+            "erase_delete_run",
+            "erase_delete_tenant",
+            "erasure_refuse",
+            "erasure_waiting",
+            "erasure_complete",
+            "kek_waiting",
+            "kek_retire",
+            "kek_wraps",
+            "kek_rewrap",
+            "kek_destroyed",
+        }
+    },
 }
+# Called by other functions only.
+INNER = {"erase_recorded", "erase_locked", "erase_receipt", "kek_in_use"}
 
 
 @pytest.mark.parametrize("role", sorted(RIGHTS))
@@ -417,9 +438,11 @@ async def test_every_function_with_borrowed_rights_fixes_its_search_path(roles: 
             " AND (inherit_option OR set_option)"
         )
     borrowed = [row for row in rows if row["prosecdef"]]
-    assert {row["proname"] for row in borrowed} == RIGHTS["mf_app"]["EXECUTE"]
+    written, erased = RIGHTS["mf_app"]["EXECUTE"], RIGHTS["mf_eraser"]["EXECUTE"]
+    assert {row["proname"] for row in borrowed} == written | erased | INNER
     for row in borrowed:
         assert row["proconfig"] == ["search_path=pg_catalog, public, pg_temp"], row["proname"]
-        assert row["owner"] == "mf_writer"
+        owner = "mf_writer" if row["proname"] in written else "mf_erase_owner"
+        assert row["owner"] == owner, row["proname"]
     assert login is False
     assert inherited == []

@@ -74,6 +74,8 @@ def test_every_value_is_taken_from_the_environment() -> None:
             "MESHFLOW_DATA_DIR": "/srv/mf",
             "MESHFLOW_WORKSPACE_DIR": "~/ws",
             "MESHFLOW_LEDGER_KEY_DIR": "/srv/keys",
+            "MESHFLOW_ERASURE_KEY_FILE": "/srv/erasing/key",
+            "MESHFLOW_ERASURE_JOURNAL": "/srv/erasing/journal",
             "MESHFLOW_DEPLOYMENT": "example.com/mf",
             "MESHFLOW_WITNESSES": "/etc/witnesses",
             "MESHFLOW_ANCHOR_FILE": "~/anchor",
@@ -95,7 +97,7 @@ def test_every_value_is_taken_from_the_environment() -> None:
         dev=True,
     )
     shown = [s.reveal() if isinstance(s, Secret) else s for s in dataclasses.astuple(settings)]
-    assert shown[:27] == [
+    assert shown[:29] == [
         True,
         PASSWORD,
         None,
@@ -107,6 +109,8 @@ def test_every_value_is_taken_from_the_environment() -> None:
         Path("/srv/mf"),
         HOME / "ws",
         Path("/srv/keys"),
+        Path("/srv/erasing/key"),
+        Path("/srv/erasing/journal"),
         "example.com/mf",
         Path("/etc/witnesses"),
         HOME / "anchor",
