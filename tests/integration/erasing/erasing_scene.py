@@ -81,6 +81,7 @@ async def erasing_beside(
         live.directory,
         where,
         MESHFLOW_ERASER_DATABASE_URL=where.eraser,
+        MESHFLOW_LEDGER_KEY_DIR=str(live.keys),
         MESHFLOW_ERASURE_KEY_FILE=str(live.directory / "erasing" / "key"),
     )
     places = eraser_places(settings)

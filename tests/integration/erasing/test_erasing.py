@@ -188,7 +188,7 @@ async def test_a_header_that_is_gone_without_a_statement_is_a_break(
 async def test_a_statement_of_another_key_takes_nothing_away(live: LiveServer) -> None:
     """Who owns the database and even a writer's key, but not the erasure key."""
     run = finished_run(live)
-    keys = live.directory / "keys"
+    keys = live.keys
     async with erasing_beside(live) as erasing:
         (keys / "signing" / "erasure.pub").unlink()
         await erasing.anonymize(run, ["output"])

@@ -106,9 +106,9 @@ def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
         with live_server(roles) as live:
             deleted, anonymized, kept = _run(live), _run(live), _run(live)
             then = tmp_path_factory.mktemp("then") / "keys"
-            shutil.copytree(live.directory / "keys", then)
+            shutil.copytree(live.keys, then)
             made = asyncio.run(_erased(live, deleted, anonymized, kept))
-            keys_now = _key_files(live.directory / "keys")
+            keys_now = _key_files(live.keys)
             journal = (live.directory / "erasing" / "erasures.jsonl").read_bytes()
         data = server.data_dir
         server.stop()
