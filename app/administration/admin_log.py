@@ -23,9 +23,9 @@ from app.domain.run import (
     RunStatus,
     TenantId,
 )
-from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, SealedBatch, WriterKey
+from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, WriterKey
 from app.privacy.scrubber import machine_note
-from app.storage.ledger_store import Claim, Companion, LedgerStore, NewRun, WrappedKey
+from app.storage.ledger_store import Claim, Companion, LedgerStore, NewRun, Receipt, WrappedKey
 from app.storage.run_store import RunStore
 
 OPENED = "admin.opened"
@@ -112,17 +112,16 @@ class AdminLog:
             for _ in range(_TRIES):
                 place = self._known.pop(tenant_id, None) or await self._find(tenant_id)
                 try:
-                    batch, place = await self._write(tenant_id, place, draft, companions)
+                    receipt, place = await self._write(tenant_id, place, draft, companions)
                 except StaleEpochError:
                     continue
                 self._known[tenant_id] = place
-                last = batch.records[-1]
                 return AdminReceipt(
                     run_id=place.run_id,
-                    seq=last.seq,
-                    rc=last.rc,
-                    chain=last.chain,
-                    batch_id=batch.batch_id,
+                    seq=receipt.seq,
+                    rc=receipt.rc,
+                    chain=receipt.chain,
+                    batch_id=receipt.batch_id,
                 )
         raise LedgerUnavailableError("an administration run is never free")
 
@@ -161,7 +160,7 @@ class AdminLog:
 
     async def _write(
         self, tenant_id: TenantId, place: _Place, draft: Draft, companions: Sequence[Companion]
-    ) -> tuple[SealedBatch, _Place]:
+    ) -> tuple[Receipt, _Place]:
         parts = self._parts
         drafts, taking = [draft], []
         if place.opening is None:
@@ -176,7 +175,7 @@ class AdminLog:
             writer=parts.writer,
             entropy=parts.entropy,
         )
-        batch = writer.seal(place.head, drafts, epoch=place.epoch, at=parts.now())
+        sealed = writer.seal(place.head, drafts, epoch=place.epoch, at=parts.now())
         own: list[Companion] = [*taking] if place.opening is None else [place.opening]
-        await parts.ledger.append(tenant_id, place.run_id, batch, [*own, *companions])
-        return batch, replace(place, head=batch.head, opening=None)
+        receipt = await parts.ledger.append(tenant_id, place.run_id, sealed, [*own, *companions])
+        return receipt, replace(place, head=sealed.head, opening=None)
