@@ -3,6 +3,7 @@
 Threat: Ledger tampering
 """
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,6 +134,7 @@ class LedgerStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._appender = GroupCommit(database, _APPEND, _translated)
+        self.appended = asyncio.Event()  # set after every append; whoever waits for it clears it
 
     async def append(
         self,
@@ -156,6 +158,7 @@ class LedgerStore:
         except LedgerError:
             if not await self._is_stored(tenant_id, batch):
                 raise
+        self.appended.set()
 
     async def _append_again(
         self,
