@@ -10,7 +10,11 @@ from uuid import UUID, uuid4
 
 from app.administration.admin_log import AdminLog, AdminParts
 from app.administration.writer_enrolment import WriterEnrolment
-from app.audit.replay_ledger import ReplayLedger
+from app.audit.inclusion import InclusionCheck
+from app.audit.integrity_alarm import IntegrityAlarm
+from app.audit.log_keys import LogKeys
+from app.audit.replay_ledger import LogChecks, ReplayLedger
+from app.audit.witnessing import Witnessing
 from app.domain.errors import ConfigurationError, LedgerUnavailableError
 from app.keys.key_store import FileKeyStore
 from app.keys.signing_keys import ENROLMENT, LOG, SigningKeys
@@ -22,7 +26,7 @@ from app.sequencing.checkpoints import CheckpointMaker
 from app.sequencing.log_keeper import KeeperParts, LogKeeper
 from app.sequencing.log_names import log_origin
 from app.sequencing.recovery import RecoveryDesk
-from app.sequencing.witness_roster import WitnessRoster, load_witnesses
+from app.sequencing.witness_roster import WitnessRoster, load_policy, load_witnesses
 from app.settings import Settings
 from app.storage.database import Database
 from app.storage.ledger_store import LedgerStore
@@ -50,6 +54,7 @@ class LedgerParts:
     admin_log: AdminLog
     enrolment: WriterEnrolment
     enrolment_keys: frozenset[bytes]
+    logs: LogChecks
     replay: ReplayLedger
 
     @property
@@ -194,6 +199,7 @@ def ledger_parts(settings: Settings) -> LedgerParts:
             ledger=ledger, runs=runs, keys=run_keys, writer=writer, now=utc_now, entropy=entropy
         )
     )
+    logs = _log_checks(settings, signing, database, keys, admin_log)
     return LedgerParts(
         database=database,
         ledger=ledger,
@@ -207,12 +213,38 @@ def ledger_parts(settings: Settings) -> LedgerParts:
             runs=runs, admin_log=admin_log, writer=writer, certify=certifier.sign
         ),
         enrolment_keys=enrolled,
+        logs=logs,
         replay=ReplayLedger(
             database=database,
             ledger=ledger,
             runs=runs,
             keys=keys,
             enrolment=enrolled,
+            logs=logs,
             now=utc_now,
         ),
+    )
+
+
+def _log_checks(
+    settings: Settings,
+    signing: SigningKeys,
+    database: Database,
+    keys: FileKeyStore,
+    admin_log: AdminLog,
+) -> LogChecks:
+    policy = None if settings.witnesses is None else load_policy(settings.witnesses)
+    signing.current(LOG)
+    log_keys = LogKeys([key.public_key for key in signing.every(LOG)])
+    check = InclusionCheck(lambda: log_keys, lambda log: log_origin(settings.deployment, log))
+    return LogChecks(
+        check=check,
+        witnessing=Witnessing(
+            database=database,
+            keys=keys,
+            check=check,
+            policy=policy,
+            operator=admin_log.operator_log_id,
+        ),
+        alarm=IntegrityAlarm(admin_log),
     )

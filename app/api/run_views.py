@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from app.api.entry_views import Moment, OutputView, TaskView, View, body_of, parsed
+from app.audit.integrity import Integrity, IntegrityState
 from app.audit.replay_ledger import RunDossier
 from app.domain.errors import ChainBreak
 from app.domain.run import OutputState, RunId, RunKind, RunRow, RunStatus, public_run_id
@@ -31,9 +32,13 @@ class PolicyView(View):
 
 
 class IntegrityView(View):
-    """What is proved of the run's ledger. `pending`: it verifies, no witness has seen it yet."""
+    """What is proved of the run's ledger now.
 
-    state: Literal["anchored", "pending", "erased", "broken"]
+    `anchored`: every record is in a log that witnesses outside the database have signed, since
+    `witnessed_at`. `pending`: it verifies, and `unwitnessed` records are not witnessed yet.
+    """
+
+    state: IntegrityState
     size: int
     witnessed_at: Moment | None
     unwitnessed: int
@@ -134,20 +139,30 @@ def view_of(dossier: RunDossier) -> RunView:
     last = body_of(OutputView, records[-1], "output")
     output = dossier.output if dossier.output is not None else (last.text if last else None)
     return run_view(
-        dossier.run, task, entries=len(records), output=output, state=dossier.output_state
+        dossier.run,
+        task,
+        integrity=integrity_of(dossier.integrity),
+        output=output,
+        state=dossier.output_state,
     )
 
 
 def started_view(run: RunRow, task: bytes) -> RunView:
     """A run of one record, as it was just written."""
-    return run_view(run, parsed(TaskView, task), entries=1, output=None, state=OutputState.SCRUBBED)
+    return run_view(
+        run,
+        parsed(TaskView, task),
+        integrity=pending(1),
+        output=None,
+        state=OutputState.SCRUBBED,
+    )
 
 
 def run_view(
     run: RunRow,
     task: TaskView | None,
     *,
-    entries: int,
+    integrity: IntegrityView,
     output: str | None,
     state: OutputState,
 ) -> RunView:
@@ -160,31 +175,54 @@ def run_view(
         output_state=state,
         policy=PolicyView(digest=run.policy_digest),
         capabilities=None if declared is None else CapabilitiesView(tools=declared),
-        entries=entries,
-        integrity=pending(entries),
+        entries=integrity.size,
+        integrity=integrity,
         metadata={} if task is None else task.metadata,
     )
 
 
 def pending(entries: int) -> IntegrityView:
     """Verified here and now; no witness has seen it."""
-    return IntegrityView(state="pending", size=entries, witnessed_at=None, unwitnessed=entries)
+    return IntegrityView(
+        state=IntegrityState.PENDING, size=entries, witnessed_at=None, unwitnessed=entries
+    )
+
+
+def integrity_of(found: Integrity) -> IntegrityView:
+    """As shown."""
+    return IntegrityView(
+        state=found.state,
+        size=found.size,
+        witnessed_at=found.witnessed_at,
+        unwitnessed=found.unwitnessed,
+    )
 
 
 PROVES = (
     "every record up to the last one is in its place and unchanged",
     "every stored text is the one that was committed to when it was written",
-    "every record was signed by a writer key that the deployment registered",
+    "every record was signed by a writer key that the deployment certified",
+    "every record that the tenant's log holds is at its place there, as the log key signed it",
     "status, error, usage, model, agent and times of the run are those that its records say",
 )
-DOES_NOT_PROVE = (
-    "that what a model or tool said is true",
-    "that no record was cut from the end of an unfinished run: no witness has seen this ledger yet",
+PROVES_OF_WITNESSES = (
+    "every record is in a log that a quorum of witnesses outside the database has signed: nobody"
+    " can change, cut or remove it any more without their seeing it"
+)
+DOES_NOT_PROVE = ("that what a model or tool said is true",)
+NOT_OF_THE_END = (
+    "that no unwitnessed record was changed or cut from the end by somebody who holds the"
+    " deployment's keys and its database: no witness has seen {count} of {size} records yet"
+)
+NOT_BY_ITSELF = (
+    "anything to somebody who does not trust this server: an export with `meshflow verify-bundle`"
+    " and keys obtained elsewhere does"
 )
 
 
 def valid_verification(dossier: RunDossier) -> VerificationView:
     """A run that verified, with the limits of that in words."""
+    integrity = dossier.integrity
     return VerificationView.model_validate(
         {
             "run_id": public_run_id(dossier.run.run_id),
@@ -192,16 +230,23 @@ def valid_verification(dossier: RunDossier) -> VerificationView:
             "entries": len(dossier.chain.records),
             "head": dossier.chain.head.chain.hex(),
             "break": None,
-            "integrity": pending(len(dossier.chain.records)),
-            "proves": list(PROVES),
-            "does_not_prove": list(DOES_NOT_PROVE),
+            "integrity": integrity_of(integrity),
+            "proves": [*PROVES] if integrity.unwitnessed else [*PROVES, PROVES_OF_WITNESSES],
+            "does_not_prove": [*DOES_NOT_PROVE, *_limits(integrity)],
         }
     )
 
 
+def _limits(integrity: Integrity) -> list[str]:
+    unseen = NOT_OF_THE_END.format(count=integrity.unwitnessed, size=integrity.size)
+    return [unseen, NOT_BY_ITSELF] if integrity.unwitnessed else [NOT_BY_ITSELF]
+
+
 def broken_verification(run_id: RunId, found: ChainBreak) -> VerificationView:
     """A run that did not verify: where, and how. Nothing else of it is believed."""
-    broken = IntegrityView(state="broken", size=found.seq, witnessed_at=None, unwitnessed=0)
+    broken = IntegrityView(
+        state=IntegrityState.BROKEN, size=found.seq, witnessed_at=None, unwitnessed=0
+    )
     return VerificationView.model_validate(
         {
             "run_id": public_run_id(run_id),

@@ -3,10 +3,15 @@
 Threat: Ledger tampering
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
+from app.audit.inclusion import Inclusion, InclusionCheck, InclusionError
+from app.audit.integrity import Integrity, IntegrityState
+from app.audit.integrity_alarm import IntegrityAlarm
+from app.audit.witnessing import Witnessing
 from app.domain.errors import ChainBreak, KeyStoreError, LedgerBrokenError, NotFoundError
 from app.domain.run import OutputState, RunId, RunKind, RunRow, RunStatus, TenantId, Usage
 from app.keys.key_store import KeyStore
@@ -15,7 +20,11 @@ from app.ledger.run_account import RunAccount, account_of, row_break
 from app.ledger.sealing import SealError, open_result
 from app.storage.database import Database
 from app.storage.ledger_store import LedgerStore, WrappedKey
+from app.storage.place_store import Placement, is_named, read_older, read_overdue, read_placement
 from app.storage.run_store import RunStore, StoredResult
+
+_SEQUENCED_WITHIN = timedelta(seconds=10)
+_OLDER = 8  # checkpoints in which a witnessed part of a run is looked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +33,7 @@ class RunDossier:
 
     run: RunRow
     chain: VerifiedChain
+    integrity: Integrity
     output: str | None  # the released output in full, while it is kept
     output_state: OutputState
 
@@ -54,6 +64,26 @@ class ReopenedRun:
     spent: Usage
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogChecks:
+    """What holds runs against the logs of the deployment, and where a break is told."""
+
+    check: InclusionCheck
+    witnessing: Witnessing
+    alarm: IntegrityAlarm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What one snapshot holds of a run, believed by nobody yet."""
+
+    run: RunRow
+    stored: StoredRun
+    key: WrappedKey
+    kept: StoredResult | None
+    placement: Placement
+
+
 class ReplayLedger:
     """Verified reads of one deployment's runs, always within a tenant."""
 
@@ -65,6 +95,7 @@ class ReplayLedger:
         runs: RunStore,
         keys: KeyStore,
         enrolment: Collection[bytes],
+        logs: LogChecks,
         now: Callable[[], datetime],
     ) -> None:
         self._database = database
@@ -72,32 +103,38 @@ class ReplayLedger:
         self._runs = runs
         self._keys = keys
         self._enrolment = enrolment
+        self._logs = logs
         self._now = now
 
     async def read_run(
-        self, tenant_id: TenantId, run_id: RunId, *, with_output: bool = False
+        self, tenant_id: TenantId, run_id: RunId, *, with_output: bool = False, anew: bool = False
     ) -> RunDossier:
-        """The verified run. NotFoundError; LedgerBrokenError names the first break."""
-        async with self._database.snapshot(tenant_id) as raw:
-            run = await self._found(await self._runs.find(raw, tenant_id, run_id))
-            stored, key = await self._ledger.read(raw, run)
-            kept = await self._runs.find_result(raw, tenant_id, run_id) if with_output else None
-        chain = self._verified(stored, self._open(run, key), None)
-        self._accounted(run, chain, None)
-        output = None if kept is None else self._opened_result(run, kept)
+        """The verified run. NotFoundError; LedgerBrokenError names the first break.
+
+        `anew`: the signatures of all its batches are checked too, and nothing is remembered.
+        """
+        with self._alarmed(tenant_id, run_id):
+            seen = await self._look(tenant_id, run_id, with_output=with_output)
+            chain, inclusion = self._verified(seen, None, anew=anew)
+            self._accounted(seen.run, chain, None)
+            integrity = await self._integrity(tenant_id, chain, inclusion, anew=anew)
+        output = None if seen.kept is None else self._opened_result(seen.run, seen.kept)
         state = OutputState.FULL if output is not None else OutputState.SCRUBBED
-        return RunDossier(run=run, chain=chain, output=output, output_state=state)
+        return RunDossier(
+            run=seen.run, chain=chain, integrity=integrity, output=output, output_state=state
+        )
 
     async def tail(self, tenant_id: TenantId, run_id: RunId, bookmark: Bookmark | None) -> Tail:
         """What was recorded after `bookmark`, verified from there; the row always, and whole."""
-        seen = None if bookmark is None else bookmark.head
-        async with self._database.snapshot(tenant_id) as raw:
-            run = await self._found(await self._runs.find(raw, tenant_id, run_id))
-            stored, key = await self._ledger.read(raw, run, 0 if seen is None else seen.next_seq)
-        chain = self._verified(stored, self._open(run, key), seen)
-        account = self._accounted(run, chain, None if bookmark is None else bookmark.account)
+        before = None if bookmark is None else bookmark.head
+        with self._alarmed(tenant_id, run_id):
+            seen = await self._look(tenant_id, run_id, 0 if before is None else before.next_seq)
+            chain, _ = self._verified(seen, before)
+            account = self._accounted(
+                seen.run, chain, None if bookmark is None else bookmark.account
+            )
         bookmark = Bookmark(head=chain.head, account=account)
-        return Tail(run=run, records=chain.records, bookmark=bookmark)
+        return Tail(run=seen.run, records=chain.records, bookmark=bookmark)
 
     async def row(self, tenant_id: TenantId, run_id: RunId) -> RunRow:
         """The run's state alone, unverified: good for deciding when to look, never for showing.
@@ -123,13 +160,56 @@ class ReplayLedger:
 
     async def reopen(self, tenant_id: TenantId, run_id: RunId) -> ReopenedRun:
         """A run for somebody who is about to take it over. NotFoundError; LedgerBrokenError."""
+        with self._alarmed(tenant_id, run_id):
+            seen = await self._look(tenant_id, run_id)
+            chain, _ = self._verified(seen, None, anew=True)
+            spent = self._accounted(seen.run, chain, None).spent
+        return ReopenedRun(head=chain.head, run_key=self._open(seen.run, seen.key), spent=spent)
+
+    @contextmanager
+    def _alarmed(self, tenant_id: TenantId, run_id: RunId) -> Iterator[None]:
+        """Whatever breaks inside is told to the operator log, too."""
+        try:
+            yield
+        except InclusionError as error:
+            self._logs.alarm.sound(tenant_id, run_id, error.found)
+            raise LedgerBrokenError(error.found) from error
+        except LedgerBrokenError as error:
+            self._logs.alarm.sound(tenant_id, run_id, error.found)
+            raise
+
+    async def _look(
+        self, tenant_id: TenantId, run_id: RunId, from_seq: int = 0, *, with_output: bool = False
+    ) -> _Seen:
+        """One snapshot of a run."""
+        operator = await self._logs.witnessing.operator()
         async with self._database.snapshot(tenant_id) as raw:
-            run = await self._found(await self._runs.find(raw, tenant_id, run_id))
-            stored, key = await self._ledger.read(raw, run)
-        run_key = self._open(run, key)
-        chain = self._verified(stored, run_key, None)
-        spent = self._accounted(run, chain, None).spent
-        return ReopenedRun(head=chain.head, run_key=run_key, spent=spent)
+            found = await self._runs.find(raw, tenant_id, run_id)
+            if found is None:
+                self._check_never_was(is_in_log=await is_named(raw, tenant_id, run_id))
+            run = await self._found(found)
+            stored, key = await self._ledger.read(raw, run, from_seq)
+            kept = await self._runs.find_result(raw, tenant_id, run_id) if with_output else None
+            placement = await read_placement(raw, tenant_id, run_id, from_seq)
+            first = from_seq + len(placement.places.by_seq)
+            if self._is_late(stored, first):
+                overdue = await read_overdue(raw, operator, (tenant_id, run_id), first)
+                placement = replace(placement, overdue=overdue)
+        return _Seen(run=run, stored=stored, key=key, kept=kept, placement=placement)
+
+    @staticmethod
+    def _check_never_was(*, is_in_log: bool) -> None:
+        """A run without a row has no place in the log, unless an erasure took the row."""
+        if is_in_log:
+            raise InclusionError(0, "the run is gone that the log holds")
+
+    def _is_late(self, stored: StoredRun, first: int) -> bool:
+        """Whether a record without a place is old enough to have one."""
+        waiting = (record for record in stored.records if record.seq >= first)
+        record = next(waiting, None)
+        if record is None:
+            return False
+        return record.at is None or self._now() - record.at > _SEQUENCED_WITHIN
 
     async def _found(self, run: RunRow | None) -> RunRow:
         # What the administration runs say is read through what they are about.
@@ -145,11 +225,54 @@ class ReplayLedger:
             found = ChainBreak(seq=0, reason="the key of the run does not open")
             raise LedgerBrokenError(found) from error
 
-    def _verified(self, stored: StoredRun, run_key: bytes, resume: Resume | None) -> VerifiedChain:
-        checked = verify_run(stored, run_key, self._enrolment, resume)
+    def _verified(
+        self, seen: _Seen, resume: Resume | None, *, anew: bool = False
+    ) -> tuple[VerifiedChain, Inclusion]:
+        run_key = self._open(seen.run, seen.key)
+        first = 0 if resume is None else resume.next_seq
+        end = first + len(seen.stored.records)
+        placed = 0 if anew else self._logs.check.covered(seen.placement, first, end)
+        checked = verify_run(seen.stored, run_key, self._enrolment, resume, placed=placed)
         if isinstance(checked, ChainBreak):
             raise LedgerBrokenError(checked)
-        return checked
+        return checked, self._logs.check.check(seen.placement, seen.stored, first)
+
+    async def _integrity(
+        self, tenant_id: TenantId, chain: VerifiedChain, inclusion: Inclusion, *, anew: bool
+    ) -> Integrity:
+        """How much of a run that verified is witnessed. InclusionError."""
+        size, witnessing = chain.head.next_seq, self._logs.witnessing
+        at, witnessed = None, 0
+        if inclusion.covering is not None and witnessing.is_asked_for:
+            at, witnessed = await witnessing.seen_at(inclusion.covering, anew=anew), 0
+            if at is not None:
+                witnessed = inclusion.covered
+            else:
+                at, witnessed = await self._older(tenant_id, inclusion, anew=anew)
+        return Integrity(
+            state=IntegrityState.ANCHORED if witnessed == size else IntegrityState.PENDING,
+            size=size,
+            witnessed_at=at,
+            unwitnessed=size - witnessed,
+        )
+
+    async def _older(
+        self, tenant_id: TenantId, inclusion: Inclusion, *, anew: bool
+    ) -> tuple[datetime | None, int]:
+        """When the longest part of a run was witnessed that is, and how many records that is."""
+        covering, first = inclusion.covering, min(inclusion.places.values())
+        if covering is None:
+            return None, 0
+        async with self._database.snapshot(tenant_id) as raw:
+            older = await read_older(raw, tenant_id, covering.origin, covering.size, _OLDER)
+        for head in older:
+            if head.size <= first:
+                break
+            self._logs.check.opened(head, covering.origin, tenant_id.bytes, 0)
+            at = await self._logs.witnessing.seen_at(head, anew=anew)
+            if at is not None:
+                return at, sum(index < head.size for index in inclusion.places.values())
+        return None, 0
 
     @staticmethod
     def _accounted(run: RunRow, chain: VerifiedChain, before: RunAccount | None) -> RunAccount:

@@ -177,7 +177,7 @@ def _add_witness(commands: "_Commands[_Parser]") -> None:
     _add_tls(serve)
 
 
-def _add_ledger(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _add_ledger(commands: "_Commands[_Parser]") -> None:
     commands.add_parser(
         "sequencer",
         help="put records into their logs, sign and anchor them, without serving",
