@@ -12,7 +12,7 @@ from app.administration.admin_log import AdminLog, AdminParts
 from app.administration.writer_enrolment import WriterEnrolment
 from app.audit.inclusion import InclusionCheck
 from app.audit.integrity_alarm import IntegrityAlarm
-from app.audit.log_keys import LogKeys
+from app.audit.key_book import KeyBook
 from app.audit.replay_ledger import LogChecks, ReplayLedger
 from app.audit.witnessing import Witnessing
 from app.domain.errors import ConfigurationError, LedgerUnavailableError
@@ -235,9 +235,12 @@ def _log_checks(
 ) -> LogChecks:
     policy = None if settings.witnesses is None else load_policy(settings.witnesses)
     signing.current(LOG)
-    log_keys = LogKeys([key.public_key for key in signing.every(LOG)])
-    check = InclusionCheck(lambda: log_keys, lambda log: log_origin(settings.deployment, log))
+    book = KeyBook(
+        database=database, keys=keys, signing=signing, operator=admin_log.operator_log_id
+    )
+    check = InclusionCheck(lambda: book.log_keys, lambda log: log_origin(settings.deployment, log))
     return LogChecks(
+        book=book,
         check=check,
         witnessing=Witnessing(
             database=database,

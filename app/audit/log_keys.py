@@ -5,21 +5,12 @@ Source: docs/ledger-format.md sections 10 and 11.
 Threat: Ledger tampering
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
 
+from app.ledger.key_statements import KeyChange
 from app.transparency.checkpoint import Checkpoint, open_checkpoint
 from app.transparency.note import ED25519, NoteError, parse_note, verifier_key
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyChange:
-    """A key that gave way to another, and the size of each log, by its id in hex, at that time."""
-
-    old: bytes
-    new: bytes
-    sizes: Mapping[str, int]
 
 
 class LogKeys:

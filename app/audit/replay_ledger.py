@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from app.audit.inclusion import Inclusion, InclusionCheck, InclusionError
 from app.audit.integrity import Integrity, IntegrityState
 from app.audit.integrity_alarm import IntegrityAlarm
+from app.audit.key_book import KeyBook
 from app.audit.witnessing import Witnessing
 from app.domain.errors import ChainBreak, KeyStoreError, LedgerBrokenError, NotFoundError
 from app.domain.run import OutputState, RunId, RunKind, RunRow, RunStatus, TenantId, Usage
@@ -68,6 +69,7 @@ class ReopenedRun:
 class LogChecks:
     """What holds runs against the logs of the deployment, and where a break is told."""
 
+    book: KeyBook
     check: InclusionCheck
     witnessing: Witnessing
     alarm: IntegrityAlarm
@@ -183,6 +185,7 @@ class ReplayLedger:
     ) -> _Seen:
         """One snapshot of a run."""
         operator = await self._logs.witnessing.operator()
+        await self._logs.book.refresh()
         async with self._database.snapshot(tenant_id) as raw:
             found = await self._runs.find(raw, tenant_id, run_id)
             if found is None:

@@ -11,6 +11,7 @@ MeshFlowError
 │   ├── LedgerBrokenError       what was read does not verify; carries the named break
 │   ├── StaleEpochError         somebody else owns the run now: stop at once
 │   ├── WriterRetiredError      this process's key was retired: it has to start anew
+│   ├── NotSequencedError       no signed checkpoint covers what is asked for yet: come back
 │   ├── StaleTermError          another sequencer leads: this one must not write
 │   └── IllegalTransitionError  the run's state does not allow this change
 ├── KeyStoreError               a key is missing or cannot be written
@@ -95,6 +96,13 @@ class StaleEpochError(LedgerError):
 
 class WriterRetiredError(LedgerError):
     """The key with which this process signs was retired: nothing it appends is accepted."""
+
+
+class NotSequencedError(LedgerError):
+    """No signed checkpoint covers what a proof is asked for. Nothing is wrong: it takes seconds."""
+
+    def __init__(self) -> None:
+        super().__init__("no signed checkpoint covers this yet")
 
 
 class StaleTermError(LedgerError):
