@@ -68,6 +68,7 @@ def create_app(
             background = [
                 tasks.create_task(_start_and_beat(deployment)),
                 tasks.create_task(deployment.follow_keys()),
+                tasks.create_task(deployment.keep_logs()),
             ]
             # The first start is waited for a little, so that a healthy process is ready at once.
             await _settled(deployment)

@@ -24,7 +24,7 @@ from app.keys.agent_catalogue import (
     load_tenant_settings,
 )
 from app.ledger.writing import ChainHead
-from app.ledger_assembly import LedgerParts, ledger_parts, utc_now
+from app.ledger_assembly import KeeperOfLogs, LedgerParts, ledger_parts, log_keeper, utc_now
 from app.policy.gate import DascGate, RuleBook
 from app.privacy.scrubber import Scrubber
 from app.providers.provider import ModelProvider
@@ -67,11 +67,12 @@ class Deployment:
     enrolment: WriterEnrolment
     providers: Mapping[str, ModelProvider]
     workspaces: WorkspaceRoot
+    logs: KeeperOfLogs | None
     ready: asyncio.Event
 
     async def start(self) -> None:
         """Make this process known to the ledger. LedgerUnavailableError when it cannot be."""
-        await self.enrolment.enrol()
+        await (self.enrolment.enrol() if self.logs is None else self.logs.enrol())
         await self._learn_tenants()
         self.ready.set()
 
@@ -91,6 +92,11 @@ class Deployment:
             except Exception as error:  # noqa: BLE001 - the keys in force stay in force
                 _log.warning("tenants of new keys are not known yet: %s", type(error).__name__)
 
+    async def keep_logs(self) -> None:
+        """Sequence and sign, in turn with the other processes that may; nothing where none may."""
+        if self.logs is not None:
+            await self.logs.keeper.run_forever()
+
     async def _learn_tenants(self) -> None:
         unknown = self.doorkeeper.unknown_tenants()
         found: dict[str, TenantId] = {
@@ -103,12 +109,16 @@ class Deployment:
         try:
             async with asyncio.timeout(2):
                 revision = await self.database.revision()
+                is_known = revision == schema.known_revision()
+                halted = await self.runs.halted() if is_known else None
         except (LedgerUnavailableError, TimeoutError):
             return "the database does not answer"
         except Exception as error:  # noqa: BLE001 - whatever it is, the answer is not ready
             return f"the database refused ({type(error).__name__})"
         if revision != schema.known_revision():
             return f"the schema is at {revision}, this server needs {schema.known_revision()}"
+        if halted is not None:
+            return f"the ledger is halted: {halted}"
         if self.doorkeeper.unknown_tenants():
             return "tenants are not known yet"
         return None
@@ -118,6 +128,8 @@ class Deployment:
         await self.executor.stop(DRAIN_SECONDS)
         with suppress(MeshFlowError):  # who cannot say goodbye is missed in time
             await self.enrolment.leave()
+        if self.logs is not None:
+            await self.logs.close()
         for provider in self.providers.values():
             await provider.close()
         await self.database.close()
@@ -168,6 +180,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         enrolment=parts.enrolment,
         providers=plugged,
         workspaces=workspaces,
+        logs=log_keeper(settings, parts),
         ready=asyncio.Event(),
     )
 

@@ -23,9 +23,9 @@ from app.domain.run import (
     RunStatus,
     TenantId,
 )
-from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, WriterKey
+from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, SealedAppend, WriterKey
 from app.privacy.scrubber import machine_note
-from app.storage.ledger_store import Claim, Companion, LedgerStore, NewRun, Receipt, WrappedKey
+from app.storage.ledger_store import Claim, Companion, LedgerStore, NewRun, WrappedKey
 from app.storage.run_store import RunStore
 
 OPENED = "admin.opened"
@@ -107,22 +107,41 @@ class AdminLog:
         `note` is made of ids, keys, codes and signatures by this program: it is stored as it is.
         LedgerUnavailableError: not known to be written.
         """
-        draft = Draft(kind=kind, actor=actor, fields={"note": machine_note(note)})
+        drafts = [Draft(kind=kind, actor=actor, fields={"note": machine_note(note)})]
+        return (await self._append(tenant_id, drafts, companions))[0]
+
+    async def append_all(
+        self, tenant_id: TenantId, kind: str, notes: Sequence[JsonObject]
+    ) -> list[AdminReceipt]:
+        """One record for each note, all in one transaction; as `append` otherwise."""
+        drafts = [
+            Draft(kind=kind, actor="system", fields={"note": machine_note(note)}) for note in notes
+        ]
+        return await self._append(tenant_id, drafts, ()) if drafts else []
+
+    async def _append(
+        self, tenant_id: TenantId, drafts: Sequence[Draft], companions: Sequence[Companion]
+    ) -> list[AdminReceipt]:
         async with self._turns[tenant_id]:  # our own tasks need not race each other
             for _ in range(_TRIES):
                 place = self._known.pop(tenant_id, None) or await self._find(tenant_id)
                 try:
-                    receipt, place = await self._write(tenant_id, place, draft, companions)
+                    sealed, batch_id, place = await self._write(
+                        tenant_id, place, drafts, companions
+                    )
                 except StaleEpochError:
                     continue
                 self._known[tenant_id] = place
-                return AdminReceipt(
-                    run_id=place.run_id,
-                    seq=receipt.seq,
-                    rc=receipt.rc,
-                    chain=receipt.chain,
-                    batch_id=receipt.batch_id,
-                )
+                return [
+                    AdminReceipt(
+                        run_id=place.run_id,
+                        seq=record.seq,
+                        rc=record.rc,
+                        chain=record.chain,
+                        batch_id=batch_id,
+                    )
+                    for record in sealed.records[-len(drafts) :]
+                ]
         raise LedgerUnavailableError("an administration run is never free")
 
     async def _find(self, tenant_id: TenantId) -> _Place:
@@ -159,15 +178,21 @@ class AdminLog:
         return _Place(run_id=run_id, run_key=run_key, head=head, epoch=1, opening=opening)
 
     async def _write(
-        self, tenant_id: TenantId, place: _Place, draft: Draft, companions: Sequence[Companion]
-    ) -> tuple[Receipt, _Place]:
+        self,
+        tenant_id: TenantId,
+        place: _Place,
+        drafts: Sequence[Draft],
+        companions: Sequence[Companion],
+    ) -> tuple[SealedAppend, bytes, _Place]:
         parts = self._parts
-        drafts, taking = [draft], []
+        own: Companion
         if place.opening is None:
-            taking.append(Claim(from_epoch=place.epoch))
+            own = Claim(from_epoch=place.epoch)
             place = replace(place, epoch=place.epoch + 1)
         else:
-            drafts.insert(0, Draft(kind=OPENED, actor="system", fields={"note": machine_note({})}))
+            own = place.opening
+            opened = Draft(kind=OPENED, actor="system", fields={"note": machine_note({})})
+            drafts = [opened, *drafts]
         writer = RunWriter(
             log=tenant_id.bytes,
             run=place.run_id.bytes,
@@ -176,6 +201,6 @@ class AdminLog:
             entropy=parts.entropy,
         )
         sealed = writer.seal(place.head, drafts, epoch=place.epoch, at=parts.now())
-        own: list[Companion] = [*taking] if place.opening is None else [place.opening]
-        receipt = await parts.ledger.append(tenant_id, place.run_id, sealed, [*own, *companions])
-        return receipt, replace(place, head=sealed.head, opening=None)
+        appending = parts.ledger.append(tenant_id, place.run_id, sealed, [own, *companions])
+        batch_id = (await appending).batch_id
+        return sealed, batch_id, replace(place, head=sealed.head, opening=None)

@@ -34,11 +34,10 @@ class WriterEnrolment:
 
         LedgerUnavailableError when the database is not there: the process must not append yet.
         """
-        writer = self._writer
-        writer_id = UUID(bytes=writer.writer_id)
-        await self._runs.register_writer(writer_id, writer.public_key, self._certificate)
+        await self.register()
         if self._is_recorded:
             return
+        writer = self._writer
         await self._admin_log.append(
             await self._admin_log.operator_log_id(),
             "key.writer",
@@ -49,6 +48,12 @@ class WriterEnrolment:
             },
         )
         self._is_recorded = True
+
+    async def register(self) -> None:
+        """Make the certified key known, without a record: what a halted ledger allows."""
+        writer = self._writer
+        writer_id = UUID(bytes=writer.writer_id)
+        await self._runs.register_writer(writer_id, writer.public_key, self._certificate)
 
     async def leave(self) -> None:
         """Say goodbye: this key signs no more."""

@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_clients(commands)
     _add_administration(commands)
     _add_witness(commands)
+    _add_ledger(commands)
     commands.add_parser(
         "demo",
         help="run the main job end to end in a scratch directory, and say what held",
@@ -174,6 +175,38 @@ def _add_witness(commands: "_Commands[_Parser]") -> None:
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
     serve.add_argument("--port", type=_port, default=WITNESS_PORT, help="default: 8090")
     _add_tls(serve)
+
+
+def _add_ledger(commands: "_Commands[_Parser]") -> None:
+    commands.add_parser(
+        "sequencer",
+        help="put records into their logs, sign and anchor them, without serving",
+        allow_abbrev=False,
+    )
+    ledger = commands.add_parser("ledger", help="the logs of this deployment", allow_abbrev=False)
+    of_ledger = ledger.add_subparsers(dest="action", required=True, metavar="ACTION")
+    of_ledger.add_parser(
+        "keys", help="print the public keys that witnesses and verifiers need", allow_abbrev=False
+    )
+    recover = of_ledger.add_parser(
+        "recover",
+        help="go on after a loss, under new names",
+        description="Needs the owner's login. The loss is recorded for good.",
+        allow_abbrev=False,
+    )
+    recover.add_argument(
+        "--lost",
+        required=True,
+        type=_loss,
+        metavar="N",
+        help="how many records of the operator log are lost, as the anchors say, or `unknown`",
+    )
+
+
+def _loss(text: str) -> str:
+    if text != "unknown" and not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError("must be a whole number or `unknown`")
+    return text
 
 
 def _port(text: str) -> int:

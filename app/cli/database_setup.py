@@ -48,11 +48,20 @@ def serving_database(settings: Settings) -> Iterator[Settings]:
     if settings.database_url is None:
         with embedded_server(settings) as server:
             asyncio.run(schema.upgrade(server.owner_url))
-            yield dataclasses.replace(settings, database_url=Secret(server.app_url))
+            yield dataclasses.replace(
+                settings,
+                database_url=Secret(server.app_url),
+                sequencer_database_url=Secret(server.sequencer_url),
+            )
         return
     url = driver_url(settings.database_url)
     asyncio.run(_require_known_revision(url))
-    yield dataclasses.replace(settings, database_url=Secret(url))
+    sequencer = settings.sequencer_database_url
+    yield dataclasses.replace(
+        settings,
+        database_url=Secret(url),
+        sequencer_database_url=None if sequencer is None else Secret(driver_url(sequencer)),
+    )
 
 
 async def _require_known_revision(url: str) -> None:

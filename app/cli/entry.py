@@ -119,6 +119,18 @@ def _demo(invocation: Invocation, arguments: Namespace) -> int:
     return demo(invocation, arguments)
 
 
+def _sequencer(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.ledger_command import sequencer
+
+    return sequencer(invocation, arguments)
+
+
+def _ledger(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.ledger_command import ledger
+
+    return ledger(invocation, arguments)
+
+
 COMMANDS: Mapping[str, Command] = {
     "serve": _serve,
     "run": _run,
@@ -129,6 +141,8 @@ COMMANDS: Mapping[str, Command] = {
     "openapi": _openapi,
     "config": _config,
     "witness": _witness,
+    "sequencer": _sequencer,
+    "ledger": _ledger,
     "demo": _demo,
 }
 

@@ -42,7 +42,7 @@ class DevelopmentKeys:
 def serve(invocation: Invocation, arguments: Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C. 0 after an orderly end, 2 when refused with a sentence."""
     settings = invocation.settings(dev=arguments.dev)
-    _configure_logging(settings)
+    configure_logging(settings)
     tls = load_tls_pair(arguments.tls_cert, arguments.tls_key)
     keys = _keys(settings)
     host: str = arguments.host or settings.host
@@ -149,7 +149,7 @@ def _curl(url: str, key: str, certificate: Path | None) -> str:
     )
 
 
-def _configure_logging(settings: Settings) -> None:
+def configure_logging(settings: Settings) -> None:
     """Every record of every library goes through the filter that takes secrets out."""
     from app.privacy.log_filter import JsonLines, SecretFilter
     from app.privacy.scrubber import Scrubber

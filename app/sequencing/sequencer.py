@@ -7,6 +7,7 @@ transaction: a crash at any point leaves either all of it or nothing.
 Threat: Ledger tampering
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ _log = logging.getLogger("meshflow.sequencer")
 BATCHES_AT_ONCE = 1000
 RECORDS_AT_ONCE = 8000
 _KNOWN_LOGS = 1024
+_INLINE_RECORDS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +120,12 @@ class Sequencer:
         places = {item.place for batch in batches for item in batch.ranges}
         records = await self._leader.records(batches)
         next_seqs = await self._leader.next_seqs(places)
-        return self._planner.plan(batches, records, next_seqs, may_defer=may_defer)
+        if len(batches) + sum(map(len, records.values())) <= _INLINE_RECORDS:
+            return self._planner.plan(batches, records, next_seqs, may_defer=may_defer)
+        # Signatures of many batches take long enough to be felt by whoever shares this loop.
+        return await asyncio.to_thread(
+            self._planner.plan, batches, records, next_seqs, may_defer=may_defer
+        )
 
     async def _write(self, plan: Plan, horizon: Horizon | None, watermark: int | None) -> None:
         leader = self._leader

@@ -3,6 +3,7 @@
 Threat: Ledger tampering
 """
 
+import asyncio
 import json
 import os
 from collections.abc import Sequence
@@ -158,6 +159,7 @@ class LedgerStore:
     def __init__(self, database: Database, entropy: Entropy = os.urandom) -> None:
         self._database = database
         self._appender = GroupCommit(database, entropy, _APPEND, _arguments, _translated)
+        self.appended = asyncio.Event()  # set after every append; whoever waits for it clears it
 
     async def append(
         self,
@@ -186,6 +188,7 @@ class LedgerStore:
             if found is None:
                 raise
             batch_id = found
+        self.appended.set()
         last = sealed.records[-1]
         return Receipt(
             log=tenant_id,

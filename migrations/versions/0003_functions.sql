@@ -19,7 +19,8 @@ DECLARE
 BEGIN
   -- The transaction's id first, then the look: whoever halts or retires and then waits for the horizon has waited for this.
   PERFORM pg_current_xact_id();
-  IF EXISTS (SELECT 1 FROM public.tenants t WHERE t.halted IS NOT NULL) AND p_kinds <> '{log.recovery}' THEN
+  IF EXISTS (SELECT 1 FROM public.tenants t WHERE t.halted IS NOT NULL)
+    AND (cardinality(p_kinds) = 0 OR NOT p_kinds <@ '{log.recovery}') THEN
     RAISE EXCEPTION 'the ledger is halted' USING ERRCODE = 'MF005';
   END IF;
   IF EXISTS (SELECT 1 FROM public.writer_key k WHERE k.writer_id = p_writer AND k.retired_at IS NOT NULL) THEN

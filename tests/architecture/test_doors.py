@@ -33,6 +33,7 @@ LIBRARIES: Mapping[str, Doors] = {
     "fastapi": ("app/api/", "app/main.py"),
     "httptools": (),  # uvicorn finds it by itself
     "httpx2": (
+        "app/sequencing/witness_roster.py",
         "app/providers/messages_session.py",
         "app/sequencing/witness_client.py",
         "app/cli/",
