@@ -23,7 +23,7 @@ from app.domain.run import (
     RunStatus,
     TenantId,
 )
-from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, SealedBatch, WriterKey
+from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, SealedAppend, WriterKey
 from app.privacy.scrubber import machine_note
 from app.storage.ledger_store import Claim, Companion, LedgerStore, NewRun, WrappedKey
 from app.storage.run_store import RunStore
@@ -126,7 +126,9 @@ class AdminLog:
             for _ in range(_TRIES):
                 place = self._known.pop(tenant_id, None) or await self._find(tenant_id)
                 try:
-                    batch, place = await self._write(tenant_id, place, drafts, companions)
+                    sealed, batch_id, place = await self._write(
+                        tenant_id, place, drafts, companions
+                    )
                 except StaleEpochError:
                     continue
                 self._known[tenant_id] = place
@@ -136,9 +138,9 @@ class AdminLog:
                         seq=record.seq,
                         rc=record.rc,
                         chain=record.chain,
-                        batch_id=batch.batch_id,
+                        batch_id=batch_id,
                     )
-                    for record in batch.records[-len(drafts) :]
+                    for record in sealed.records[-len(drafts) :]
                 ]
         raise LedgerUnavailableError("an administration run is never free")
 
@@ -181,7 +183,7 @@ class AdminLog:
         place: _Place,
         drafts: Sequence[Draft],
         companions: Sequence[Companion],
-    ) -> tuple[SealedBatch, _Place]:
+    ) -> tuple[SealedAppend, bytes, _Place]:
         parts = self._parts
         own: Companion
         if place.opening is None:
@@ -198,6 +200,7 @@ class AdminLog:
             writer=parts.writer,
             entropy=parts.entropy,
         )
-        batch = writer.seal(place.head, drafts, epoch=place.epoch, at=parts.now())
-        await parts.ledger.append(tenant_id, place.run_id, batch, [own, *companions])
-        return batch, replace(place, head=batch.head, opening=None)
+        sealed = writer.seal(place.head, drafts, epoch=place.epoch, at=parts.now())
+        appending = parts.ledger.append(tenant_id, place.run_id, sealed, [own, *companions])
+        batch_id = (await appending).batch_id
+        return sealed, batch_id, replace(place, head=sealed.head, opening=None)

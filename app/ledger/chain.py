@@ -9,25 +9,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from app.domain.errors import ChainBreak
 from app.domain.run import JsonObject
+from app.ledger.batches import BatchError, root_over
 from app.ledger.canonical import CanonicalError
 from app.ledger.enrolment import is_certified
-from app.ledger.hashing import (
-    batch_entry,
-    batch_message,
-    chain_hash,
-    commitment,
-    genesis,
-    merkle_tree_hash,
-    record_hash,
-    u64be,
-)
+from app.ledger.hashing import batch_message, chain_hash, commitment, genesis, record_hash
 from app.ledger.header import FIELD_NAMES, decode_header, encode_time
 from app.ledger.sealing import RunSealer, SealError
+from app.ledger.signatures import signature_holds
 from app.ledger.writing import SealedField
 
 FINAL_KIND = "run.finished"
@@ -55,6 +45,7 @@ class StoredBatch:
     writer: bytes
     count: int
     ranges: bytes
+    entries: bytes | None
     tip: bytes
     signature: bytes
     public_key: bytes | None
@@ -279,17 +270,17 @@ def _check_batches(stored: StoredRun, enrolment: Collection[bytes], placed: int)
 
 def _check_batch(stored: StoredRun, batch: StoredBatch, records: Sequence[StoredRecord]) -> None:
     seq = records[0].seq
-    if batch.ranges != stored.run + u64be(seq) + u64be(records[-1].seq):
-        raise _BrokenError(seq, "the ranges of a batch do not cover its records")
-    root = merkle_tree_hash([batch_entry(stored.run, r.seq, r.chain) for r in records])
-    if root != batch.tip or batch.count != len(records):
+    try:
+        shape = (batch.ranges, batch.count, batch.entries)
+        root = root_over(shape, stored.run, seq, [record.chain for record in records])
+    except BatchError as error:
+        raise _BrokenError(seq, str(error)) from error
+    if root != batch.tip:
         raise _BrokenError(seq, "the tip of a batch does not match its records")
     for record in records:
         header = decode_header(record.header or b"")
         if header["writer"] != batch.writer.hex():
             raise _BrokenError(record.seq, "a record names another writer than its batch")
     message = batch_message(stored.log, batch.batch_id, batch.count, root)
-    try:
-        Ed25519PublicKey.from_public_bytes(batch.public_key or b"").verify(batch.signature, message)
-    except (InvalidSignature, ValueError) as error:
-        raise _BrokenError(seq, "the signature of a batch does not hold") from error
+    if not signature_holds(batch.public_key or b"", batch.signature, message):
+        raise _BrokenError(seq, "the signature of a batch does not hold")

@@ -21,7 +21,7 @@ from app.domain.record import (
 from app.domain.run import Json, RunId, RunStatus, TenantId, Usage
 from app.domain.verdict import ReleasedOutput, Scrubbed
 from app.ledger.sealing import NONCE_BYTES, seal_result
-from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, SealedBatch, WriterKey
+from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, WriterKey
 from app.privacy.scrubber import Scrubber
 from app.runs.event_drafts import draft_of
 from app.runs.notifier import Bell
@@ -113,16 +113,17 @@ class LedgerRecorder:
         parts, place = self._parts, self._place
         drafts = await self._drafts(events)
         now = parts.now() if self._opened_at is None else self._opened_at
-        batch = self._writer.seal(place.head, drafts, epoch=place.epoch, at=now)
-        companions = [*self._companions, *self._closing(events[-1], batch, usage, now)]
-        await parts.store.append(place.tenant_id, place.run_id, batch, companions)
+        sealed = self._writer.seal(place.head, drafts, epoch=place.epoch, at=now)
+        head = sealed.head
+        companions = [*self._companions, *self._closing(events[-1], head, usage, now)]
+        await parts.store.append(place.tenant_id, place.run_id, sealed, companions)
         self._recorded = drafts
         self._held.clear()
         self._companions.clear()
         self._opened_at = None
-        self._place = replace(place, head=batch.head)
+        self._place = replace(place, head=head)
         parts.bell.ring(place.run_id)
-        return batch.head.next_seq - 1
+        return head.next_seq - 1
 
     async def _drafts(self, events: Sequence[RunEvent]) -> list[Draft]:
         # Long texts are scrubbed off the event loop; short ones would wait longer for the thread.
@@ -137,7 +138,7 @@ class LedgerRecorder:
         return self._parts.scrubber.scrub(value)
 
     def _closing(
-        self, last: RunEvent, batch: SealedBatch, usage: Usage, now: datetime
+        self, last: RunEvent, head: ChainHead, usage: Usage, now: datetime
     ) -> list[Companion]:
         """What the final record changes beside the ledger."""
         if not isinstance(last, RunFinished):
@@ -147,7 +148,7 @@ class LedgerRecorder:
             usage=usage,
             error_code=last.error_code,
             finished_at=now,
-            entries=batch.head.next_seq,
+            entries=head.next_seq,
         )
         if last.output is None or self._parts.result_ttl_seconds <= 0:
             return [change]

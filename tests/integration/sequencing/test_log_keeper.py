@@ -100,7 +100,7 @@ async def test_a_head_that_does_not_follow_from_what_was_signed_is_not_signed(
 async def test_what_is_left_out_is_alarmed_once(fresh: Roles, tmp_path: Path) -> None:
     async with watch_on(fresh, tmp_path) as watch:
         victim = await watch.scene.begun()
-        await forge(watch.scene, victim, victim.seal(), watch.scene.writer)
+        await forge(watch.scene, victim, victim.seal())
         for _ in range(2):  # the second keeper begins anew and knows of the first one's alarm
             async with watch.running():
                 await watch.scene.write(victim, victim.seal())

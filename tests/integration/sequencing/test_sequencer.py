@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -9,7 +10,7 @@ import pytest
 
 from app.domain.errors import StaleTermError
 from app.domain.run import RunId
-from app.ledger.writing import SealedBatch, WriterKey
+from app.ledger.writing import SealedAppend, WriterKey
 from app.storage.database import Database
 from app.storage.sequencer_store import leading
 from tests.integration.sequencing.log_scene import (
@@ -148,25 +149,16 @@ async def test_on_another_server_work_is_found_without_the_watermark(
     assert await assert_logs_whole(fresh) == 17
 
 
-async def forge(scene: Scene, author: Author, batch: SealedBatch, writer: WriterKey) -> None:
+async def forge(scene: Scene, author: Author, sealed: SealedAppend) -> None:
     """Append through the function, as somebody with the application's login and no key could."""
-    forged = SealedBatch(
-        batch_id=batch.batch_id,
-        writer=writer.writer_id,
-        ranges=batch.ranges,
-        tip=batch.tip,
-        signature=os.urandom(64),
-        records=batch.records,
-        fields=batch.fields,
-        head=batch.head,
-    )
-    await scene.write(author, forged)
+    forger = WriterKey(os.urandom(32), sealed.writer.writer_id)
+    await scene.write(author, replace(sealed, writer=forger))
 
 
 async def test_a_forged_batch_stops_its_run_alone_and_is_found_once(fresh: Roles) -> None:
     async with scene_on(fresh) as scene:
         victim, innocent = await scene.begun(), await scene.begun()
-        await forge(scene, victim, victim.seal(), scene.writer)
+        await forge(scene, victim, victim.seal())
         await scene.write(victim, victim.seal())
         await scene.write(innocent, innocent.seal())
         assert await integrated(fresh) == 3
