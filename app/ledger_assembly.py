@@ -10,9 +10,12 @@ from uuid import UUID, uuid4
 
 from app.administration.admin_log import AdminLog, AdminParts
 from app.administration.writer_enrolment import WriterEnrolment
+from app.audit.export import BundleExporter
 from app.audit.inclusion import InclusionCheck
 from app.audit.integrity_alarm import IntegrityAlarm
 from app.audit.key_book import KeyBook
+from app.audit.key_list import KeyLister
+from app.audit.proof_desk import ProofDesk
 from app.audit.replay_ledger import LogChecks, ReplayLedger
 from app.audit.witnessing import Witnessing
 from app.domain.errors import ConfigurationError, LedgerUnavailableError
@@ -30,9 +33,7 @@ from app.sequencing.witness_roster import WitnessRoster, load_policy, load_witne
 from app.settings import Settings
 from app.storage.database import Database
 from app.storage.ledger_store import LedgerStore
-from app.storage.log_store import read_head
 from app.storage.run_store import RunStore
-from app.transparency.note import ED25519, verifier_key
 
 
 def utc_now() -> datetime:
@@ -56,6 +57,9 @@ class LedgerParts:
     enrolment_keys: frozenset[bytes]
     logs: LogChecks
     replay: ReplayLedger
+    proofs: ProofDesk
+    exports: BundleExporter
+    key_lister: KeyLister
 
     @property
     def writer_id(self) -> UUID:
@@ -160,26 +164,6 @@ async def recovery_desk(settings: Settings, parts: LedgerParts) -> AsyncIterator
         await owner.close()
 
 
-async def policy_lines(settings: Settings, parts: LedgerParts) -> list[str]:
-    """The lines of a verifier's policy that name this deployment's own keys. All of it is public.
-
-    LedgerUnavailableError without a database: the operator log's name is in it.
-    """
-    operator = await parts.admin_log.operator_log_id()
-    async with parts.database.snapshot(operator) as raw:
-        head = await read_head(raw, operator)
-    origin = log_origin(settings.deployment, operator.bytes) if head is None else head.origin
-    logs = [verifier_key(origin, ED25519, key.public_key) for key in parts.signing.every(LOG)]
-    enrolled = [
-        verifier_key(f"{settings.deployment}/enrolment", ED25519, key)
-        for key in sorted(parts.enrolment_keys)
-    ]
-    return [
-        *(f"log {key.encode()}" for key in logs),
-        *(f"#meshflow/v1 enrolment {key.encode()}" for key in enrolled),
-    ]
-
-
 def ledger_parts(settings: Settings) -> LedgerParts:
     """The parts for these settings. ConfigurationError, KeyStoreError when one is not right."""
     if settings.database_url is None:
@@ -200,6 +184,15 @@ def ledger_parts(settings: Settings) -> LedgerParts:
         )
     )
     logs = _log_checks(settings, signing, database, keys, admin_log)
+    replay = ReplayLedger(
+        database=database,
+        ledger=ledger,
+        runs=runs,
+        keys=keys,
+        enrolment=enrolled,
+        logs=logs,
+        now=utc_now,
+    )
     return LedgerParts(
         database=database,
         ledger=ledger,
@@ -214,14 +207,16 @@ def ledger_parts(settings: Settings) -> LedgerParts:
         ),
         enrolment_keys=enrolled,
         logs=logs,
-        replay=ReplayLedger(
+        replay=replay,
+        proofs=ProofDesk(database=database, replay=replay, logs=logs),
+        exports=BundleExporter(database=database, replay=replay, logs=logs, keys=keys),
+        key_lister=KeyLister(
             database=database,
-            ledger=ledger,
-            runs=runs,
-            keys=keys,
-            enrolment=enrolled,
-            logs=logs,
-            now=utc_now,
+            signing=signing,
+            book=logs.book,
+            deployment=settings.deployment,
+            origin_of=lambda log: log_origin(settings.deployment, log),
+            witnesses=logs.witnessing.policy,
         ),
     )
 

@@ -172,7 +172,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         )
     )
     return Deployment(
-        services=catalogue.services(service, parts.replay, bell),
+        services=catalogue.services(service, parts, bell),
         doorkeeper=doorkeeper,
         database=parts.database,
         runs=runs,
@@ -215,11 +215,14 @@ class _Catalogue:
         own = self._of(tenant).capabilities
         return self._all if own is None else own & self._all
 
-    def services(self, runs: RunService, ledger: ReplayLedger, bell: Bell) -> ApiServices:
+    def services(self, runs: RunService, parts: LedgerParts, bell: Bell) -> ApiServices:
         """What the routes need."""
         return ApiServices(
             runs=runs,
-            ledger=ledger,
+            ledger=parts.replay,
+            proofs=parts.proofs,
+            exports=parts.exports,
+            keys=parts.key_lister,
             bell=bell,
             agents=self._agents,
             default_agent=BUILT_IN_AGENT,

@@ -6,6 +6,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.audit.export import BundleExporter
+from app.audit.key_list import KeyLister
+from app.audit.proof_desk import ProofDesk
 from app.audit.replay_ledger import ReplayLedger
 from app.domain.run import Agent, Budget
 from app.domain.step import ToolSpec
@@ -19,6 +22,9 @@ class ApiServices:
 
     runs: RunService
     ledger: ReplayLedger
+    proofs: ProofDesk
+    exports: BundleExporter
+    keys: KeyLister
     bell: Bell
     agents: Mapping[str, Agent]
     default_agent: str

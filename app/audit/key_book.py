@@ -51,6 +51,10 @@ class KeyBook:
         self._turn = asyncio.Lock()
         self.log_keys = LogKeys([])
 
+    async def operator(self) -> TenantId:
+        """The operator log's id."""
+        return await self._operator()
+
     async def refresh(self) -> None:
         """Take over keys that were made meanwhile. LedgerBrokenError, KeyStoreError.
 

@@ -21,7 +21,14 @@ from app.ledger.run_account import RunAccount, account_of, row_break
 from app.ledger.sealing import SealError, open_result
 from app.storage.database import Database
 from app.storage.ledger_store import LedgerStore, WrappedKey
-from app.storage.place_store import Placement, is_named, read_older, read_overdue, read_placement
+from app.storage.place_store import (
+    Placement,
+    SignedHead,
+    is_named,
+    read_older,
+    read_overdue,
+    read_placement,
+)
 from app.storage.run_store import RunStore, StoredResult
 
 _SEQUENCED_WITHIN = timedelta(seconds=10)
@@ -63,6 +70,16 @@ class ReopenedRun:
     head: Resume
     run_key: bytes
     spent: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """A run that verified, as it is stored: what an export is made of."""
+
+    stored: StoredRun
+    run_key: bytes
+    inclusion: Inclusion
+    newest: SignedHead | None  # the newest checkpoint of the log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +184,20 @@ class ReplayLedger:
             chain, _ = self._verified(seen, None, anew=True)
             spent = self._accounted(seen.run, chain, None).spent
         return ReopenedRun(head=chain.head, run_key=self._open(seen.run, seen.key), spent=spent)
+
+    async def evidence(self, tenant_id: TenantId, run_id: RunId) -> Evidence:
+        """A run as it is stored, once all of it has verified. NotFoundError; LedgerBrokenError."""
+        with self._alarmed(tenant_id, run_id):
+            seen = await self._look(tenant_id, run_id)
+            chain, inclusion = self._verified(seen, None, anew=True)
+            self._accounted(seen.run, chain, None)
+        state = seen.placement.state
+        return Evidence(
+            stored=seen.stored,
+            run_key=self._open(seen.run, seen.key),
+            inclusion=inclusion,
+            newest=None if state is None else state.checkpoint,
+        )
 
     @contextmanager
     def _alarmed(self, tenant_id: TenantId, run_id: RunId) -> Iterator[None]:

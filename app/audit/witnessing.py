@@ -58,7 +58,7 @@ class Witnessing:
         self._database = database
         self._keys = keys
         self._check = check
-        self._policy = policy
+        self.policy = policy
         self._operator = operator
         self._known: dict[str, datetime] = {}
 
@@ -69,7 +69,7 @@ class Witnessing:
     @property
     def is_asked_for(self) -> bool:
         """Whether this deployment has witnesses."""
-        return self._policy is not None and self._policy.quorum != NO_QUORUM
+        return self.policy is not None and self.policy.quorum != NO_QUORUM
 
     async def seen_at(self, head: SignedHead, *, anew: bool) -> datetime | None:
         """When this checkpoint was witnessed; None while it is not. InclusionError.
@@ -142,7 +142,7 @@ class Witnessing:
         self, note: str, lines: Iterable[str], *, newest: bool
     ) -> tuple[int | None, tuple[str, ...]]:
         """When the quorum was made up, and the lines that count. InclusionError for a bad line."""
-        policy = self._policy
+        policy = self.policy
         if policy is None or policy.quorum == NO_QUORUM:
             return None, ()
         by_key = {(w.key.name, w.key.key_id): w for w in policy.witnesses}

@@ -94,6 +94,20 @@ def _add_clients(commands: "_Commands[_Parser]") -> None:
         allow_abbrev=False,
     )
     verify.add_argument("run", metavar="RUN", help="the run's id, run_...")
+    export = commands.add_parser(
+        "export",
+        help="fetch a run with all that proves it, for verify-bundle",
+        description="Exit code: 0 written, 3 the run does not verify, 4 not found or not written.",
+        allow_abbrev=False,
+    )
+    export.add_argument("run", metavar="RUN", help="the run's id, run_...")
+    export.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    export.add_argument(
+        "--fields",
+        choices=("all", "none"),
+        default="all",
+        help="none: without the contents (default: all)",
+    )
     bundle = commands.add_parser(
         "verify-bundle",
         help="verify an exported run, offline",
@@ -102,7 +116,7 @@ def _add_clients(commands: "_Commands[_Parser]") -> None:
     )
     bundle.usage_exit = bundle_arguments.WRONG_WORDS
     bundle_arguments.add_arguments(bundle)
-    for command in (run, verify):
+    for command in (run, verify, export):
         command.add_argument("--url", default=DEFAULT_URL, help=f"default: {DEFAULT_URL}")
         command.add_argument(
             "--key-file",

@@ -77,6 +77,12 @@ def _verify(invocation: Invocation, arguments: Namespace) -> int:
     return verify_run(invocation, arguments)
 
 
+def _export(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.export_command import export_run
+
+    return export_run(invocation, arguments)
+
+
 def _verify_bundle(_invocation: Invocation, arguments: Namespace) -> int:
     from app.offline.verify_bundle_main import run
 
@@ -135,6 +141,7 @@ COMMANDS: Mapping[str, Command] = {
     "serve": _serve,
     "run": _run,
     "verify": _verify,
+    "export": _export,
     "verify-bundle": _verify_bundle,
     "keys": _keys,
     "db": _db,

@@ -59,13 +59,19 @@ class Operation:
         query: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
         """Make the request, with a small good body where one is needed. No stream is followed."""
-        wanted = dict(query or {})
+        parameters = self.described.get("parameters", [])
+        needed = {item["name"]: "0" for item in parameters if _is_needed_query(item)}
+        wanted = {**needed, **(query or {})}
         if self.path.endswith("/events"):
             wanted["follow"] = "false"
         body = {"task": "1+1"} if self.has_body else None
         return client.request(
             self.method, self.address(run_id), params=wanted, json=body, headers=list(headers)
         )
+
+
+def _is_needed_query(parameter: Document) -> bool:
+    return bool(parameter["in"] == "query" and parameter["required"])
 
 
 def operations(document: Document) -> list[Operation]:
