@@ -29,11 +29,13 @@ from app.domain.errors import (
     OverloadedError,
     PolicyDeniedError,
     StaleEpochError,
+    StaleTermError,
     ToolError,
     WitnessAheadError,
     WitnessError,
     WitnessRefusedError,
     WitnessUnavailableError,
+    WriterRetiredError,
 )
 from app.keys.key_ring import KeySource
 from tests.support.api_matrix import problem_of
@@ -51,6 +53,8 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
         409,
         "ledger-broken",
     ),
+    "WriterRetiredError": (WriterRetiredError("gone"), 503, "ledger-refused"),
+    "StaleTermError": (StaleTermError("gone"), 503, "ledger-refused"),
     "NotSequencedError": (NotSequencedError(), 409, "not-sequenced"),
     "StaleEpochError": (StaleEpochError("taken"), 409, "run-taken-over"),
     "IllegalTransitionError": (IllegalTransitionError("over"), 409, "illegal-transition"),

@@ -99,6 +99,13 @@ def problem_of(response: httpx2.Response, status: int, code: str) -> dict[str, A
     return body
 
 
+def is_let_in(response: httpx2.Response) -> bool:
+    """Whether the request was served, be it with the word that no log is signed here yet."""
+    if response.status_code in {200, 202}:
+        return True
+    return response.status_code == 409 and response.json()["code"] == "not-sequenced"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawAnswer:
     """An answer read off a socket."""
