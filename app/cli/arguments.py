@@ -36,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_administration(commands)
     _add_witness(commands)
     _add_ledger(commands)
+    _add_audit(commands)
     commands.add_parser(
         "demo",
         help="run the main job end to end in a scratch directory, and say what held",
@@ -189,6 +190,24 @@ def _add_witness(commands: "_Commands[_Parser]") -> None:
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
     serve.add_argument("--port", type=_port, default=WITNESS_PORT, help="default: 8090")
     _add_tls(serve)
+
+
+def _add_audit(commands: "_Commands[_Parser]") -> None:
+    audit = commands.add_parser(
+        "audit",
+        help="sweep whole logs with rights to read alone, and no content keys",
+        description="Exit code: 0 all of it holds, 3 something does not, 4 it cannot be looked at.",
+        allow_abbrev=False,
+    )
+    audit.add_argument("--tenant", metavar="NAME", help="one tenant's log and the operator's")
+    audit.add_argument(
+        "--policy",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the keys that the auditor trusts, not obtained from the audited server",
+    )
+    audit.add_argument("--json", action="store_true", help="the report for machines")
 
 
 def _add_ledger(commands: "_Commands[_Parser]") -> None:

@@ -125,6 +125,12 @@ def _demo(invocation: Invocation, arguments: Namespace) -> int:
     return demo(invocation, arguments)
 
 
+def _audit(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.audit_command import audit
+
+    return audit(invocation, arguments)
+
+
 def _sequencer(invocation: Invocation, arguments: Namespace) -> int:
     from app.cli.ledger_command import sequencer
 
@@ -150,6 +156,7 @@ COMMANDS: Mapping[str, Command] = {
     "witness": _witness,
     "sequencer": _sequencer,
     "ledger": _ledger,
+    "audit": _audit,
     "demo": _demo,
 }
 
