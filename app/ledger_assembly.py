@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from app.runs.run_keys import RunKeys
 from app.sequencing.anchor_file import AnchorFile
 from app.sequencing.anchoring import Anchor, Anchoring
 from app.sequencing.checkpoints import CheckpointMaker
+from app.sequencing.ledger_pulse import LedgerPulse, Vitals
 from app.sequencing.log_keeper import KeeperParts, LogKeeper
 from app.sequencing.log_names import log_origin
 from app.sequencing.recovery import RecoveryDesk
@@ -142,6 +143,21 @@ def log_keeper(settings: Settings, parts: LedgerParts) -> KeeperOfLogs | None:
         )
     )
     return KeeperOfLogs(keeper=keeper, database=database, anchors=anchors, parts=parts)
+
+
+def vitals_of(parts: LedgerParts, keeper: KeeperOfLogs | None) -> Callable[[], Awaitable[Vitals]]:
+    """Takes the ledger's pulse. Without witnesses no quorum is ever there."""
+    roster = None if keeper is None else keeper.anchors.roster
+    pulse = LedgerPulse(
+        database=parts.database,
+        is_quorum=(lambda _: False) if roster is None else roster.policy.satisfied,
+        now=utc_now,
+    )
+
+    async def take() -> Vitals:
+        return await pulse.take(await parts.admin_log.operator_log_id())
+
+    return take
 
 
 @asynccontextmanager

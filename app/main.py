@@ -19,6 +19,7 @@ from app.api import (
     docs_routes,
     health_routes,
     ledger_routes,
+    metrics_routes,
     openapi_document,
     problems,
     run_routes,
@@ -110,7 +111,7 @@ def create_app(
 
 def _mount(app: FastAPI, *, docs: bool) -> None:
     """Every route; all but health, version and docs behind the key dependency."""
-    for guarded in (run_routes, stream_routes, ledger_routes, catalog_routes):
+    for guarded in (run_routes, stream_routes, ledger_routes, catalog_routes, metrics_routes):
         app.include_router(guarded.router, prefix="/v1", dependencies=[Depends(authenticated)])
     app.include_router(health_routes.router)
     if docs:

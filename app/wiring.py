@@ -4,10 +4,10 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from app import roster
 from app.administration.writer_enrolment import WriterEnrolment
@@ -24,7 +24,14 @@ from app.keys.agent_catalogue import (
     load_tenant_settings,
 )
 from app.ledger.writing import ChainHead
-from app.ledger_assembly import KeeperOfLogs, LedgerParts, ledger_parts, log_keeper, utc_now
+from app.ledger_assembly import (
+    KeeperOfLogs,
+    LedgerParts,
+    ledger_parts,
+    log_keeper,
+    utc_now,
+    vitals_of,
+)
 from app.policy.gate import DascGate, RuleBook
 from app.privacy.scrubber import Scrubber
 from app.providers.provider import ModelProvider
@@ -34,6 +41,7 @@ from app.runs.notifier import Bell
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.service import RunService, ServiceParts
 from app.sandbox.workspace import WorkspaceRoot, open_workspace_root
+from app.sequencing.ledger_pulse import Vitals
 from app.settings import Settings
 from app.storage import schema
 from app.storage.database import Database
@@ -65,6 +73,7 @@ class Deployment:
     runs: RunStore
     executor: RunExecutor
     enrolment: WriterEnrolment
+    writer_id: UUID
     providers: Mapping[str, ModelProvider]
     workspaces: WorkspaceRoot
     logs: KeeperOfLogs | None
@@ -111,6 +120,7 @@ class Deployment:
                 revision = await self.database.revision()
                 is_known = revision == schema.known_revision()
                 halted = await self.runs.halted() if is_known else None
+                is_retired = is_known and await self.runs.is_retired(self.writer_id)
         except (LedgerUnavailableError, TimeoutError):
             return "the database does not answer"
         except Exception as error:  # noqa: BLE001 - whatever it is, the answer is not ready
@@ -119,6 +129,8 @@ class Deployment:
             return f"the schema is at {revision}, this server needs {schema.known_revision()}"
         if halted is not None:
             return f"the ledger is halted: {halted}"
+        if is_retired:
+            return "the key of this process was retired: restart it"
         if self.doorkeeper.unknown_tenants():
             return "tenants are not known yet"
         return None
@@ -141,6 +153,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
     parts = ledger_parts(settings)
     runs, run_keys = parts.runs, parts.run_keys
     workspaces, bell = _workspaces(settings), Bell()
+    logs = log_keeper(settings, parts)
     recorder_parts = _recorder_parts(settings, parts, bell)
     executor = RunExecutor(
         store=runs,
@@ -172,15 +185,16 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         )
     )
     return Deployment(
-        services=catalogue.services(service, parts, bell),
+        services=catalogue.services(service, parts, bell, vitals_of(parts, logs)),
         doorkeeper=doorkeeper,
         database=parts.database,
         runs=runs,
         executor=executor,
         enrolment=parts.enrolment,
+        writer_id=parts.writer_id,
         providers=plugged,
         workspaces=workspaces,
-        logs=log_keeper(settings, parts),
+        logs=logs,
         ready=asyncio.Event(),
     )
 
@@ -215,7 +229,13 @@ class _Catalogue:
         own = self._of(tenant).capabilities
         return self._all if own is None else own & self._all
 
-    def services(self, runs: RunService, parts: LedgerParts, bell: Bell) -> ApiServices:
+    def services(
+        self,
+        runs: RunService,
+        parts: LedgerParts,
+        bell: Bell,
+        vitals: Callable[[], Awaitable[Vitals]],
+    ) -> ApiServices:
         """What the routes need."""
         return ApiServices(
             runs=runs,
@@ -231,6 +251,7 @@ class _Catalogue:
             budget_cap=lambda tenant: self._of(tenant).max_budget.applied_to(_OPEN_CAP),
             tenant_tools=self.tools_of,
             tenant_scrub_phi=lambda tenant: self._of(tenant).scrub_phi,
+            vitals=vitals,
         )
 
     def _of(self, tenant: str) -> TenantSettings:

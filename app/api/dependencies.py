@@ -1,6 +1,6 @@
 """What routes need, declared here and fulfilled by wiring above."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,6 +14,7 @@ from app.domain.run import Agent, Budget
 from app.domain.step import ToolSpec
 from app.runs.notifier import Bell
 from app.runs.service import RunService
+from app.sequencing.ledger_pulse import Vitals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class ApiServices:
     budget_cap: Callable[[str], Budget]
     tenant_tools: Callable[[str], frozenset[str]]
     tenant_scrub_phi: Callable[[str], bool]
+    vitals: Callable[[], Awaitable[Vitals]]
 
 
 async def services(request: Request) -> ApiServices:

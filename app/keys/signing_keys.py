@@ -98,7 +98,8 @@ class SigningKeys:
 
 def write_key_file(path: Path, name: str, random_bytes: Callable[[int], bytes]) -> None:
     """Makes the key file unless it is there; whole and durable before its name can be seen."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (path.parent.parent, path.parent):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     seed = random_bytes(SEED_BYTES)
     draft = path.with_name(f".new-{random_bytes(16).hex()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -117,16 +117,16 @@ class Anchoring:
             for anchor, answer in zip(self._anchors, answers, strict=True)
             if isinstance(answer, str)
         ]
-        ahead = [
-            f"{anchor.name} has seen {answer.size} leaves, this log has {checkpoint.head.size}"
+        losses = [
+            told
             for anchor, answer in zip(self._anchors, answers, strict=True)
-            if isinstance(answer, WitnessAheadError)
+            if (told := _told_loss(anchor.name, answer, checkpoint.head.size)) is not None
         ]
         return Published(
             checkpoint=checkpoint,
             is_complete=not any(isinstance(answer, WitnessError) for answer in answers),
             lines=tuple(lines),
-            loss=ahead[0] if ahead else None,
+            loss=losses[0] if losses else None,
         )
 
     async def loss(self, origin: str) -> Loss | None:
@@ -178,6 +178,17 @@ class Anchoring:
         except WitnessError as error:
             _log.warning("%s did not take the checkpoint: %s", anchor.name, error)
             return error
+
+
+def _told_loss(name: str, answer: str | WitnessError | None, size: int) -> str | None:
+    """What an anchor's answer says of a loss, if it does."""
+    match answer:
+        case WitnessAheadError():
+            return f"{name} has seen {answer.size} leaves, this log has {size}"
+        case WitnessRefusedError() if answer.is_fork:
+            return f"{name} has seen another history than this log has"
+        case _:
+            return None
 
 
 def _has_root(seen: Checkpoint, tiles: Tiles) -> bool:

@@ -123,6 +123,27 @@ async def read_cosignatures(
     return [Cosignature(**dict(row)) for row in rows]
 
 
+async def read_cosigners(
+    raw: asyncpg.Connection, tenant_id: TenantId, origin: str
+) -> dict[int, frozenset[str]]:
+    """Who cosigned the newest checkpoints of an origin: names of witnesses by size."""
+    rows = await raw.fetch(
+        "SELECT size, array_agg(DISTINCT witness) AS names FROM cosignature"
+        " WHERE tenant_id = $1 AND origin = $2 GROUP BY size ORDER BY size DESC LIMIT 100",
+        tenant_id,
+        origin,
+    )
+    return {row["size"]: frozenset(row["names"]) for row in rows}
+
+
+async def read_sequencer_beat(raw: asyncpg.Connection, operator: TenantId) -> datetime | None:
+    """When the leading sequencer last moved its watermark."""
+    found: datetime | None = await raw.fetchval(
+        "SELECT beaten_at FROM sequencer_state WHERE tenant_id = $1", operator
+    )
+    return found
+
+
 async def read_left_out(
     raw: asyncpg.Connection, tenant_id: TenantId, runs: Collection[RunId]
 ) -> dict[RunId, int]:

@@ -81,6 +81,16 @@ class RunStore:
         async with self._database.driver() as raw:
             await raw.execute("SELECT writer_leave($1)", writer_id)
 
+    async def is_retired(self, writer_id: UUID) -> bool:
+        """Whether appends under this key are refused for good."""
+        async with self._database.driver() as raw:
+            found: bool = await raw.fetchval(
+                "SELECT EXISTS (SELECT 1 FROM writer_key"
+                " WHERE writer_id = $1 AND retired_at IS NOT NULL)",
+                writer_id,
+            )
+            return found
+
     async def halted(self) -> str | None:
         """Why the ledger refuses to be written, or None while it does not."""
         async with self._database.driver() as raw:

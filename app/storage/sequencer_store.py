@@ -14,7 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
-from app.domain.errors import StaleTermError
+from app.domain.errors import LedgerError, StaleTermError
 from app.storage.database import Database
 from app.transparency.tiles import TileAddress
 
@@ -26,8 +26,15 @@ _RANGE_BYTES = 32
 _MOST_RANGES = 100_000
 _PREFETCH = 1000
 # All that a leader reads, it reads by key. A plan made before the tables had statistics would scan.
-_BY_KEY = "SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off"
-_AS_EVER = "RESET enable_hashjoin; RESET enable_mergejoin; RESET enable_seqscan"
+# A leader that falls silent loses its session, and with it the lock.
+_AS_LEADER = (
+    "SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off;"
+    " SET idle_session_timeout = '30s'"
+)
+_AS_EVER = (
+    "RESET enable_hashjoin; RESET enable_mergejoin; RESET enable_seqscan;"
+    " RESET idle_session_timeout"
+)
 
 _TAKE_TERM = """
 INSERT INTO sequencer_state AS s (tenant_id, term, system_identifier, xid, beaten_at)
@@ -325,8 +332,12 @@ async def leading(database: Database, operator: UUID) -> AsyncIterator[Leader | 
         identifier = await raw.fetchval("SELECT system_identifier::text FROM pg_control_system()")
         row = await raw.fetchrow(_TAKE_TERM, operator, identifier)
         state = (str(row["system_identifier"]), int(row["xid"]))
-        await raw.execute(_BY_KEY)
-        yield Leader(raw, operator, row["term"], state)
+        await raw.execute(_AS_LEADER)
+        try:
+            yield Leader(raw, operator, row["term"], state)
+        except asyncpg.PostgresError as error:
+            # As an error of the driver it would let the session, and the lock, back into the pool.
+            raise LedgerError(f"sequencing was refused ({error.sqlstate})") from error
         await raw.execute(_AS_EVER)
         await raw.execute("SELECT pg_advisory_unlock($1)", _LEADER_LOCK)
 

@@ -3,19 +3,24 @@
 MESHFLOW_PROOF=1 raises the kills from 8 to 60.
 """
 
+import asyncio
 import os
 import random  # noqa: TID251 - seeded, so that a failure can be had again
 import signal
+import ssl
 import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from app.sequencing.witness_client import WitnessClient
+from tests.e2e.certificates import make_pair
 from tests.e2e.server_process import Finished, run_command
 from tests.support.small_log import NoteKey, SmallLog, root_of
 from tests.support.witness_process import (
@@ -122,6 +127,25 @@ def test_a_log_that_is_no_verifier_key_is_refused(files: WitnessFiles, vkey: str
 
 def test_plain_http_stays_on_this_machine(files: WitnessFiles) -> None:
     assert "loopback only" in refused(files, "--host", "0.0.0.0").err  # noqa: S104 - refused, as it says
+
+
+def test_it_serves_https_to_the_sequencers_client(files: WitnessFiles) -> None:
+    pair = make_pair(files.directory, "tls")
+    trust = ssl.create_default_context(cafile=pair.certificate)
+
+    async def no_proof(_old: int) -> Sequence[bytes]:
+        return ()
+
+    async def submit(url: str, vkey: str) -> str:
+        async with httpx2.AsyncClient(verify=trust, trust_env=False) as http:
+            client = WitnessClient(url, vkey, http)
+            return await client.add_checkpoint(LOG.note(5), 5, no_proof)
+
+    words = ("--tls-cert", str(pair.certificate), "--tls-key", str(pair.key))
+    with witness_process(files, [LOG], *words) as witness:
+        assert witness.url.startswith("https://127.0.0.1:")
+        line = asyncio.run(submit(witness.url, witness.vkey))
+        witness.holds(line.encode(), LOG, 5)
 
 
 def test_nothing_of_the_service_is_loaded(files: WitnessFiles) -> None:

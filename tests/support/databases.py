@@ -81,17 +81,31 @@ def database_server() -> Iterator[DatabaseServer]:
     if given is not None:
         yield from _serving(asyncio.run(_roles_on(given)))
         return
+    with embedded_roles(durable=False) as roles:
+        yield from _serving(roles)
+
+
+@contextmanager
+def durable_database() -> Iterator[Roles]:
+    """A database on a server of its own that keeps its word when it crashes."""
+    with embedded_roles(durable=True) as roles:
+        for made in _serving(roles):
+            yield made.new_database()
+
+
+@contextmanager
+def embedded_roles(*, durable: bool) -> Iterator[Roles]:
+    """An embedded server of its own, until the block ends."""
     state = state_directory()
-    server = start_embedded_postgres(state, durable=False)
+    server = start_embedded_postgres(state, durable=durable)
     try:
-        roles = Roles(
+        yield Roles(
             app=server.app_url,
             owner=server.owner_url,
             audit=server.audit_url,
             superuser=server.superuser_url(),
             sequencer=server.sequencer_url,
         )
-        yield from _serving(roles)
     finally:
         server.stop()
         shutil.rmtree(state, ignore_errors=True)

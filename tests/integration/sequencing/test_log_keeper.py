@@ -19,7 +19,7 @@ from app.transparency.checkpoint import open_checkpoint
 from app.transparency.merkle_tree import tree_root
 from app.transparency.note import ED25519, verifier_key
 from tests.integration.sequencing.keeper_scene import Watch, eventually, exists, watch_on
-from tests.integration.sequencing.log_scene import assert_logs_whole, led, origin_of
+from tests.integration.sequencing.log_scene import assert_logs_whole, integrated, led, origin_of
 from tests.integration.sequencing.test_sequencer import forge
 from tests.integration.storage.append_scene import scene_on, step
 from tests.support.databases import DatabaseServer, Roles, connect, execute
@@ -163,6 +163,13 @@ async def _copy(roles: Roles, name: str) -> Roles:
     return roles.named(name)
 
 
+async def _count(roles: Roles, table: str) -> int:
+    raw = await connect(roles.superuser)
+    found: int = await raw.fetchval(f"SELECT count(*) FROM {table}")
+    await raw.close()
+    return found
+
+
 async def _reached(watch: Watch, size: int) -> None:
     """Until the anchor has seen so many leaves."""
     async with asyncio.timeout(60):
@@ -187,8 +194,10 @@ async def test_a_database_that_was_set_back_is_not_written_until_a_recovery_is_o
 
     async with watch_on(restored, tmp_path, [anchor]) as watch:
         author = await watch.scene.begun()
+        signed = await _count(restored, "checkpoint")
         async with watch.running():
             await eventually(exists("SELECT 1 FROM tenants WHERE halted IS NOT NULL"), restored)
+            assert await _count(restored, "checkpoint") == signed, "signed before it compared"
             with pytest.raises(LedgerUnavailableError):
                 await watch.scene.write(author, author.seal())
             owner = Database(restored.owner, pool_size=2)
@@ -219,6 +228,7 @@ async def test_a_database_that_was_set_back_is_not_written_until_a_recovery_is_o
     assert {note["origin"] for note in told} >= {opened.origin}
     assert told[0]["lost"] == lost
     assert told[0]["old_origin"] == origin_of(watch.operator.bytes)
+    await integrated(restored)
     await assert_logs_whole(restored)
     drop = f'DROP DATABASE "mf_restored_{watch.operator.hex[:8]}" WITH (FORCE)'
     await execute(fresh.superuser, drop)

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from app.domain.errors import StaleTermError
+from app.domain.errors import LedgerError, StaleTermError
 from app.domain.run import RunId
 from app.ledger.writing import SealedAppend, WriterKey
 from app.storage.database import Database
@@ -96,6 +96,31 @@ async def test_of_two_sequencers_one_leads(fresh: Roles) -> None:
     async with leading(database, await operator_of(fresh)) as second:
         assert second is not None
     await database.close()
+
+
+async def test_whoever_fails_lets_go_of_the_lead(fresh: Roles) -> None:
+    """A session that is kept in the pool would keep the lock for ever."""
+    database = Database(fresh.sequencer, pool_size=2)
+    operator = await operator_of(fresh)
+
+    async def fail() -> None:
+        async with leading(database, operator) as leader:
+            assert leader is not None
+            await leader.raw.execute("SELECT 1 / 0")
+
+    with pytest.raises(LedgerError):
+        await fail()
+    async with led(fresh) as (leader, _):
+        assert leader.term == 2
+    await database.close()
+
+
+async def test_a_leader_that_falls_silent_loses_its_session(fresh: Roles) -> None:
+    async with led(fresh) as (leader, _):
+        timeout = await leader.raw.fetchval(
+            "SELECT setting::int FROM pg_settings WHERE name = 'idle_session_timeout'"
+        )
+    assert 0 < timeout <= 60_000
 
 
 async def test_a_zombie_that_lost_its_term_writes_nothing(fresh: Roles) -> None:

@@ -80,6 +80,34 @@ def test_a_cosignature_is_in_the_file_before_it_is_given_out(
     copy.close()
 
 
+@pytest.mark.parametrize("moment", range(1, 12))
+def test_no_moment_of_a_decision_lets_another_process_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """The rival comes before or is kept out; it never comes between comparing and persisting."""
+    monkeypatch.setattr(witness_state, "BUSY_SECONDS", 0.0)
+    one, rival = opened(tmp_path / "state"), opened(tmp_path / "state")
+    assert isinstance(ask(one, LOG, 0, 5), Cosigned)
+    statements: list[str] = []
+    rivals: list[Outcome] = []
+
+    def interrupt(statement: str) -> None:
+        statements.append(statement)
+        if len(statements) == moment:
+            with suppress(sqlite3.OperationalError):  # kept out
+                rivals.append(ask(rival, LOG, 5, 9))
+
+    one._db.set_trace_callback(interrupt)
+    own = ask(one, LOG, 5, 7)
+    one._db.set_trace_callback(None)
+    assert statements[-1] == "COMMIT"
+    winners = [7] * isinstance(own, Cosigned) + [9] * len(rivals)
+    assert winners == [9 if moment == 1 else 7]
+    assert (one.latest(LOG.origin) or b"").startswith(LOG.text(winners[0]))
+    one.close()
+    rival.close()
+
+
 def test_a_signature_that_cannot_be_made_leaves_the_memory_as_it_was(state: WitnessState) -> None:
     before = ask(state, LOG, 0, 5)
     assert isinstance(before, Cosigned)
@@ -236,7 +264,7 @@ def until_cut(port: int, first: bytes, again: bytes) -> bytes:
         wire.settimeout(0.05)
         with suppress(OSError):
             wire.sendall(first)
-        while True:
+        for _ in range(400):
             try:
                 chunk = wire.recv(4096)
             except TimeoutError:
@@ -248,6 +276,7 @@ def until_cut(port: int, first: bytes, again: bytes) -> bytes:
             if not chunk:
                 return heard
             heard += chunk
+    raise AssertionError("it is never cut")
 
 
 def test_a_slow_head_is_cut(state: WitnessState, monkeypatch: pytest.MonkeyPatch) -> None:
