@@ -25,7 +25,8 @@ from app.domain.run import (
 )
 from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, SealedAppend, WriterKey
 from app.privacy.scrubber import machine_note
-from app.storage.ledger_store import Claim, Companion, LedgerStore, NewRun, Receipt, WrappedKey
+from app.storage.companions import Claim, Companion, NewRun, WrappedKey
+from app.storage.ledger_store import LedgerStore, Receipt
 from app.storage.run_store import RunStore
 
 OPENED = "admin.opened"

@@ -116,10 +116,8 @@ async def _parts(settings: Settings) -> "AsyncIterator[LedgerParts]":
 
 async def _print_keys(settings: Settings) -> None:
     """Lines for a verifier's policy file and for a witness: public keys only."""
-    from app.ledger_assembly import policy_lines
-
     async with _parts(settings) as parts:
-        for line in await policy_lines(settings, parts):
+        for line in await parts.key_lister.own_lines():
             print(line)
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from app.domain.run import Json, JsonObject, Usage
 from app.domain.verdict import Decision, ScrubBlock
-from app.ledger.canonical import MAX_INTEGER, CanonicalError, parse_canonical, spelled
+from app.ledger.canonical import MAX_INTEGER, CanonicalError, parse_strict, spelled
 
 VERSION: Final = 1
 
@@ -106,10 +106,13 @@ def encode_time(at: datetime) -> str:
 
 def decode_header(data: bytes) -> JsonObject:
     """The members of stored header bytes. CanonicalError outside the closed list."""
-    members = parse_canonical(data)
+    members = parse_strict(data)
     if not isinstance(members, dict):
         raise CanonicalError("a header is an object")
+    # The closed list has a rule for every value, at every depth: the profile is part of it.
     _check_members(members)
+    if spelled(members) != data:
+        raise CanonicalError("not in canonical form")
     return members
 
 

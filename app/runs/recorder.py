@@ -27,7 +27,8 @@ from app.privacy.scrubber import Scrubber
 from app.runs.event_drafts import draft_of
 from app.runs.notifier import Bell
 from app.runs.run_keys import RunKeys
-from app.storage.ledger_store import Change, Claim, Companion, LedgerStore, NewResult, NewRun
+from app.storage.companions import Change, Claim, Companion, NewResult, NewRun
+from app.storage.ledger_store import LedgerStore
 
 _INLINE_SCRUB_CHARACTERS = 32 * 1024
 

@@ -25,7 +25,7 @@ _log = logging.getLogger("meshflow.sequencer")
 BATCHES_AT_ONCE = 1000
 RECORDS_AT_ONCE = 8000
 _KNOWN_LOGS = 1024
-_INLINE_BATCHES = 16
+_INLINE_RECORDS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +120,7 @@ class Sequencer:
         places = {item.place for batch in batches for item in batch.ranges}
         records = await self._leader.records(batches)
         next_seqs = await self._leader.next_seqs(places)
-        if len(batches) <= _INLINE_BATCHES:
+        if len(batches) + sum(map(len, records.values())) <= _INLINE_RECORDS:
             return self._planner.plan(batches, records, next_seqs, may_defer=may_defer)
         # Signatures of many batches take long enough to be felt by whoever shares this loop.
         return await asyncio.to_thread(

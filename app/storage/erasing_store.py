@@ -16,14 +16,9 @@ from app.domain.errors import ErasureRefusedError
 from app.domain.run import JsonObject, RunId, TenantId
 from app.ledger.batches import signed_batch
 from app.ledger.writing import SealedAppend, SealedField
+from app.storage.companions import WrappedKey
 from app.storage.database import Database
-from app.storage.ledger_store import (
-    APPEND,
-    LedgerStore,
-    WrappedKey,
-    append_arguments,
-    translated,
-)
+from app.storage.ledger_store import APPEND, LedgerStore, append_arguments, translated
 
 _ANONYMIZE = (
     "SELECT erase_anonymize_run($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18)"

@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from uuid import UUID
 
 import asyncpg
@@ -27,22 +26,21 @@ from app.domain.errors import (
 )
 from app.domain.run import (
     TERMINAL,
-    TRANSITIONS,
-    Json,
     JsonObject,
     RunId,
-    RunKind,
     RunRow,
-    RunStatus,
     TenantId,
-    Usage,
 )
 from app.ledger.batches import SealedBatch
 from app.ledger.chain import StoredBatch, StoredRecord, StoredRun
 from app.ledger.writing import Entropy, SealedAppend, SealedField
+from app.storage.companions import (
+    Companion,
+    WrappedKey,
+    companion_json,
+)
 from app.storage.database import Database
 from app.storage.group_commit import GroupCommit
-from app.storage.holds import ReleaseHold, SetHold, hold_json
 
 _NO_END = 2**62
 APPEND = (
@@ -77,58 +75,6 @@ CROSS JOIN LATERAL (
 ) AS t
 WHERE r.tenant_id = $1 AND r.kind = 'admin'
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrappedKey:
-    """A key as stored: wrapped by a key of the key store."""
-
-    kek_id: str
-    wrapped: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewRun:
-    """Companion: the run's row and key, written with its first record."""
-
-    kind: RunKind
-    status: RunStatus
-    provider: str
-    model: str
-    agent: str | None
-    policy_digest: str
-    created_at: datetime
-    key: WrappedKey
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """Companion: raise the epoch, so that whoever held the run before can write no more."""
-
-    from_epoch: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """Companion: the run's next state. `entries` and `finished_at` are set when it is terminal."""
-
-    status: RunStatus
-    usage: Usage
-    error_code: str | None = None
-    finished_at: datetime | None = None
-    entries: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewResult:
-    """Companion: the released output, sealed under a key of its own, for a limited time."""
-
-    key: WrappedKey
-    blob: bytes
-    expires_at: datetime
-
-
-Companion = NewRun | Claim | Change | NewResult | SetHold | ReleaseHold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +127,7 @@ class LedgerStore:
         OverloadedError: too many wait, nothing was done. LedgerUnavailableError: not known to be
         written; a repeat of the same records is safe.
         """
-        told = [_companion(run_id, item) for item in companions]
+        told = [companion_json(run_id, item) for item in companions]
         try:
             batch_id = await self._commit(sealed, told)
         except LedgerUnavailableError:
@@ -326,54 +272,6 @@ def append_arguments(batch: SealedBatch, companions: Sequence[JsonObject]) -> tu
         [item.blob for _, item in fields],
         json.dumps(companions) if companions else None,
     )
-
-
-def _companion(run_id: RunId, item: Companion) -> JsonObject:
-    run = str(run_id)
-    match item:
-        case NewRun():
-            return {
-                "op": "run.insert",
-                "run_id": run,
-                "kind": item.kind.value,
-                "status": item.status.value,
-                "provider": item.provider,
-                "model": item.model,
-                "agent": item.agent,
-                "policy_digest": item.policy_digest,
-                "created_at": item.created_at.isoformat(),
-                **_key(item.key),
-            }
-        case Claim():
-            return {"op": "run.claim", "run_id": run, "from_epoch": item.from_epoch}
-        case Change():
-            return {
-                "op": "run.change",
-                "run_id": run,
-                "status": item.status.value,
-                "from": [old.value for old, new in TRANSITIONS.items() if item.status in new],
-                "input_tokens": item.usage.input_tokens,
-                "output_tokens": item.usage.output_tokens,
-                "cost_micros": item.usage.cost_micros,
-                "steps": item.usage.steps,
-                "entries": item.entries,
-                "error_code": item.error_code,
-                "finished_at": None if item.finished_at is None else item.finished_at.isoformat(),
-            }
-        case SetHold() | ReleaseHold():
-            return hold_json(item)
-        case NewResult():
-            return {
-                "op": "result.insert",
-                "run_id": run,
-                "blob": item.blob.hex(),
-                "expires_at": item.expires_at.isoformat(),
-                **_key(item.key),
-            }
-
-
-def _key(key: WrappedKey) -> dict[str, Json]:
-    return {"kek_id": key.kek_id, "wrapped": key.wrapped.hex()}
 
 
 def translated(error: asyncpg.PostgresError) -> Exception:

@@ -15,8 +15,9 @@ from app.keys.signing_keys import SigningKey
 from app.ledger.chain import StoredRun, VerifiedChain, verify_run
 from app.ledger.enrolment import writer_statement
 from app.ledger.writing import ChainHead, Draft, RunWriter, SealedAppend, WriterKey
+from app.storage.companions import Change, Companion, NewRun, WrappedKey
 from app.storage.database import Database
-from app.storage.ledger_store import Change, Companion, LedgerStore, NewRun, Receipt, WrappedKey
+from app.storage.ledger_store import LedgerStore, Receipt
 from app.storage.run_store import RunStore
 from tests.support.databases import Roles
 

@@ -14,7 +14,8 @@ from app.domain.errors import (
     StaleEpochError,
 )
 from app.domain.run import TERMINAL, TRANSITIONS, RunId, RunStatus, Usage
-from app.storage.ledger_store import Change, Claim, NewResult, Receipt
+from app.storage.companions import Change, Claim, NewResult
+from app.storage.ledger_store import Receipt
 from tests.integration.storage.append_scene import (
     AT,
     NO_KEY,
