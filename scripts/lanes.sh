@@ -1,5 +1,5 @@
 #!/bin/sh
-# The lanes that work on what is shipped, not on the tree: the wheel twice, the wheel alone, the API document.
+# The lanes that work on what is shipped: the wheel twice, the wheel alone, the API document, the published vectors.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -34,5 +34,13 @@ diff -u openapi/openapi.json "$work/openapi.json" || {
   echo "openapi/openapi.json is stale: run 'make openapi' and read the difference" >&2
   exit 1
 }
+
+say "a second verifier agrees with every vector"
+command -v node >/dev/null 2>&1 || {
+  echo "node is missing: install Debian's nodejs (18 or later)" >&2
+  exit 1
+}
+node --version
+node tests/contract/second_verifier/vectors.mjs tests/contract/vectors
 
 echo "== all lanes passed"
