@@ -43,4 +43,17 @@ command -v node >/dev/null 2>&1 || {
 node --version
 node tests/contract/second_verifier/vectors.mjs tests/contract/vectors
 
+say "both verifiers answer bundles that no vector has as the ledger's page demands"
+node tests/contract/second_verifier/forged.mjs "$work/forged"
+while read -r code name; do
+  answer=0
+  "$work/user/bin/meshflow" verify-bundle "$work/forged/$name.tar" --policy "$work/forged/policy" \
+    >"$work/told" 2>&1 </dev/null || answer=$?
+  test "$answer" = "$code" || {
+    echo "meshflow verify-bundle answers $answer and not $code: $name" >&2
+    cat "$work/told" >&2
+    exit 1
+  }
+done <"$work/forged/expected"
+
 echo "== all lanes passed"

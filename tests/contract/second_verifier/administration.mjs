@@ -62,12 +62,14 @@ export function checkOneRun(entries) {
     must(entry.index >= entry.seq, "an entry before the first place of the log");
     if (at === 0) return;
     const before = sorted[at - 1];
-    must(entry.seq > before.seq && entry.index - before.index >= entry.seq - before.seq, "an entry twice, or out of order");
+    const [records, places] = [entry.seq - before.seq, entry.index - before.index];
+    must(records === 0 ? places === 0 : places >= records, "entries out of order");
   });
 }
 
 export function checkRotation(note) {
   checkNote("key.rotated", note);
+  must(note.old !== note.new, "a rotation of a key into itself");
   const told = canonical({ new: note.new, old: note.old, role: note.role, sizes: note.sizes });
   const message = Buffer.concat([tag("rotate"), Buffer.from(told)]);
   must(signed(hex(note.old), hex(note.old_signature), message), "a rotation that the old key did not sign");

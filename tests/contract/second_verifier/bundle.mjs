@@ -132,6 +132,9 @@ class Check {
     const same = record !== undefined && record.rcHex === item.rc && record.chainHex === item.chain;
     must(same, `record ${item.seq}: not the record that was erased`);
     must(record.index !== null && record.index < index, `record ${item.seq}: erased before it was there`);
+    const commit = this.headers[item.seq]?.commit ?? null;
+    const were = commit === null || item.fields.every((name) => name in commit);
+    must(were, `record ${item.seq}: a field was erased that never was`);
   }
 
   checkErasureKey(key, index) {

@@ -100,10 +100,5 @@ export const hexOf = (bytes) => text(new RegExp(`^[0-9a-f]{${2 * bytes}}$`));
 export const KIND = /^[a-z0-9_.]{1,64}$/;
 export const ACTOR = /^(key:[0-9a-f]{16}|system|model|tool|operator)$/;
 
-// `YYYY-MM-DDTHH:MM:SS.ffffffZ`, and a day that the calendar has.
-export function moment(value) {
-  if (!string(value) || !/^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z$/.test(value)) return false;
-  const milliseconds = Date.parse(`${value.slice(0, 23)}Z`);
-  if (Number.isNaN(milliseconds) || value.startsWith("0000")) return false;
-  return new Date(milliseconds).toISOString().slice(0, 19) === value.slice(0, 19);
-}
+// Digits in these places; no calendar is asked.
+export const moment = text(/^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z$/);

@@ -1,8 +1,8 @@
 // Headers and the chain of one run, record by record (docs/ledger-format.md sections 3, 4, 5 and 8).
 import { chainHash, commitment, genesis, recordHash } from "./hashes.mjs";
 import {
-  ACTOR, canonical, count, exactly, hexOf, integer, KIND, listOf, mapOf, maybe, moment, must, parsed,
-  sameNames, string, text, utf8,
+  ACTOR, canonical, count, exactly, hexOf, integer, KIND, listOf, mapOf, maybe, moment, must, parsed, sameNames,
+  string, text, utf8,
 } from "./json.mjs";
 
 export const FIELDS = [null, "task", "request", "reply", "call", "result", "output", "features", "note"];
@@ -92,11 +92,14 @@ export class ChainWalk {
   }
 }
 
+const bitLength = (number) => (number === 0 ? 0 : number.toString(2).length);
+
 // The name of a payload whose commitment is in the header.
 export function checkPayload(log, run, header, { seq, field, salt, value }) {
   const name = FIELDS[field];
   must(fieldName(name) && header !== null, `record ${seq}: a payload that nothing commits to`);
   const made = commitment(log, run, seq, name, salt, value).toString("hex");
   must(header.commit[name] === made, `record ${seq}: ${name} is not what its commitment says`);
+  must(header.size[name] === bitLength(value.length), `record ${seq}: ${name} is of another size than its header says`);
   return name;
 }

@@ -6,7 +6,10 @@ import {
 import { MEMBERS, Unusable } from "./tar.mjs";
 
 const MANIFEST = exactly({
-  format: (value) => value === "meshflow-bundle/v1", log: hexOf(16), run: hexOf(16), files: mapOf((name) => MEMBERS.includes(name), hexOf(32)),
+  format: (value) => value === "meshflow-bundle/v1",
+  log: hexOf(16),
+  run: hexOf(16),
+  files: mapOf((name) => MEMBERS.includes(name), hexOf(32)),
 });
 
 // A manifest of another form is no bundle (4); one that does not fit what it is about does not hold (3).

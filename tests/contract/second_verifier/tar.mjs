@@ -52,3 +52,28 @@ export function readTar(data) {
   usable(data.length - at >= 2 * BLOCK && zero(data.subarray(at)), "more members, or no end");
   return members;
 }
+
+const inOctal = (number, digits) => `${number.toString(8).padStart(digits, "0")}\0`;
+
+function tarHead(name, size) {
+  const fields = [[0, name], [100, inOctal(0o644, 7)], [108, inOctal(0, 7)], [116, inOctal(0, 7)], [124, inOctal(size, 11)],
+    [136, inOctal(0, 11)], [148, " ".repeat(8)], [156, "0"], [257, "ustar\0"], [263, "00"]];
+  const head = Buffer.alloc(512);
+  for (const [at, written] of fields) head.write(written, at, "latin1");
+  const sum = head.reduce((total, byte) => total + byte, 0);
+  head.write(`${inOctal(sum, 6)} `, 148, "latin1");
+  return head;
+}
+
+const padded = (length, block) => Buffer.alloc((block - (length % block)) % block);
+
+// The same container, written: members as name -> bytes.
+export function writeTar(members) {
+  const parts = [];
+  for (const name of MEMBERS) {
+    const data = members.get(name);
+    parts.push(tarHead(name, data.length), data, padded(data.length, 512));
+  }
+  const tar = Buffer.concat([...parts, Buffer.alloc(1024)]);
+  return Buffer.concat([tar, padded(tar.length, 10240)]);
+}

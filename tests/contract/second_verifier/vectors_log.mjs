@@ -5,7 +5,7 @@ import { consistent, hashLeaf, included, sha256, signed, tag, treeRoot, u64 } fr
 import { base64, hex, must, unlessRefused } from "./json.mjs";
 import { checkpointOf, COSIGNATURE, ED25519, ledgerOf, parseNote, parseProof, signersOf, verifierKey } from "./notes.mjs";
 import { parsePolicy } from "./policy.mjs";
-import { MEMBERS } from "./tar.mjs";
+import { writeTar } from "./tar.mjs";
 import { leafOf, same } from "./vectors_run.mjs";
 
 const hashes = (list) => list.map((hash) => hex(hash));
@@ -19,10 +19,13 @@ function checkTile({ level, n, size }, output) {
   return tile.length === output.width && same(sha256(...tile), output.sha256);
 }
 
-function checkNoteFile({ vkeys }, { note, signed_by: names }) {
+// Of a vector that does not hold the output is no excuse: what is accepted at all counts as accepted.
+const accepted = (vector, matches) => !vector.valid || matches;
+
+function checkNoteFile({ vkeys }, { note, signed_by: names }, vector) {
   const signers = signersOf(parseNote(Buffer.from(note)), vkeys.map(verifierKey));
   const found = [...signers.keys()].map(({ name }) => name).sort();
-  return found.length > 0 && found.join("\n") === [...names].sort().join("\n");
+  return found.length > 0 && accepted(vector, found.join("\n") === [...names].sort().join("\n"));
 }
 
 // A checkpoint that one of these keys signed, under the key's own name.
@@ -34,22 +37,23 @@ function openCheckpoint(data, vkeys) {
   return checkpoint;
 }
 
-function checkCheckpoint({ vkeys }, { note, origin, root, size }) {
+function checkCheckpoint({ vkeys }, { note, origin, root, size }, vector) {
   const found = openCheckpoint(Buffer.from(note), vkeys);
-  return found.origin === origin && same(found.root, root) && found.size === size;
+  return accepted(vector, found.origin === origin && same(found.root, root) && found.size === size);
 }
 
-function checkCosignature({ vkeys }, { note, cosigned_at: time }) {
+function checkCosignature({ vkeys }, { note, cosigned_at: time }, vector) {
   const keys = vkeys.map(verifierKey);
   must(keys.every(({ type }) => type === COSIGNATURE), "no witness's key");
   const parsed = parseNote(Buffer.from(note));
   checkpointOf(parsed);
-  return [...signersOf(parsed, keys).values()].includes(time);
+  const times = [...signersOf(parsed, keys).values()];
+  return times.length > 0 && accepted(vector, times.includes(time));
 }
 
-function checkOrigin({ origin }, { deployment, log }) {
+function checkOrigin({ origin }, { deployment, log }, vector) {
   const found = ledgerOf(origin);
-  return found !== null && found.deployment === deployment && found.log === log;
+  return found !== null && accepted(vector, found.deployment === deployment && found.log === log);
 }
 
 function checkProof({ entry, vkeys }, { proof }) {
@@ -78,7 +82,8 @@ function checkErasure({ erasure }, { note }) {
   return note.key === erasure;
 }
 
-const checkEntry = ({ root, size }, { entry, kind }) => openEntry(entry, { size, root: hex(root, 32) }).kind === kind;
+const checkEntry = ({ root, size }, { entry, kind }, vector) =>
+  accepted(vector, openEntry(entry, { size, root: hex(root, 32) }).kind === kind);
 
 // The members of a bundle's vector: its own over those of its base, as name -> bytes.
 function membersOf({ output }, all) {
@@ -89,30 +94,6 @@ function membersOf({ output }, all) {
   return members;
 }
 
-const octal = (number, digits) => `${number.toString(8).padStart(digits, "0")}\0`;
-
-function tarHead(name, size) {
-  const fields = [[0, name], [100, octal(0o644, 7)], [108, octal(0, 7)], [116, octal(0, 7)], [124, octal(size, 11)],
-    [136, octal(0, 11)], [148, " ".repeat(8)], [156, "0"], [257, "ustar\0"], [263, "00"]];
-  const head = Buffer.alloc(512);
-  for (const [at, written] of fields) head.write(written, at, "latin1");
-  const sum = head.reduce((total, byte) => total + byte, 0);
-  head.write(`${octal(sum, 6)} `, 148, "latin1");
-  return head;
-}
-
-const padded = (length, block) => Buffer.alloc((block - (length % block)) % block);
-
-function tarOf(members) {
-  const parts = [];
-  for (const name of MEMBERS) {
-    const data = members.get(name);
-    parts.push(tarHead(name, data.length), data, padded(data.length, 512));
-  }
-  const tar = Buffer.concat([...parts, Buffer.alloc(1024)]);
-  return Buffer.concat([tar, padded(tar.length, 10240)]);
-}
-
 function exitOf(data, input) {
   const policy = input.policy === null ? null : unlessRefused(() => parsePolicy(Buffer.from(input.policy)));
   if (policy === null && input.policy !== null) return { code: 4, told: "no policy", crashed: false };
@@ -120,7 +101,7 @@ function exitOf(data, input) {
 }
 
 function checkBundle(input, output, vector, all) {
-  const data = output.tar === undefined ? tarOf(membersOf(vector, all)) : base64(output.tar);
+  const data = output.tar === undefined ? writeTar(membersOf(vector, all)) : base64(output.tar);
   if (output.tar_sha256 !== undefined && !same(sha256(data), output.tar_sha256)) return "another tar";
   const { code, told, crashed } = exitOf(data, input);
   if (crashed) return `crashed: ${told}`;
