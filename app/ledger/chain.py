@@ -106,15 +106,18 @@ def verify_run(
     run_key: bytes,
     enrolment: Collection[bytes],
     after: Resume | None = None,
+    *,
+    placed: int = 0,
 ) -> VerifiedChain | ChainBreak:
     """The verified chain, or the first break in seq order. Never raises on hostile rows.
 
     Proves order, content and authorship by a writer whom one of the `enrolment` keys certified. A
-    tail cut from an unfinished run is beyond it: that needs a witness.
+    tail cut from an unfinished run is beyond it: that needs a witness. The caller shows that the
+    first `placed` records are in a tree which the log key signed: their batches were checked then.
     """
     try:
         verified = _verify(stored, run_key, after or _start(stored))
-        _check_batches(stored, enrolment)
+        _check_batches(stored, enrolment, placed)
     except _BrokenError as broken:
         return broken.found
     return verified
@@ -247,11 +250,13 @@ def _check_length(stored: StoredRun, verified: Sequence[VerifiedRecord], end: in
         raise _BrokenError(end - 1, "a finished run does not end with its final record")
 
 
-def _check_batches(stored: StoredRun, enrolment: Collection[bytes]) -> None:
+def _check_batches(stored: StoredRun, enrolment: Collection[bytes], placed: int) -> None:
     members: dict[bytes, list[StoredRecord]] = {}
     for record in stored.records:
         members.setdefault(record.batch_id, []).append(record)
     for batch_id, records in members.items():
+        if records[-1].seq < placed:
+            continue
         batch = stored.batches.get(batch_id)
         seq = records[0].seq
         if batch is None:

@@ -10,8 +10,8 @@ Threat: Ledger tampering
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 _ID, _HASH = rb'"[0-9a-f]{32}"', rb'"[0-9a-f]{64}"'
 _WHOLE = rb"(?:0|[1-9][0-9]{0,14})"
@@ -46,15 +46,13 @@ _MEMBERS = (
     rb'"writer":"([0-9a-f]{32})"',
 )  # fmt: skip
 _HEADER = re.compile(rb"\{" + rb",".join(_MEMBERS) + rb"\}").fullmatch
-_COMMITTED = re.compile(rb'"([a-z]+)":').findall
+_NAMES = re.compile(rb'"([a-z]+)":').findall
 Part = Callable[[str, bytes], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Glance:
+class Glance(NamedTuple):
     """What a header says of its place, as it is spelled there."""
 
-    commit: bytes
     epoch: bytes
     kind: bytes
     log: bytes
@@ -68,7 +66,8 @@ class HeaderGlance:
     """Looks at headers. `part_holds` is the slow rule for the members that repeat all the time."""
 
     def __init__(self, part_holds: Part, most_bytes: int) -> None:
-        self._part_holds = lru_cache(maxsize=4096)(part_holds)
+        self._part_holds = part_holds
+        self._fields_of = lru_cache(maxsize=4096)(self._checked_fields)
         self._most_bytes = most_bytes
 
     def __call__(self, data: bytes) -> Glance | None:
@@ -77,12 +76,15 @@ class HeaderGlance:
         if found is None or len(data) > self._most_bytes:
             return None
         commit, epoch, intent, kind, log, policy, run, scrub, seq, size, ts, writer = found.groups()
-        holds = self._part_holds
-        if not (holds("policy", policy) and holds("scrub", scrub) and holds("size", size)):
-            return None
         # The size has its names known, sorted and once; so has the commit if they are the same.
-        if _COMMITTED(commit) != _COMMITTED(size):
+        if self._fields_of(policy, scrub, size) != _NAMES(commit):
             return None
         if intent != b"null" and int(intent) >= int(seq):
             return None
-        return Glance(commit, epoch, kind, log, run, seq, ts, writer)
+        return Glance(epoch, kind, log, run, seq, ts, writer)
+
+    def _checked_fields(self, policy: bytes, scrub: bytes, size: bytes) -> list[bytes] | None:
+        holds = self._part_holds
+        if holds("policy", policy) and holds("scrub", scrub) and holds("size", size):
+            return _NAMES(size)
+        return None
