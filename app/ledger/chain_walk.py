@@ -73,7 +73,7 @@ class ChainWalk:
             b"%d" % seq,
             b"%d" % epoch,
             kind.encode(),
-            encode_time(at).encode(),
+            _spelled(at),
         )
         if told != stored:
             return "a column differs from the header"
@@ -81,6 +81,13 @@ class ChainWalk:
             return "the epoch fell"
         self._epoch = epoch
         return None
+
+
+def _spelled(at: datetime) -> bytes:
+    text = at.isoformat(timespec="microseconds")
+    if text.endswith("+00:00"):  # as the driver gives them
+        return f"{text[:-6]}Z".encode()
+    return encode_time(at).encode()
 
 
 def _glance_at(header: JsonObject) -> Glance:

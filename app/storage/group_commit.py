@@ -22,7 +22,7 @@ from app.storage.database import Database
 
 MOST_TOGETHER = 512
 MOST_OUTSTANDING = 4096
-_MOST_FLUSHES = 1  # a second one at a time gains nothing: what waits would be sent in two halves
+_MOST_BYTES = 4 << 20  # of payloads in one statement; one append alone may be larger
 _PATIENCE_TURNS = 3  # of the loop: what those who were just answered append next comes at once
 _BATCH_ID_BYTES = 16
 _HELD = "MF007"  # somebody holds a row of the named runs: they wait for it alone
@@ -47,7 +47,7 @@ _Group = Sequence[_Waiting]
 
 
 class GroupCommit:
-    """Runs one statement for many callers. While flushes are under way, the next one fills."""
+    """Runs one statement for many callers. One flush at a time: the next one fills meanwhile."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class GroupCommit:
         self._translated = translated
         self._queue: deque[_Waiting] = deque()
         self._in_flight: set[tuple[bytes, bytes]] = set()
-        self._flushers: set[asyncio.Task[None]] = set()
+        self._flusher: asyncio.Task[None] | None = None
 
     async def append(self, sealed: SealedAppend, companions: Sequence[JsonObject]) -> bytes:
         """The id of the batch that holds it; durable when this returns.
@@ -76,14 +76,13 @@ class GroupCommit:
             raise OverloadedError(retry_after_seconds=1)
         waiting = _Waiting(sealed, companions, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
-        if len(self._flushers) < _MOST_FLUSHES:
-            flusher = asyncio.create_task(self._flush_all())
-            self._flushers.add(flusher)
-            flusher.add_done_callback(self._flushers.discard)
+        # A second flusher at a time gains nothing: what waits would be sent in two halves.
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush_all())
         return await waiting.done
 
     async def _flush_all(self) -> None:
-        """Ends when nobody waits who may go now. Whatever ends it sooner is told to all."""
+        """Ends when nobody waits, and gives way to nobody between that look and its end."""
         try:
             while group := self._next_group():
                 await self._flush(deque([group]))
@@ -96,7 +95,8 @@ class GroupCommit:
         """Those who have waited longest; of each run one at a time, for the next builds on it."""
         group: list[_Waiting] = []
         later: list[_Waiting] = []
-        while self._queue and len(group) < MOST_TOGETHER:
+        size = 0
+        while self._queue and len(group) < MOST_TOGETHER and size < _MOST_BYTES:
             item = self._queue.popleft()
             if item.done.done():
                 continue  # its caller has gone away before anything was done
@@ -105,6 +105,7 @@ class GroupCommit:
                 continue
             self._in_flight.add(item.place)
             group.append(item)
+            size += sum([len(part.blob) for part in item.sealed.fields])
         self._queue.extendleft(reversed(later))
         return group
 
