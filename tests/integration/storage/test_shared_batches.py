@@ -18,6 +18,7 @@ from app.domain.errors import (
 )
 from app.domain.run import RunStatus, Usage
 from app.ledger.chain import verify_run
+from app.ledger.writing import ChainHead
 from app.storage.group_commit import MOST_OUTSTANDING
 from app.storage.ledger_store import Change, Claim, LedgerStore, Receipt
 from tests.integration.storage.append_scene import (
@@ -37,6 +38,8 @@ pytestmark = pytest.mark.anyio
 GUARDED = {
     "record": "record_no_change",
     "record_default": "record_no_change",
+    "payload": "payload_no_change",
+    "payload_default": "payload_no_change",
     "batch": "batch_no_change",
 }
 
@@ -293,27 +296,26 @@ async def test_what_is_changed_in_one_run_breaks_that_run_alone(roles: Roles, at
             assert await other_break_of(roles, author) is None
 
 
-async def test_a_whole_chain_made_anew_does_not_fit_the_signed_entry(roles: Roles) -> None:
-    """Who rewrites a run, hashes and all, has its entry in the batch against them."""
+async def test_a_run_made_anew_with_every_hash_right_does_not_fit_what_was_signed(
+    roles: Roles,
+) -> None:
     async with scene_on(roles) as scene:
-        victim, *_ = await shared(scene, 3)
+        victim, *others = await shared(scene, 3)
         forger = scene.author(victim.run_id, victim.run_key)
-        forged = forger.seal(step("run.other")).records[0]
-        raw = await connect(roles.superuser)
-        genuine = await raw.fetchrow(
-            "SELECT * FROM record WHERE run_id = $1 AND seq = 1", victim.run_id
-        )
-        await raw.close()
-        assert genuine["chain"] != forged.chain
+        forger.head = ChainHead(next_seq=1, chain=(await scene.stored(victim)).records[0].chain)
+        sealed = forger.seal(step("step.taken", '"never said"'))
+        (forged,), (field,) = sealed.records, sealed.fields
         await attacked(
             roles,
-            f"UPDATE batch SET entries = overlay(entries placing '\\x{forged.chain.hex()}'::bytea"
-            f" from position('\\x{genuine['chain'].hex()}'::bytea in entries))"
-            f" WHERE batch_id = {OWN}",
-            f"UPDATE record SET chain = '\\x{forged.chain.hex()}' WHERE run_id = $1 AND seq = 1",
+            f"UPDATE record SET header = '\\x{forged.header.hex()}', rc = '\\x{forged.rc.hex()}',"
+            f" chain = '\\x{forged.chain.hex()}' WHERE run_id = $1 AND seq = 1",
+            f"UPDATE payload SET blob = '\\x{field.blob.hex()}' WHERE run_id = $1 AND seq = 1",
             run_id=victim.run_id,
         )
-        assert await break_of(scene, victim) == (1, "the chain hash does not match")
+        wrong = (1, "the entries of a batch do not match its records")
+        assert await break_of(scene, victim) == wrong
+        assert await other_break_of(roles, victim) == (1, "batch: records")
+        assert [await break_of(scene, author) for author in others] == [None, None]
 
 
 async def test_an_error_that_names_nobody_is_found_by_halves(roles: Roles) -> None:
