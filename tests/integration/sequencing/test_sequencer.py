@@ -212,6 +212,7 @@ async def test_a_writer_without_a_certificate_counts_for_nothing(fresh: Roles) -
 
 
 BATCH = "SELECT batch_id FROM record WHERE run_id = $1 AND seq = 2"
+FIRST = "SELECT batch_id FROM record WHERE run_id = $1 AND seq = 1"
 
 
 @pytest.mark.parametrize(
@@ -250,6 +251,46 @@ async def test_what_was_changed_before_it_was_sequenced_is_left_out(
         await integrated(fresh)
         await integrated(fresh)
     assert reason in await _reasons(fresh)
+
+
+@pytest.mark.parametrize(
+    ("attack", "left_out", "reason"),
+    [
+        (
+            "UPDATE record SET chain = sha256(chain) WHERE run_id = $1 AND seq = 1",
+            1,
+            "the entries of a batch do not match its records",
+        ),
+        (
+            "DELETE FROM record WHERE run_id = $1 AND seq = 1",
+            1,
+            "the records of a batch are not those that its ranges name",
+        ),
+        (
+            f"UPDATE batch SET entries = NULL WHERE batch_id IN ({FIRST})",
+            4,
+            "the records of a batch are not those that its ranges name",
+        ),
+        (
+            f"UPDATE batch SET entries = sha256(entries) WHERE batch_id IN ({FIRST})",
+            4,
+            "the entries of a batch do not match its records",
+        ),
+    ],
+)
+async def test_of_a_shared_batch_only_what_was_changed_is_left_out(
+    fresh: Roles, attack: str, left_out: int, reason: str
+) -> None:
+    async with scene_on(fresh) as scene:
+        authors = [await scene.begun() for _ in range(4)]
+        await asyncio.gather(*(scene.write(author, author.seal()) for author in authors))
+        raw = await connect(fresh.superuser)
+        for table in ("record", "record_default", "batch"):
+            await raw.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+        await raw.execute(attack, authors[0].run_id)
+        await raw.close()
+        assert await integrated(fresh) == 8 - left_out
+        assert await _reasons(fresh) == [reason] * left_out
 
 
 async def _reasons(roles: Roles) -> list[str]:
