@@ -176,6 +176,12 @@ async def log_sizes(leader: Leader) -> dict[str, int]:
     return {row["tenant_id"].hex: row["size"] for row in rows}
 
 
+async def signed_sizes(leader: Leader) -> dict[str, int]:
+    """The size of the newest checkpoint of each log, by its id in hex."""
+    rows = await leader.raw.fetch("SELECT tenant_id, max(size) AS size FROM checkpoint GROUP BY 1")
+    return {row["tenant_id"].hex: row["size"] for row in rows}
+
+
 async def note_retirement(leader: Leader, writer_id: UUID, seq: int) -> None:
     """The retirement is recorded."""
     async with leader.fenced() as raw:

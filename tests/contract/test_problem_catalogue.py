@@ -58,8 +58,6 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
     "NotSequencedError": (NotSequencedError(), 409, "not-sequenced"),
     "StaleEpochError": (StaleEpochError("taken"), 409, "run-taken-over"),
     "IllegalTransitionError": (IllegalTransitionError("over"), 409, "illegal-transition"),
-    "WriterRetiredError": (WriterRetiredError("retired"), 503, "ledger-refused"),
-    "StaleTermError": (StaleTermError("other"), 503, "ledger-refused"),
     "KeyStoreError": (KeyStoreError("no key"), 503, "key-store-unavailable"),
     "OverloadedError": (OverloadedError(7), 503, "overloaded"),
 }
