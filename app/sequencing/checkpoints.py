@@ -15,11 +15,13 @@ from datetime import datetime
 
 from app.administration.admin_log import AdminLog
 from app.domain.run import TenantId
+from app.sequencing.log_names import is_name_after
 from app.sequencing.log_signer import LogSigner
 from app.storage.keeper_store import (
     NewCheckpoint,
     UnsignedHead,
     add_checkpoints,
+    newest_checkpoint,
     unsigned_heads,
 )
 from app.storage.log_store import StoredCheckpoint, read_checkpoint, read_tiles
@@ -109,8 +111,10 @@ class CheckpointMaker:
         """Whether the head is the root of its tiles and they only grew since the last signature."""
         if (head.tenant_id, head.size) in self._refused:
             return False
-        before = await read_checkpoint(leader.raw, head.tenant_id)
-        if await self._is_consistent(leader, head, before):
+        before = await newest_checkpoint(leader, head.tenant_id)
+        old = None if before is None else before.origin
+        is_named = is_name_after(head.origin, old, head.tenant_id.bytes)
+        if is_named and await self._is_consistent(leader, head, before):
             return True
         self._refused.add((head.tenant_id, head.size))
         _log.critical("a log does not follow from what was signed of it: it is not signed")
