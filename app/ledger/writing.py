@@ -120,7 +120,7 @@ class SealedAppend:
 class RunWriter:
     """Turns drafts of one run into sealed records. Holds no head: the caller passes it."""
 
-    __slots__ = ("_digest_key", "_entropy", "_log", "_run", "_run_key", "_sealer", "_writer")
+    __slots__ = ("_entropy", "_log", "_run", "_run_key", "_sealer", "_tools", "_writer")
 
     def __init__(
         self, *, log: bytes, run: bytes, run_key: bytes, writer: WriterKey, entropy: Entropy
@@ -129,7 +129,7 @@ class RunWriter:
         self._run = run
         self._sealer = RunSealer(run_key, log=log, run=run)
         self._run_key = run_key
-        self._digest_key: bytes | None = None
+        self._tools: dict[str, bytes] | None = None  # made when needed: few runs live that long
         self._writer = writer
         self._entropy = entropy
 
@@ -178,11 +178,7 @@ class RunWriter:
     def _header(
         self, seq: int, draft: Draft, commits: Mapping[str, bytes], *, epoch: int, at: datetime
     ) -> Header:
-        tool = None
-        if draft.tool is not None:
-            if self._digest_key is None:  # derived when a record first needs it: many do not
-                self._digest_key = digest_key(self._run_key)
-            tool = keyed_digest(self._digest_key, "tool", draft.tool.encode())
+        tool = None if draft.tool is None else self._tool_digest(draft.tool)
         return Header(
             log=self._log,
             run=self._run,
@@ -208,6 +204,14 @@ class RunWriter:
             size={name: len(item.value).bit_length() for name, item in draft.fields.items()},
             commit=commits,
         )
+
+    def _tool_digest(self, name: str) -> bytes:
+        if self._tools is None:
+            self._tools = {}
+        if name not in self._tools:
+            key = digest_key(self._run_key)
+            self._tools[name] = keyed_digest(key, "tool", name.encode())
+        return self._tools[name]
 
 
 def _joined_blocks(blocks: Sequence[ScrubBlock]) -> ScrubBlock | None:

@@ -22,6 +22,8 @@ from app.storage.database import Database
 
 MOST_TOGETHER = 512
 MOST_OUTSTANDING = 4096
+_MOST_BYTES = 4 << 20  # of payloads in one statement; one append alone may be larger
+_PATIENCE_TURNS = 3  # of the loop: what those who were just answered append next comes at once
 _BATCH_ID_BYTES = 16
 _HELD = "MF007"  # somebody holds a row of the named runs: they wait for it alone
 _EVERYBODYS = frozenset({"MF006", "55P03"})  # the writer is retired; a lock on a whole table
@@ -35,6 +37,10 @@ class _Waiting:
     sealed: SealedAppend
     companions: Sequence[JsonObject]
     done: asyncio.Future[bytes]
+
+    @property
+    def place(self) -> tuple[bytes, bytes]:
+        return self.sealed.log, self.sealed.run
 
 
 _Group = Sequence[_Waiting]
@@ -57,7 +63,7 @@ class GroupCommit:
         self._call = call
         self._translated = translated
         self._queue: deque[_Waiting] = deque()
-        self._in_flight = 0
+        self._in_flight: set[tuple[bytes, bytes]] = set()
         self._flusher: asyncio.Task[None] | None = None
 
     async def append(self, sealed: SealedAppend, companions: Sequence[JsonObject]) -> bytes:
@@ -66,76 +72,72 @@ class GroupCommit:
         Raises what the database said of this append, LedgerUnavailableError when it said nothing,
         OverloadedError before anything is done when too many wait already.
         """
-        if len(self._queue) + self._in_flight >= MOST_OUTSTANDING:
+        if len(self._queue) + len(self._in_flight) >= MOST_OUTSTANDING:
             raise OverloadedError(retry_after_seconds=1)
         waiting = _Waiting(sealed, companions, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
+        # A second flusher at a time gains nothing: what waits would be sent in two halves.
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.create_task(self._flush_all())
         return await waiting.done
 
     async def _flush_all(self) -> None:
-        """Ends when nobody waits. Whatever ends it sooner is told to those who were in flight."""
+        """Ends when nobody waits, and gives way to nobody between that look and its end."""
         try:
-            while self._queue:
-                await self._flush(deque([self._next_group()]))
+            while group := self._next_group():
+                await self._flush(deque([group]))
         except BaseException:
             _refuse(self._queue, LedgerUnavailableError("the process is about to end"))
             self._queue.clear()
             raise
 
     def _next_group(self) -> _Group:
-        """Those who have waited longest, one append of each run: the next one builds on it."""
-        group: dict[tuple[bytes, bytes], _Waiting] = {}
+        """Those who have waited longest; of each run one at a time, for the next builds on it."""
+        group: list[_Waiting] = []
         later: list[_Waiting] = []
-        while self._queue and len(group) < MOST_TOGETHER:
+        size = 0
+        while self._queue and len(group) < MOST_TOGETHER and size < _MOST_BYTES:
             item = self._queue.popleft()
             if item.done.done():
                 continue  # its caller has gone away before anything was done
-            if group.setdefault((item.sealed.log, item.sealed.run), item) is not item:
+            if item.place in self._in_flight:
                 later.append(item)
+                continue
+            self._in_flight.add(item.place)
+            group.append(item)
+            size += sum([len(part.blob) for part in item.sealed.fields])
         self._queue.extendleft(reversed(later))
-        return list(group.values())
+        return group
 
     async def _flush(self, groups: deque[_Group]) -> None:
         """Settle the groups, and go on with what comes meanwhile while the connection is there.
 
         Never raises but for what ends the task, and then nobody is left waiting.
         """
-        written: deque[tuple[_Group, Sequence[bytes]]] = deque()
         while groups:
             try:
                 async with self._database.driver() as raw:
-                    await self._write_all(raw, groups, written)
+                    await self._write_all(raw, groups)
             except asyncpg.PostgresError as error:
                 groups.extendleft(reversed(self._without_refused(groups.popleft(), error)))
             except Exception as error:  # noqa: BLE001 - whoever waits must hear of a fault of ours
                 if groups:  # else all was written, and the connection broke afterwards
-                    _refuse(groups.popleft(), error)
+                    self._refuse(groups.popleft(), error)
             except BaseException:
                 for group in groups:
-                    _refuse(group, LedgerUnavailableError("the process is about to end"))
-                groups.clear()
+                    self._refuse(group, LedgerUnavailableError("the process is about to end"))
                 raise
-            finally:
-                # The last ones once the connection is back in the pool.
-                _acknowledge(written)
-                self._in_flight = sum(map(len, groups))
 
-    async def _write_all(
-        self,
-        raw: asyncpg.Connection,
-        groups: deque[_Group],
-        written: deque[tuple[_Group, Sequence[bytes]]],
-    ) -> None:
+    async def _write_all(self, raw: asyncpg.Connection, groups: deque[_Group]) -> None:
         while groups:
-            self._in_flight = sum(map(len, groups))
             batch_ids = await self._write(raw, groups[0])
-            written.append((groups.popleft(), batch_ids))
-            if groups or self._queue:
-                _acknowledge(written)
-            if not groups and self._queue:
-                groups.append(self._next_group())
+            self._acknowledge(groups.popleft(), batch_ids)
+            for _ in range(_PATIENCE_TURNS):
+                if groups:
+                    break
+                await asyncio.sleep(0)
+                if group := self._next_group():
+                    groups.append(group)
 
     async def _write(self, raw: asyncpg.Connection, group: _Group) -> Sequence[bytes]:
         """All of a group or nothing, in one transaction; the batch of each."""
@@ -157,16 +159,26 @@ class GroupCommit:
     def _without_refused(self, group: _Group, error: asyncpg.PostgresError) -> list[_Group]:
         """What to try next. Who is named is refused; when nobody is, each half tries alone."""
         if error.sqlstate in _EVERYBODYS:
-            _refuse(group, self._translated(error))
+            self._refuse(group, self._translated(error))
             return []
         named, rest = _named(group, error)
         if error.sqlstate == _HELD:
             return [group for group in (rest, *([item] for item in named)) if group]
         if named or len(group) == 1:
-            _refuse(named or group, self._translated(error))
+            self._refuse(named or group, self._translated(error))
             return [rest] if rest and named else []
         middle = len(group) // 2
         return [group[:middle], group[middle:]]
+
+    def _acknowledge(self, group: _Group, batch_ids: Sequence[bytes]) -> None:
+        for item, batch_id in zip(group, batch_ids, strict=True):
+            self._in_flight.discard(item.place)
+            if not item.done.done():  # else its caller has gone away
+                item.done.set_result(batch_id)
+
+    def _refuse(self, group: _Group, error: Exception) -> None:
+        self._in_flight.difference_update(item.place for item in group)
+        _refuse(group, error)
 
 
 def _named(
@@ -184,14 +196,7 @@ def _named(
     return named, rest
 
 
-def _acknowledge(written: deque[tuple[_Group, Sequence[bytes]]]) -> None:
-    while written:
-        for item, batch_id in zip(*written.popleft(), strict=True):
-            if not item.done.done():  # else its caller has gone away
-                item.done.set_result(batch_id)
-
-
-def _refuse(group: Collection[_Waiting], error: BaseException) -> None:
+def _refuse(group: Collection[_Waiting], error: Exception) -> None:
     for item in group:
         if not item.done.done():
             item.done.set_exception(error)
