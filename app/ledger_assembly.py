@@ -36,6 +36,7 @@ from app.sequencing.checkpoints import CheckpointMaker
 from app.sequencing.ledger_pulse import LedgerPulse, Vitals
 from app.sequencing.log_keeper import KeeperParts, LogKeeper
 from app.sequencing.log_names import log_origin
+from app.sequencing.log_signer import LogSigner
 from app.sequencing.recovery import RecoveryDesk
 from app.sequencing.witness_roster import WitnessRoster, load_policy, load_witnesses
 from app.settings import Settings
@@ -150,7 +151,6 @@ def log_keeper(settings: Settings, parts: LedgerParts) -> KeeperOfLogs | None:
         return None
     anchors = open_anchors(settings)
     database = Database(settings.sequencer_database_url.reveal(), pool_size=4)
-    log_key = parts.signing.current(LOG)
     keeper = LogKeeper(
         KeeperParts(
             database=database,
@@ -161,8 +161,12 @@ def log_keeper(settings: Settings, parts: LedgerParts) -> KeeperOfLogs | None:
             checkpoints_of=lambda operator: CheckpointMaker(
                 admin_log=parts.admin_log,
                 operator=operator,
-                seed=log_key.seed,
-                public_key=log_key.public_key,
+                signer=LogSigner(
+                    signing=parts.signing,
+                    admin_log=parts.admin_log,
+                    operator=operator,
+                    recorded=parts.logs.book.rotations,
+                ),
                 now=utc_now,
             ),
             appended=parts.ledger.appended,
@@ -312,7 +316,7 @@ def _log_checks(
     book = KeyBook(
         database=database, keys=keys, signing=signing, operator=admin_log.operator_log_id
     )
-    check = InclusionCheck(lambda: book.log_keys, lambda log: log_origin(settings.deployment, log))
+    check = InclusionCheck(lambda: book.log_keys)
     return LogChecks(
         book=book,
         check=check,

@@ -14,11 +14,13 @@ from app.administration.admin_log import AdminLog, AdminParts
 from app.domain.run import TenantId
 from app.embedded.postgres_server import EmbeddedPostgres
 from app.keys.key_store import FileKeyStore
-from app.keys.signing_keys import LOG, SigningKeys
+from app.keys.signing_keys import SigningKeys
+from app.ledger.key_statements import KeyChange
 from app.runs.run_keys import RunKeys
 from app.sequencing.anchoring import Anchoring
 from app.sequencing.checkpoints import CheckpointMaker
 from app.sequencing.log_keeper import KeeperParts, LogKeeper
+from app.sequencing.log_signer import LogSigner
 from app.sequencing.sequencer import Sequencer
 from app.storage.database import Database
 from app.storage.ledger_store import LedgerStore
@@ -96,10 +98,14 @@ async def _oldest(app: Database, tenant_id: TenantId) -> float:
     return oldest
 
 
+async def _no_changes() -> Sequence[KeyChange]:
+    return ()
+
+
 async def _keeper(app: Database, sequencing: Database, directory: Path) -> LogKeeper:
     runs, store = RunStore(app), LedgerStore(app)
     keys = FileKeyStore(directory / "keys", os.urandom)
-    log_key = SigningKeys(directory / "keys", os.urandom).current(LOG)
+    signing = SigningKeys(directory / "keys", os.urandom)
     admin_log = AdminLog(
         AdminParts(
             ledger=store,
@@ -121,8 +127,9 @@ async def _keeper(app: Database, sequencing: Database, directory: Path) -> LogKe
             checkpoints_of=lambda log: CheckpointMaker(
                 admin_log=admin_log,
                 operator=log,
-                seed=log_key.seed,
-                public_key=log_key.public_key,
+                signer=LogSigner(
+                    signing=signing, admin_log=admin_log, operator=log, recorded=_no_changes
+                ),
                 now=lambda: datetime.now(UTC),
             ),
             appended=store.appended,

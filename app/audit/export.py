@@ -80,20 +80,22 @@ class BundleExporter:
     async def _checkpoint(
         self, evidence: Evidence, erasures: Sequence[OpenedEntry]
     ) -> tuple[SignedHead | None, Witnessed | None]:
-        """The newest checkpoint that is witnessed and has all that is signed of the run."""
+        """The newest checkpoint that is witnessed and has all that is signed of the run.
+
+        Where none is, the newest there is, with the operator log that holds it.
+        """
         newest, first = evidence.newest, evidence.inclusion.covering
         if newest is None:
             return None, None
-        if not self._logs.witnessing.is_asked_for:
-            return newest, None
         least = max((e.stored.index or 0 for e in erasures), default=-1)
+        is_asked_for = self._logs.witnessing.is_asked_for
         for head in (newest, first):
-            if head is None or head.size <= least:
+            if head is None or head.size <= least or not is_asked_for:
                 continue
             witnessed = await self._logs.witnessing.find(head, newest=True)
             if witnessed is not None:
                 return head, witnessed
-        return newest, None
+        return newest, await self._logs.witnessing.anchored(newest)
 
     async def _members(
         self,

@@ -74,6 +74,10 @@ class KeyBook:
             self.log_keys = LogKeys(known, changes)
             self._seen = names if known == keys else None
 
+    async def rotations(self) -> tuple[KeyChange, ...]:
+        """The changes of keys that the operator log holds. LedgerBrokenError."""
+        return (await self.history()).rotations
+
     async def history(self) -> KeyHistory:
         """All that the operator log says of keys. LedgerBrokenError when it does not hold."""
         operator = await self._operator()

@@ -33,9 +33,9 @@ CHECKPOINT_KIND = "checkpoint.tenant"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Witnessed:
-    """A tenant's checkpoint and all that shows that it was witnessed, and when."""
+    """A tenant's checkpoint in the operator log, and when a quorum had seen that log."""
 
-    at: datetime
+    at: datetime | None  # None: the operator log holds it, and no quorum has seen that
     entry: OpenedEntry
     operator: Checkpoint
     note: str  # the operator's checkpoint as signed by the log
@@ -82,7 +82,7 @@ class Witnessing:
         if known is not None:
             return known
         found = await self.find(head, newest=False)
-        if found is None:
+        if found is None or found.at is None:
             return None
         if len(self._known) >= _REMEMBERED:
             self._known.pop(next(iter(self._known)))
@@ -91,6 +91,15 @@ class Witnessing:
 
     async def find(self, head: SignedHead, *, newest: bool) -> Witnessed | None:
         """The first, or the newest, proof that this checkpoint was witnessed. InclusionError."""
+        return await self._find(head, newest=newest, must_be_seen=True)
+
+    async def anchored(self, head: SignedHead) -> Witnessed | None:
+        """The proof that the operator log holds it, whoever has seen that log. InclusionError."""
+        return await self._find(head, newest=True, must_be_seen=False)
+
+    async def _find(
+        self, head: SignedHead, *, newest: bool, must_be_seen: bool
+    ) -> Witnessed | None:
         if head.anchor_run is None or head.anchor_seq is None:
             raise InclusionError(0, "a checkpoint is in no record of the operator log")
         operator = await self._operator()
@@ -105,16 +114,18 @@ class Witnessing:
             candidates = await read_cosigned(
                 raw, operator, state.origin, index, _CANDIDATES, newest=newest
             )
+            if not must_be_seen and state.checkpoint is not None and state.checkpoint.size > index:
+                candidates = [state.checkpoint]
             for candidate in candidates:
                 lines = await read_lines(raw, operator, state.origin, candidate.size)
                 opened = self._check.opened(candidate, state.origin, operator.bytes, 0)
                 at, counted = self._quorum(candidate.note, lines, newest=newest)
-                if at is None:
+                if at is None and must_be_seen:
                     continue
                 tiles = await read_tiles(raw, operator, tiles_for_leaves([index], opened.size))
                 _check_place(opened, tiles, entry, index)
                 return Witnessed(
-                    at=datetime.fromtimestamp(at, UTC),
+                    at=None if at is None else datetime.fromtimestamp(at, UTC),
                     entry=entry,
                     operator=opened,
                     note=candidate.note,

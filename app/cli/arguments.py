@@ -264,6 +264,10 @@ def _add_ledger(commands: "_Commands[_Parser]") -> None:
     of_ledger.add_parser(
         "keys", help="print the public keys that witnesses and verifiers need", allow_abbrev=False
     )
+    rotate = of_ledger.add_parser(
+        "rotate-key", help="make the next key; the old one counts no further", allow_abbrev=False
+    )
+    rotate.add_argument("role", choices=("log",), help="which key")
     recover = of_ledger.add_parser(
         "recover",
         help="go on after a loss, under new names",

@@ -41,17 +41,6 @@ def spelled(value: Json) -> bytes:
 
 def parse_canonical(data: bytes) -> Json:
     """The value of canonical bytes. CanonicalError unless `data` is its one spelling."""
-    value = parse_strict(data)
-    if canonical(value) != data:
-        raise CanonicalError("not in canonical form")
-    return value
-
-
-def parse_strict(data: bytes) -> Json:
-    """The value of JSON without floats, large numbers or a key twice; its spelling is not judged.
-
-    For who knows by its own rules that the value is in the profile, and compares `spelled`.
-    """
     if len(data) > MAX_HEADER_BYTES:
         raise CanonicalError("longer than 8 KiB")
     try:
@@ -64,6 +53,8 @@ def parse_strict(data: bytes) -> Json:
         )
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise CanonicalError("not JSON") from error
+    if canonical(value) != data:
+        raise CanonicalError("not in canonical form")
     return value
 
 

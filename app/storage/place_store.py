@@ -18,7 +18,9 @@ from app.transparency.tiles import TileAddress, Tiles
 
 # Times are not read: nothing signed says them.
 _STATE = """
-SELECT h.origin AS name, h.size AS leaves, h.root AS head_root, h.recovery, c.*
+SELECT h.origin AS name, h.size AS leaves, h.root AS head_root, h.recovery, c.*,
+  EXISTS (SELECT 1 FROM checkpoint o WHERE o.tenant_id = h.tenant_id AND o.origin <> h.origin)
+    AS has_other_names
 FROM log_head h LEFT JOIN LATERAL (
   SELECT origin, size, root, note, anchor_run, anchor_seq FROM checkpoint k
   WHERE k.tenant_id = h.tenant_id AND k.origin = h.origin ORDER BY size DESC LIMIT 1
@@ -71,6 +73,7 @@ class LogState:
     size: int
     root: bytes
     recovery: int
+    has_other_names: bool  # checkpoints under another origin than this
     checkpoint: SignedHead | None
 
 
@@ -147,6 +150,7 @@ async def read_log_state(raw: asyncpg.Connection, tenant_id: TenantId) -> LogSta
         size=row["leaves"],
         root=row["head_root"],
         recovery=row["recovery"],
+        has_other_names=row["has_other_names"],
         checkpoint=None if row["note"] is None else signed_head(row),
     )
 

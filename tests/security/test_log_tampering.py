@@ -49,7 +49,7 @@ NAMED = {
     "log_head.recovery": "the head of the log has another name",
     "log_head.integrated_at": None,
     "checkpoint.tenant_id": None,
-    "checkpoint.origin": None,
+    "checkpoint.origin": "the head of the log has another name",
     "checkpoint.size": "is stored as another one",
     "checkpoint.root": "is stored as another one",
     "checkpoint.note": "a checkpoint of the log does not hold",
@@ -122,7 +122,9 @@ def tampered(
         await raw.execute(f"DELETE FROM {table} WHERE ctid = ANY ($1::tid[])", left)
         for row in kept:
             places = ", ".join(f"${n + 1}" for n in range(len(row)))
-            await raw.execute(f"INSERT INTO {table} VALUES ({places})", *row.values())
+            # The sequencer may have written its own in the meantime.
+            put = f"INSERT INTO {table} VALUES ({places}) ON CONFLICT DO NOTHING"
+            await raw.execute(put, *row.values())
 
     try:
         as_superuser(roles, act)
@@ -161,6 +163,33 @@ def test_a_changed_row_of_the_log_is_named(
             assert reason in (found.reason or ""), found
             if table in {"leaf", "tile", "log_head"}:
                 assert_nothing_is_shown(served.live, run)
+    assert verification(served.live, run).verdict == "valid"
+
+
+def test_a_log_under_the_name_of_another_deployment_is_named(
+    served: WitnessedServer, roles: Roles, run: Run, tenant: UUID
+) -> None:
+    """Under its new name it would have no checkpoint, and all of it would be merely pending."""
+    change = "origin = 'other.test/ledger/' || replace(tenant_id::text, '-', '')"
+    ids = (tenant, run.run_id)
+    with tampered(roles, "log_head", ROWS["log_head"], ids, change) as is_done:
+        assert is_done
+        assert "another name" in (verification(served.live, run).reason or "")
+        assert_nothing_is_shown(served.live, run)
+    assert verification(served.live, run).verdict == "valid"
+
+
+@pytest.mark.parametrize(
+    "table", ["leaf", "tile", "log_head", "record", "payload", "checkpoint", "run_key"]
+)
+def test_what_is_gone_from_the_operator_log_is_named_or_not_counted_as_witnessed(
+    served: WitnessedServer, roles: Roles, run: Run, tenant: UUID, table: str
+) -> None:
+    where = "tenant_id <> $1 AND $2::uuid IS NOT NULL"
+    with tampered(roles, table, where, (tenant, run.run_id), None):
+        with served.live.client() as client:
+            told = client.get(f"/v1/runs/{run.public}/verification").json()
+        assert told["integrity"]["state"] != "anchored", told
     assert verification(served.live, run).verdict == "valid"
 
 

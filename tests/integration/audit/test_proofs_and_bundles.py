@@ -153,12 +153,27 @@ def test_an_export_verifies_offline_and_not_once_a_byte_is_another(
     assert done.code == 0, done.err
     code, told = verified(path, served.policy, tmp_path)
     assert code == 0, told
+    whole = path.read_bytes()
     without = run_command("verify-bundle", str(path), environ=surroundings(tmp_path / "data"))
     assert without.code == 2
+    done = run_command(
+        "export",
+        run.public,
+        "-o",
+        str(path),
+        "--fields",
+        "none",
+        *words,
+        environ=surroundings(tmp_path / "data"),
+    )
+    assert done.code == 0, done.err
+    code, told = verified(path, served.policy, tmp_path)
+    assert code == 2, told
+    assert b"391" not in path.read_bytes()
+    path.write_bytes(whole)
     other = served.policy.replace("quorum w1", "quorum none")
     assert verified(path, other, tmp_path)[0] == 2
 
-    whole = path.read_bytes()
     changed = tmp_path / "changed.tar"
     with tarfile.open(fileobj=BytesIO(whole)) as archive:
         offsets = [(m.name, m.offset_data, m.size) for m in archive.getmembers() if m.size]
