@@ -5,7 +5,7 @@ import {
   string, text, utf8, VALUES,
 } from "./json.mjs";
 import { checkpointOf, parseNote } from "./notes.mjs";
-import { fieldName, parseHeader } from "./records.mjs";
+import { bitLength, fieldName, parseHeader } from "./records.mjs";
 
 const SIZES = mapOf((name) => /^[0-9a-f]{32}$/.test(name), count);
 const NOTES = {
@@ -44,6 +44,7 @@ export function openEntry(entry, { size, root }) {
   must(sameNames(header.commit, { note: 0 }), "an entry with other fields than its note");
   const made = commitment(log, run, entry.seq, "note", hex(entry.salt), value).toString("hex");
   must(header.commit.note === made, "a note that is not what its commitment says");
+  must(header.size.note === bitLength(value.length), "a note of another size than its header says");
   must(entry.seq > 0 || previous.equals(genesis(log, run)), "a first record that follows another");
   const leaf = hashLeaf(leafData(log, run, entry.seq, chainHash(previous, entry.seq, recordHash(bytes))));
   const path = entry.proof.map((hash) => base64(hash, 32));

@@ -60,6 +60,8 @@ class Check {
     this.tree = this.openNote("checkpoint.note");
     must(this.tree === null || this.tree.ledger.log === this.place.logHex, "a checkpoint of another log");
     this.operator = this.openNote("operator.note");
+    const places = [this.tree, this.operator].filter((one) => one !== null);
+    must(new Set(places.map(({ ledger }) => ledger.deployment)).size <= 1, "checkpoints of two deployments");
     if (this.operator === null || this.policy === null) return;
     must(this.policy.logs.some(({ name }) => name === this.operator.origin), "an operator log that nobody pinned");
   }
@@ -148,11 +150,14 @@ class Check {
   }
 
   checkGone(fields, deleted) {
+    const held = this.headers.flatMap((header) => Object.keys(header?.commit ?? {})).length;
+    const withheld = this.payloads.size === 0 && held > fields.size;
+    if (withheld) this.open.add("the contents are withheld");
     this.records.forEach(({ seq, header }) => {
       must((header === null) === deleted.has(seq), `record ${seq}: its header is gone, or back`);
       for (const name of Object.keys(this.headers[seq]?.commit ?? {})) {
         const there = this.payloads.has(`${seq}/${name}`);
-        must(there !== fields.has(`${seq}/${name}`), `record ${seq}: ${name} is ${there ? "back" : "gone"}`);
+        must(withheld || there !== fields.has(`${seq}/${name}`), `record ${seq}: ${name} is ${there ? "back" : "gone"}`);
       }
     });
   }

@@ -92,7 +92,7 @@ export class ChainWalk {
   }
 }
 
-const bitLength = (number) => (number === 0 ? 0 : number.toString(2).length);
+export const bitLength = (number) => (number === 0 ? 0 : number.toString(2).length);
 
 // The name of a payload whose commitment is in the header.
 export function checkPayload(log, run, header, { seq, field, salt, value }) {

@@ -5,6 +5,7 @@ import { consistent, hashLeaf, included, sha256, signed, tag, treeRoot, u64 } fr
 import { base64, hex, must, unlessRefused } from "./json.mjs";
 import { checkpointOf, COSIGNATURE, ED25519, ledgerOf, parseNote, parseProof, signersOf, verifierKey } from "./notes.mjs";
 import { parsePolicy } from "./policy.mjs";
+import { parseHeader } from "./records.mjs";
 import { writeTar } from "./tar.mjs";
 import { leafOf, same } from "./vectors_run.mjs";
 
@@ -135,6 +136,13 @@ export const LOG_KINDS = {
     check: (input, output) => same(leafOf(input), output.leaf_data) && same(hashLeaf(leafOf(input)), output.leaf_hash),
   },
   note: { shapes: ["vkeys -> note signed_by"], check: checkNoteFile },
+  header: {
+    shapes: [" -> header"],
+    check: (_, { header }) => {
+      parseHeader(hex(header));
+      return true;
+    },
+  },
   origin: { shapes: ["origin -> deployment log"], check: checkOrigin },
   policy: { shapes: ["cosigned_by -> policy"], check: checkPolicy },
   proof: { shapes: ["entry vkeys -> proof"], check: checkProof },
