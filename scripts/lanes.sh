@@ -56,4 +56,7 @@ while read -r code name; do
   }
 done <"$work/forged/expected"
 
+say "the second verifier accepts a live export with a witness, and no altered copy of it"
+.venv/bin/python -m tests.contract.second_verifier.live_export
+
 echo "== all lanes passed"
