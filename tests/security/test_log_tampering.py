@@ -304,3 +304,31 @@ def test_a_broken_run_raises_one_alarm_in_the_operator_log_however_often_it_is_r
         assert count == before + 1
     assert verification(served.live, run).verdict == "valid"
     assert alarms(roles) == before + 1
+
+
+def test_a_record_that_claims_the_place_of_another_run_is_named(
+    served: WitnessedServer, roles: Roles
+) -> None:
+    """In order, gapless and within the log: what stands there is what gives it away."""
+    early, late = fresh_run(served), fresh_run(served)
+    place = "SELECT idx FROM leaf WHERE run_id = $1 AND seq = 8"
+    move = "UPDATE leaf SET idx = $2 WHERE run_id = $1 AND seq = 8"
+
+    async def act(raw: asyncpg.Connection) -> None:
+        first = await raw.fetchval(place, early.run_id)
+        second = await raw.fetchval(place, late.run_id)
+        await raw.execute(move, late.run_id, 1 << 40)
+        await raw.execute(move, early.run_id, second)
+        await raw.execute(move, late.run_id, first)
+
+    as_superuser(roles, act)
+    assert_broken(served.live, early, 8, "not the one at its place in the log")
+
+
+def test_a_checkpoint_that_names_another_record_of_the_operator_log_is_named(
+    served: WitnessedServer, roles: Roles, run: Run, tenant: UUID
+) -> None:
+    where = "tenant_id = $1 AND $2::uuid IS NOT NULL"
+    with tampered(roles, "checkpoint", where, (tenant, run.run_id), "anchor_seq = 1"):
+        reason = verification(served.live, run).reason
+    assert reason == "the operator log's record of a checkpoint is of another one"
