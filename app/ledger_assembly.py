@@ -290,6 +290,7 @@ def _key_lister(
         deployment=settings.deployment,
         origin_of=lambda log: log_origin(settings.deployment, log),
         witnesses=logs.witnessing.policy,
+        erasure_keys=lambda: sorted(published_erasure_keys(settings.ledger_key_dir)),
     )
 
 
