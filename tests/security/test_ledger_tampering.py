@@ -32,7 +32,7 @@ OUTSIDE: Mapping[str, str] = {
     "writer_key.seen_at": "a heartbeat: it changes every second",
     "writer_key.retired_at": "what keeps a writer from appending; the ledger says key.retired",
     "writer_key.retired_xid": "as batch.xid",
-    "batch.entries": "NULL, as one run alone is in these batches; tests of shared batches attack it",
+    "batch.entries": "NULL in a batch of one run, as here; attacked in test_shared_batches.py",
     "writer_key.retirement_seq": "where key.retired is; it is found without this",
 }
 
