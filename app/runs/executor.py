@@ -150,7 +150,7 @@ class RunExecutor:
         try:
             loop = job.open_loop()
             await self._run_to_end(job, loop)
-        except LedgerError as error:
+        except (LedgerError, OverloadedError) as error:
             # Nothing could be written, so nothing more was done; the sweep records the end.
             _log.warning("a run stopped: %s", type(error).__name__, extra={"run": job.run_id.hex})
         except Exception as error:  # noqa: BLE001 - a broken run ends in a record, whatever broke
@@ -190,7 +190,7 @@ class RunExecutor:
     async def _finish(self, job: RunJob, status: RunStatus, code: str | None, spent: Usage) -> None:
         try:
             await job.recorder.record(RunFinished(status=status, error_code=code), spent)
-        except LedgerError as error:
+        except (LedgerError, OverloadedError) as error:
             _log.warning("an end was not recorded: %s", type(error).__name__)
 
     async def _beat(self, *, naming: bool) -> None:

@@ -413,7 +413,7 @@ def test_a_falling_epoch_is_found_even_when_signed(run: Run) -> None:
 
 def test_a_changed_and_rehashed_record_is_found_at_the_first_record_of_its_batch(run: Run) -> None:
     run.reseal(4, run.header(4) | {"outcome": "ok"})
-    assert run.broken() == (3, "batch: tip")
+    assert run.broken() == (3, "batch: records")
     for batch in run.batches.values():
         batch["entries"] = [
             (r, s, run.rows[s]["chain"] if r == RUN.hex() else c) for r, s, c in batch["entries"]
