@@ -156,9 +156,13 @@ def test_an_output_nobody_touched_is_shown_in_full_and_verifies(live: LiveServer
     assert "released" not in f"{entries}{events}"
 
 
-def test_a_kept_output_forged_with_the_stolen_work_key_is_named(live: LiveServer, run: Run) -> None:
+def test_a_kept_output_forged_with_the_stolen_work_key_is_named(
+    live: LiveServer, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
     _put(live, run, FORGED)
     _assert_refused(live, run, 8)
+    # The alarm was sounded, once, as for every other break.
+    assert [REASON in line for line in caplog.messages].count(True) == 1
 
 
 @pytest.mark.parametrize("change", ["{} ", "", "{}\x00", "X{}"])
