@@ -213,6 +213,7 @@ PROVES = (
     "every stored text is the one that was committed to when it was written",
     "every record was signed by a writer key that the deployment certified",
     "every record that the tenant's log holds is at its place there, as the log key signed it",
+    "the output in full, while it is kept, is the one that was released",
     "status, error, usage, model, agent and times of the run are those that its records say",
 )
 PROVES_OF_GAPS = "what is missing was erased by a recorded statement that the erasure key signed"

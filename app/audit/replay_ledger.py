@@ -28,6 +28,7 @@ from app.domain.run import OutputState, RunId, RunKind, RunRow, RunStatus, Tenan
 from app.keys.key_store import KeyStore
 from app.ledger.chain import Resume, StoredRun, VerifiedChain, VerifiedRecord, verify_run
 from app.ledger.erasure_statement import Erased
+from app.ledger.released_output import RELEASED_FIELD, is_released
 from app.ledger.run_account import RunAccount, account_of, row_break
 from app.ledger.sealing import SealError, open_result
 from app.storage.companions import WrappedKey
@@ -44,6 +45,7 @@ from app.storage.run_store import RunStore, StoredResult
 
 _LOOKS = 3
 _CUT = LedgerBrokenError(ChainBreak(seq=0, reason="the log's administration run was cut"))
+_NOT_RELEASED = "the kept output is not the one that was released"
 _SEQUENCED_WITHIN = timedelta(seconds=10)
 _OLDER = 8  # checkpoints in which a witnessed part of a run is looked for
 
@@ -100,14 +102,15 @@ class ReplayLedger(ErasureCalls):
     ) -> RunDossier:
         """The verified run. NotFoundError; LedgerBrokenError names the first break.
 
+        `with_output`: the output in full, while it is kept; another one than was released breaks.
         `anew`: the signatures of all its batches are checked too, and nothing is remembered.
         """
         with self._alarmed(tenant_id, run_id):
             seen = await self._look(tenant_id, run_id, with_output=with_output)
             chain, inclusion = self._verified(seen, None, anew=anew)
             self._accounted(seen.run, chain, None)
+            output = self._released(seen, chain)
             integrity = await self._integrity(tenant_id, chain, inclusion, anew=anew)
-        output = None if seen.kept is None else self._opened_result(seen.run, seen.kept)
         state = OutputState.FULL if output is not None else OutputState.SCRUBBED
         if output is None and chain.records and "output" in chain.records[-1].erased:
             state = OutputState.ERASED
@@ -335,13 +338,28 @@ class ReplayLedger(ErasureCalls):
             raise LedgerBrokenError(found)
         return account
 
+    def _released(self, seen: _Seen, chain: VerifiedChain) -> str | None:
+        """The kept output, once it is known to be the one released. LedgerBrokenError."""
+        if seen.kept is None or not chain.records:
+            return None
+        last = chain.records[-1]
+        if RELEASED_FIELD in last.erased:
+            return None  # the output went with it: what lies there now is nobody's word
+        text = self._opened_result(seen.run, seen.kept)
+        if text is None:
+            return None
+        note = last.fields.get(RELEASED_FIELD)
+        if note is None or not is_released(self._open(seen.run, seen.key), text, note):
+            raise LedgerBrokenError(ChainBreak(seq=last.seq, reason=_NOT_RELEASED))
+        return text
+
     def _opened_result(self, run: RunRow, kept: StoredResult) -> str | None:
+        """What is sealed there, believed by nobody yet: who holds the work key can seal, too.
+
+        None past its time, and when it does not open.
+        """
         if kept.expires_at <= self._now():
             return None
-        # Not committed to by the final record, and need not be: a run's result is sealed once, with
-        # that record, under a key made for it alone and bound to this log and run. Nothing else is
-        # ever sealed under that key or in this place (payloads name their seq and field too), so
-        # there is no other blob to put here without the key store, whose holder could also sign.
         log, owner = run.tenant_id.bytes, run.run_id.bytes
         try:
             key = self._keys.unwrap(kept.key.kek_id, kept.key.wrapped, log + owner)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from itertools import zip_longest
 
 from app.ledger.chain import VerifiedRecord
+from app.ledger.released_output import RELEASED_FIELD
 
 _MEMBERS = ("model", "engine", "policy", "usage", "outcome")
 
@@ -50,7 +51,8 @@ def _step(seq: int, one: VerifiedRecord | None, other: VerifiedRecord | None) ->
             differs=(),
             fields=(),
         )
-    names = sorted({*one.fields, *one.erased, *other.fields, *other.erased})
+    found = {*one.fields, *one.erased, *other.fields, *other.erased}
+    names = sorted(found - {RELEASED_FIELD})
     return StepDiff(
         seq=seq,
         kind=one.kind,

@@ -22,6 +22,7 @@ from app.domain.run import TERMINAL, RunId, RunKind, RunRow, TenantId
 from app.ledger.chain import StoredRun, VerifiedChain, verify_run
 from app.ledger.erasure_statement import Erased, ErasedItem, ErasureStatement
 from app.ledger.header import FIELD_NAMES
+from app.ledger.released_output import RELEASED_FIELD
 from app.ledger.run_account import account_of, row_break
 from app.ledger.sealing import NONCE_BYTES, RunSealer, SealError
 from app.ledger.writing import SealedField
@@ -217,7 +218,8 @@ def _takes(request: ErasureRequest, name: str | None) -> bool:
         return True
     if request.fields is None:
         return name not in KEPT_BY_ANONYMIZING
-    return name in request.fields
+    # What binds the output in full goes with the output: it binds nothing that is left.
+    return name in request.fields or (name == RELEASED_FIELD and "output" in request.fields)
 
 
 def _statement(

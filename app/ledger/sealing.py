@@ -50,7 +50,12 @@ class RunSealer:
 
 def seal_result(key: bytes, text: str, *, log: bytes, run: bytes, nonce: bytes) -> bytes:
     """A run's released output under a key of its own, outside the chain: `nonce ‖ sealed`."""
-    return nonce + AESGCM(key).encrypt(nonce, text.encode("utf-8", "replace"), log + run)
+    return nonce + AESGCM(key).encrypt(nonce, result_bytes(text), log + run)
+
+
+def result_bytes(text: str) -> bytes:
+    """A released output as it is sealed: UTF-8, a question mark for each lone surrogate."""
+    return text.encode("utf-8", "replace")
 
 
 def open_result(key: bytes, blob: bytes, *, log: bytes, run: bytes) -> str:

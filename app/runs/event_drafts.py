@@ -20,14 +20,19 @@ from app.domain.record import (
 from app.domain.run import Json, JsonObject, Submission
 from app.domain.step import ToolCall
 from app.domain.verdict import Decision, Scrubbed, Verdict
+from app.ledger.released_output import RELEASED_FIELD
 from app.ledger.run_account import engine_of, final_outcome
 from app.ledger.writing import Draft
 
 Scrub = Callable[[Json], Scrubbed]
+NoteReleased = Callable[[str], Scrubbed]
 
 
-def draft_of(event: RunEvent, scrub: Scrub) -> Draft:
-    """The record of an event. Everything in words goes through `scrub` first."""
+def draft_of(event: RunEvent, scrub: Scrub, note_released: NoteReleased) -> Draft:
+    """The record of an event. Everything in words goes through `scrub` first.
+
+    `note_released` makes of a released output in full what binds it without telling it.
+    """
     match event:
         case RunSubmitted():
             return Draft(
@@ -59,7 +64,7 @@ def draft_of(event: RunEvent, scrub: Scrub) -> Draft:
         case CancelRequested():
             return Draft(kind="run.cancel_requested", actor=event.actor)
         case RunFinished():
-            return _run_finished(event, scrub)
+            return _run_finished(event, scrub, note_released)
         case _:
             assert_never(event)
 
@@ -124,8 +129,11 @@ def _tool_finished(event: ToolFinished, scrub: Scrub) -> Draft:
     )
 
 
-def _run_finished(event: RunFinished, scrub: Scrub) -> Draft:
-    fields = {} if event.output is None else {"output": scrub({"text": event.output.text})}
+def _run_finished(event: RunFinished, scrub: Scrub, note_released: NoteReleased) -> Draft:
+    fields: dict[str, Scrubbed] = {}
+    if event.output is not None:
+        text = event.output.text
+        fields = {"output": scrub({"text": text}), RELEASED_FIELD: note_released(text)}
     return Draft(
         kind="run.finished",
         actor="system",

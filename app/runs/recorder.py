@@ -21,9 +21,10 @@ from app.domain.record import (
 )
 from app.domain.run import Json, RunId, RunStatus, TenantId, Usage
 from app.domain.verdict import ReleasedOutput, Scrubbed
+from app.ledger.released_output import released_note
 from app.ledger.sealing import NONCE_BYTES, seal_result
 from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, WriterKey
-from app.privacy.scrubber import Scrubber
+from app.privacy.scrubber import Scrubber, machine_note
 from app.runs.event_drafts import draft_of
 from app.runs.notifier import Bell
 from app.runs.run_keys import RunKeys
@@ -149,10 +150,14 @@ class LedgerRecorder:
         return await asyncio.to_thread(self._draft_all, events)
 
     def _draft_all(self, events: Sequence[RunEvent]) -> list[Draft]:
-        return [draft_of(event, self._scrub) for event in events]
+        return [draft_of(event, self._scrub, self._note_released) for event in events]
 
     def _scrub(self, value: Json) -> Scrubbed:
         return self._parts.scrubber.scrub(value)
+
+    def _note_released(self, text: str) -> Scrubbed:
+        # Nothing but a digest under the run's key: who reads the note learns nothing of the text.
+        return machine_note(released_note(self._place.run_key, text))
 
     def _closing(
         self, last: RunEvent, head: ChainHead, usage: Usage, now: datetime

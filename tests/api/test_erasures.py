@@ -58,10 +58,14 @@ def test_an_anonymized_run_says_which_of_its_fields_are_gone(erasing: LiveServer
     assert [e["reply"] for e in entries if e["kind"] == "llm.responded"] == [None, None]
     assert entries[-1]["output"] is None
     gone = {(entry["kind"], name) for entry in entries for name in entry["erased"]}
-    assert gone == {("llm.responded", "reply"), ("run.finished", "output")}
+    assert gone == {
+        ("llm.responded", "reply"),
+        ("run.finished", "note"),
+        ("run.finished", "output"),
+    }
     assert (told["verdict"], told["integrity"]["state"]) == ("valid", "erased")
-    assert told["erased"] == {"deleted": False, "fields": {"output": 1, "reply": 2}}
-    assert '"erased":["output"]' in stream.replace(" ", "")
+    assert told["erased"] == {"deleted": False, "fields": {"note": 1, "output": 1, "reply": 2}}
+    assert '"erased":["note","output"]' in stream.replace(" ", "")
 
 
 def test_a_deleted_run_is_not_found_but_what_is_left_of_it_verifies(erasing: LiveServer) -> None:
@@ -150,6 +154,7 @@ def test_two_runs_are_compared_without_a_word_of_what_they_say(erasing: LiveServ
         erased = client.get(f"/v1/runs/{one.public}/diff?other={two.public}").json()
     assert len(same["steps"]) == 9
     assert {step["kind"] for step in same["steps"]} >= {"tool.decided", "llm.responded"}
+    assert same["steps"][-1]["fields"] == {"output": "same"}  # digests are each run's own
     assert not differs["same"]
     assert differs["steps"][0]["fields"] == {"task": "different"}
     assert erased["steps"][0]["fields"] == {"task": "erased"}

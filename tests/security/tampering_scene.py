@@ -59,7 +59,7 @@ class Run:
 
 
 def finished_run(live: LiveServer, who: str = "acme") -> Run:
-    """A run that calls a tool: nine records in five batches, eight payloads."""
+    """A run that calls a tool: nine records in five batches, nine payloads."""
     with live.client(who) as client:
         answer = client.post("/v1/runs", json={"task": TASK}, headers={"Prefer": "wait=20"})
     assert answer.status_code == 200, answer.text

@@ -40,11 +40,11 @@ async def test_one_field_goes_and_the_rest_is_read_under_a_new_key(live: LiveSer
         assert await erasing.rows("run_result", run.run_id) == []
     assert after.chain.head == before.chain.head
     assert (after.output, after.output_state) == (None, OutputState.ERASED)
-    assert [record.erased for record in after.chain.records][-1] == {"output"}
+    assert [record.erased for record in after.chain.records][-1] == {"note", "output"}
     assert not any(record.erased for record in after.chain.records[:-1])
     for one, other in zip(before.chain.records, after.chain.records, strict=True):
         assert {**other.fields, **{name: one.fields[name] for name in other.erased}} == one.fields
-    assert len(new) == len(old) - 1
+    assert len(new) == len(old) - 2
     assert not {row["blob"] for row in old} & {row["blob"] for row in new}
 
 
@@ -74,7 +74,7 @@ async def test_all_content_goes_and_what_it_was_decided_on_may_stay(live: LiveSe
     assert receipt.status is ErasureStatus.COMPLETE
     assert (again.status, again.reason) == (ErasureStatus.REFUSED, "nothing_left")
     assert not any(record.fields for record in dossier.chain.records)
-    assert sum(len(record.erased) for record in dossier.chain.records) == 8
+    assert sum(len(record.erased) for record in dossier.chain.records) == 9
 
 
 async def test_two_erasures_of_one_run_add_up(live: LiveServer) -> None:
@@ -84,7 +84,7 @@ async def test_two_erasures_of_one_run_add_up(live: LiveServer) -> None:
         await erasing.anonymize(run, ["output", "task"])
         dossier = await erasing.parts.replay.read_run(erasing.tenant_id, RunId(run.run_id))
         erased = {name for record in dossier.chain.records for name in record.erased}
-        assert erased == {"task", "output"}
+        assert erased == {"note", "output", "task"}
         await erasing.delete(run)
         assert (await erasing.parts.replay.remains(erasing.tenant_id, RunId(run.run_id))).records
 
@@ -133,7 +133,7 @@ async def test_a_request_that_no_writer_signed_is_nobodys_wish(
             await asyncio.to_thread(attack, live.roles, changed, run.run_id)
             receipt = await erasing.done(asked)
             assert (receipt.status, receipt.reason) == (ErasureStatus.REFUSED, "not_signed")
-            assert len(await erasing.rows("payload", run.run_id)) == 8
+            assert len(await erasing.rows("payload", run.run_id)) == 9
 
 
 UNDONE: dict[str, str] = {
