@@ -42,6 +42,8 @@ class LogSigner:
         self._recorded = recorded
         self._seen: tuple[str, ...] = ()
         self._keys: tuple[SigningKey, ...] = ()
+        self._of_names: tuple[str, ...] = ()
+        self._every: tuple[SigningKey, ...] = ()
 
     async def prepare(self, leader: Leader) -> None:
         """Before anything is signed: is there a new key? Its record is durable then."""
@@ -69,7 +71,10 @@ class LogSigner:
 
     def opened(self, note: str, origin: str) -> Checkpoint:
         """The checkpoint that a key of ours signed, an earlier one perhaps. NoteError."""
-        for key in reversed(self._keys):
+        names = self._signing.names(LOG)
+        if names != self._of_names:  # one may be there already that no record tells of
+            self._of_names, self._every = names, self._signing.every(LOG)
+        for key in reversed(self._every):
             try:
                 vkey = verifier_key(origin, ED25519, key.public_key)
                 return open_checkpoint(note.encode(), vkey)
