@@ -152,7 +152,8 @@ class AdminLog:
             run_key = self._parts.keys.open(tenant_id, found.run_id, found.key)
         except KeyStoreError:
             return ChainBreak(seq=0, reason="its key does not open")
-        checked = verify_run(stored, run_key, enrolment, after)
+        # A page takes long enough to be felt by whoever shares this loop.
+        checked = await asyncio.to_thread(verify_run, stored, run_key, enrolment, after)
         if isinstance(checked, ChainBreak):
             return checked
         if checked.head.next_seq == done:

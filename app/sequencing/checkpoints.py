@@ -60,7 +60,6 @@ class CheckpointMaker:
         self._signer = signer
         self._continuity = continuity
         self._now = now
-        self._own: Checkpoint | None = None  # of the operator log, signed last in this term
         self.discontinuity: Discontinuity | None = None  # found last: nothing is signed
         self._refused: set[tuple[TenantId, str, int]] = set()
 
@@ -111,10 +110,10 @@ class CheckpointMaker:
         if not heads or not await self._follows(leader, heads[0]):
             return None
         head = heads[0]
-        if not await self._continues_own(leader, head):
+        # Its records were all taken in by now, each once: no head but theirs follows from the last.
+        if self._continuity.history.root_at(head.size) != head.root:
             return None
         made = NewCheckpoint(head=head, note=self._sign(head), anchor=None)
-        self._own = Checkpoint(origin=head.origin, size=head.size, root=head.root)
         await add_checkpoints(leader, [made], self._now())
         return made
 
@@ -127,17 +126,6 @@ class CheckpointMaker:
             tenant_id=self._operator, origin=found.origin, size=found.size, root=found.root
         )
         return NewCheckpoint(head=head, note=found.note, anchor=None)
-
-    async def _continues_own(self, leader: Leader, head: UnsignedHead) -> bool:
-        """Whether the operator log follows from what was signed of it in this term."""
-        own, log = self._own, self._operator.bytes
-        if own is None or own.origin != head.origin:
-            return True
-        if await self._continuity.continues(leader.raw, log, own, (head.size, head.root)):
-            return True
-        reason = f"{own.size} leaves of the operator log were signed, and it has another history"
-        self.discontinuity = Discontinuity(log=log, reason=reason, note=None)
-        return False
 
     async def _is_continued(self, leader: Leader) -> bool:
         found = await self._continuity.look(leader.raw)

@@ -42,7 +42,6 @@ class LogSigner:
         self._recorded = recorded
         self._seen: tuple[str, ...] = ()
         self._keys: tuple[SigningKey, ...] = ()
-        self._of_names: tuple[str, ...] = ()
         self._every: tuple[SigningKey, ...] = ()
 
     async def prepare(self, leader: Leader) -> None:
@@ -71,13 +70,20 @@ class LogSigner:
 
     def opened(self, note: str, origin: str) -> Checkpoint:
         """The checkpoint that a key of ours signed, an earlier one perhaps. NoteError."""
-        names = self._signing.names(LOG)
-        if names != self._of_names:  # one may be there already that no record tells of
-            self._of_names, self._every = names, self._signing.every(LOG)
-        for key in reversed(self._every):
+        found = self._opened(note, origin, self._every)
+        if found is None:  # a key may be there by now that was not when this last looked
+            self._every = self._signing.every(LOG)
+            found = self._opened(note, origin, self._every)
+        if found is None:
+            raise NoteError("no key of this deployment signed it")
+        return found
+
+    @staticmethod
+    def _opened(note: str, origin: str, keys: Sequence[SigningKey]) -> Checkpoint | None:
+        for key in reversed(keys):
             try:
                 vkey = verifier_key(origin, ED25519, key.public_key)
-                return open_checkpoint(note.encode(), vkey)
+                return open_checkpoint(note.encode("utf-8", "surrogateescape"), vkey)
             except NoteError:
                 continue
-        raise NoteError("no key of this deployment signed it")
+        return None

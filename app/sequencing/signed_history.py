@@ -9,10 +9,11 @@ Source: docs/ledger-format.md sections 9 and 10.
 Threat: Ledger tampering
 """
 
+import asyncio
 import json
 from collections.abc import Callable, Collection
 
-from app.administration.admin_log import AdminLog
+from app.administration.admin_log import AdminLog, AdminPage
 from app.domain.errors import ChainBreak
 from app.domain.run import JsonObject, TenantId
 from app.ledger.chain import Resume, VerifiedRecord
@@ -65,10 +66,7 @@ class SignedHistory:
             return False
         if isinstance(page, ChainBreak):
             return page
-        log, run = self.operator.bytes, page.run_id.bytes
-        for record in page.chain.records:
-            self._loose.append(leaf_hash(log, run, record.seq, record.chain))
-            self._take(record)
+        await asyncio.to_thread(self._take_page, page)
         self._after = page.chain.head
         self._grow(size)
         return page.chain.head.next_seq < page.end
@@ -94,6 +92,12 @@ class SignedHistory:
         known = self.newest.get(origin)
         if known is None or found.size > known[0].size:
             self.newest[origin] = found, note
+
+    def _take_page(self, page: AdminPage) -> None:
+        log, run = self.operator.bytes, page.run_id.bytes
+        for record in page.chain.records:
+            self._loose.append(leaf_hash(log, run, record.seq, record.chain))
+            self._take(record)
 
     def _take(self, record: VerifiedRecord) -> None:
         if record.kind == CHECKPOINT_KIND:

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from app.domain.erasure import ErasureAction
+from app.domain.run import JsonObject
 from app.keys.signing_keys import SigningKey
 from app.ledger.chain import VerifiedChain
 from app.ledger.erasure_statement import ErasureStatement, signed_note
@@ -29,7 +30,7 @@ from tests.integration.sequencing.keeper_scene import (
     exists,
     watch_on,
 )
-from tests.integration.sequencing.log_scene import origin_of
+from tests.integration.sequencing.log_scene import led, origin_of
 from tests.integration.storage.append_scene import Author, scene_on
 from tests.support.databases import DatabaseServer, Roles, connect
 
@@ -79,7 +80,9 @@ async def _done(roles: Roles, log: UUID, act: Act) -> None:
         await raw.close()
 
 
-async def _renumbered(raw: asyncpg.Connection, log: UUID) -> None:
+async def _renumbered(
+    raw: asyncpg.Connection, log: UUID, *, emptied: tuple[str, ...] = ("checkpoint",)
+) -> None:
     """Make the log one of the records that are there, and leave no checkpoint of it."""
     rows = await raw.fetch(
         "SELECT l.run_id, l.seq, r.chain FROM leaf l JOIN record r USING (tenant_id, run_id, seq)"
@@ -87,7 +90,7 @@ async def _renumbered(raw: asyncpg.Connection, log: UUID) -> None:
         log,
     )
     hashes = [leaf_hash(log.bytes, row["run_id"].bytes, row["seq"], row["chain"]) for row in rows]
-    for table in ("leaf", "tile", "checkpoint"):
+    for table in ("leaf", "tile", *emptied):
         await raw.execute(f"DELETE FROM {table} WHERE tenant_id = $1", log)
     for index, row in enumerate(rows):
         await raw.execute(
@@ -130,12 +133,18 @@ async def _cut(raw: asyncpg.Connection, log: UUID) -> None:
 
 async def _rewrite(raw: asyncpg.Connection, log: UUID) -> None:
     """Another record in the place of one, as somebody who has a writer's key could make it."""
+    await _rewrite_beside_checkpoints(raw, log)
+    await raw.execute("DELETE FROM checkpoint WHERE tenant_id = $1", log)
+
+
+async def _rewrite_beside_checkpoints(raw: asyncpg.Connection, log: UUID) -> None:
+    """The same, and the rows of its checkpoints stay."""
     await raw.execute(
         "UPDATE record SET chain = sha256(chain) WHERE tenant_id = $1 AND (run_id, seq)"
         " = (SELECT run_id, seq FROM leaf WHERE tenant_id = $1 AND idx = 2)",
         log,
     )
-    await _renumbered(raw, log)
+    await _renumbered(raw, log, emptied=())
 
 
 async def _free_of_a_run(raw: asyncpg.Connection, log: UUID) -> None:
@@ -308,7 +317,7 @@ async def _recovered(watch: Watch, roles: Roles) -> Recovery:
         await owner.close()
 
 
-@pytest.mark.parametrize("act", [_cut, _rewrite])
+@pytest.mark.parametrize("act", [_cut, _rewrite, _rewrite_beside_checkpoints])
 async def test_after_a_recovery_the_log_goes_on_under_its_new_name_and_what_is_lost_is_told(
     fresh: Roles, tmp_path: Path, act: Act
 ) -> None:
@@ -332,3 +341,37 @@ async def test_after_a_recovery_the_log_goes_on_under_its_new_name_and_what_is_l
     } in told
     async with watch_on(fresh, tmp_path, [anchor]) as watch, watch.running():
         await _goes_on(watch, fresh, new, 7)
+
+
+async def test_batches_that_are_longer_than_a_page_are_read_whole(
+    fresh: Roles, tmp_path: Path
+) -> None:
+    async with watch_on(fresh, tmp_path) as watch:
+        for count in (255, 700, 1):
+            notes: list[JsonObject] = [{"at": number} for number in range(count)]
+            await watch.admin_log.append_all(watch.operator, "integrity.alarm", notes)
+        async with watch.running():
+            await _goes_on(watch, fresh, origin_of(watch.scene.tenant_id.bytes), 2)
+
+
+async def test_the_operator_log_does_not_get_shorter_within_a_term(
+    fresh: Roles, tmp_path: Path
+) -> None:
+    """No anchor is asked and no row is left that says how long it was: the leader remembers."""
+    async with watch_on(fresh, tmp_path) as watch, led(fresh) as (leader, sequencer):
+        maker, operator = watch.checkpoints(), watch.operator
+        for _ in range(3):
+            await watch.admin_log.append(operator, "schema.change", {"from": None, "to": "1"})
+        await sequencer.tick()
+        assert await maker.sign_operator(leader) is not None
+
+        async def cut_end(raw: asyncpg.Connection, log: UUID) -> None:
+            end = "tenant_id = $1 AND seq = 3"
+            await raw.execute(f"DELETE FROM payload WHERE {end}", log)
+            await raw.execute(f"DELETE FROM record WHERE {end}", log)
+            await _renumbered(raw, log)
+
+        await _done(fresh, operator, cut_end)
+        assert await maker.sign_operator(leader) is None
+        assert maker.discontinuity is not None
+        assert maker.discontinuity.log == operator.bytes
