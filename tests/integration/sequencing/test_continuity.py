@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
@@ -49,8 +50,11 @@ async def fresh(postgres: DatabaseServer) -> Roles:
 
 async def _written(roles: Roles, directory: Path, anchor: AnchorFile) -> tuple[UUID, UUID]:
     """Two runs of three records each, signed and anchored; the log and the operator log."""
-    async with watch_on(roles, directory, [anchor]) as watch, watch.running():
+    async with watch_on(roles, directory, [anchor]) as watch, AsyncExitStack() as stack:
         log = watch.scene.tenant_id
+        told: JsonObject = {"from": None, "to": "1"}
+        await watch.admin_log.append(watch.operator, "schema.change", told)
+        await stack.enter_async_context(watch.running())
         for _ in range(2):
             author = await watch.scene.begun()
             for _ in range(2):
@@ -236,11 +240,13 @@ async def test_a_change_of_the_operator_logs_records_is_halted(
 
     async def cut_both(raw: asyncpg.Connection, log: UUID) -> None:
         await _cut(raw, log)
+        first = await raw.fetchval(
+            "SELECT min(seq) FROM record WHERE tenant_id = $1 AND kind = 'checkpoint.tenant'",
+            operator,
+        )
         for table in ("payload", "record"):
             await raw.execute(
-                f"DELETE FROM {table} WHERE tenant_id = $1 AND seq >= (SELECT max(seq) FROM leaf"
-                " WHERE tenant_id = $1)",
-                operator,
+                f"DELETE FROM {table} WHERE tenant_id = $1 AND seq >= $2", operator, first
             )
 
     await _done(fresh, log, cut_both)
@@ -248,6 +254,9 @@ async def test_a_change_of_the_operator_logs_records_is_halted(
         own = await _count(fresh, operator)
         async with watch.running():
             await eventually(exists(HALTED), fresh)
+        (alarm,) = _notes(await watch.operator_chain(), "integrity.alarm")
+    assert alarm["log"] == operator.hex
+    assert str(alarm["reason"]).endswith("its tree is not that of its records")
     assert await _count(fresh, log) == 0
     assert await _count(fresh, operator) == own
 
