@@ -23,6 +23,7 @@ from app.audit.proof_desk import ProofDesk
 from app.audit.replay_ledger import LogChecks, ReplayLedger
 from app.audit.witnessing import Witnessing
 from app.domain.errors import ConfigurationError, LedgerUnavailableError
+from app.domain.run import TenantId
 from app.erasing.assembly import SharedParts
 from app.keys.erasure_keys import published_erasure_keys
 from app.keys.key_store import FileKeyStore
@@ -33,11 +34,13 @@ from app.runs.run_keys import RunKeys
 from app.sequencing.anchor_file import AnchorFile
 from app.sequencing.anchoring import Anchor, Anchoring
 from app.sequencing.checkpoints import CheckpointMaker
+from app.sequencing.continuity import Continuity
 from app.sequencing.ledger_pulse import LedgerPulse, Vitals
 from app.sequencing.log_keeper import KeeperParts, LogKeeper
 from app.sequencing.log_names import log_origin
 from app.sequencing.log_signer import LogSigner
 from app.sequencing.recovery import RecoveryDesk
+from app.sequencing.signed_history import SignedHistory
 from app.sequencing.witness_roster import WitnessRoster, load_policy, load_witnesses
 from app.settings import Settings
 from app.storage.database import Database
@@ -161,12 +164,8 @@ def log_keeper(settings: Settings, parts: LedgerParts) -> KeeperOfLogs | None:
             checkpoints_of=lambda operator: CheckpointMaker(
                 admin_log=parts.admin_log,
                 operator=operator,
-                signer=LogSigner(
-                    signing=parts.signing,
-                    admin_log=parts.admin_log,
-                    operator=operator,
-                    recorded=parts.logs.book.rotations,
-                ),
+                signer=_log_signer(parts, operator),
+                continuity=_continuity(settings, parts, operator),
                 now=utc_now,
             ),
             appended=parts.ledger.appended,
@@ -174,6 +173,27 @@ def log_keeper(settings: Settings, parts: LedgerParts) -> KeeperOfLogs | None:
         )
     )
     return KeeperOfLogs(keeper=keeper, database=database, anchors=anchors, parts=parts)
+
+
+def _log_signer(parts: LedgerParts, operator: TenantId) -> LogSigner:
+    return LogSigner(
+        signing=parts.signing,
+        admin_log=parts.admin_log,
+        operator=operator,
+        recorded=parts.logs.book.rotations,
+    )
+
+
+def _continuity(settings: Settings, parts: LedgerParts, operator: TenantId) -> Continuity:
+    return Continuity(
+        SignedHistory(
+            admin_log=parts.admin_log,
+            operator=operator,
+            enrolment=parts.enrolment_keys,
+            erasure_keys=partial(published_erasure_keys, settings.ledger_key_dir),
+            opened=_log_signer(parts, operator).opened,
+        )
+    )
 
 
 def vitals_of(parts: LedgerParts, keeper: KeeperOfLogs | None) -> Callable[[], Awaitable[Vitals]]:
@@ -204,6 +224,7 @@ async def recovery_desk(settings: Settings, parts: LedgerParts) -> AsyncIterator
             owner=owner,
             admin_log=parts.admin_log,
             anchoring=Anchoring(anchors.places, owner, operator),
+            continuity=_continuity(settings, parts, operator),
             operator=operator,
         )
     finally:

@@ -19,9 +19,11 @@ from app.ledger.key_statements import KeyChange
 from app.runs.run_keys import RunKeys
 from app.sequencing.anchoring import Anchoring
 from app.sequencing.checkpoints import CheckpointMaker
+from app.sequencing.continuity import Continuity
 from app.sequencing.log_keeper import KeeperParts, LogKeeper
 from app.sequencing.log_signer import LogSigner
 from app.sequencing.sequencer import Sequencer
+from app.sequencing.signed_history import SignedHistory
 from app.storage.database import Database
 from app.storage.ledger_store import LedgerStore
 from app.storage.run_store import RunStore
@@ -102,6 +104,24 @@ async def _no_changes() -> Sequence[KeyChange]:
     return ()
 
 
+def _checkpoints(admin_log: AdminLog, signing: SigningKeys, log: TenantId) -> CheckpointMaker:
+    signer = LogSigner(signing=signing, admin_log=admin_log, operator=log, recorded=_no_changes)
+    history = SignedHistory(
+        admin_log=admin_log,
+        operator=log,
+        enrolment={ENROLMENT.public_key},
+        erasure_keys=frozenset,
+        opened=signer.opened,
+    )
+    return CheckpointMaker(
+        admin_log=admin_log,
+        operator=log,
+        signer=signer,
+        continuity=Continuity(history),
+        now=lambda: datetime.now(UTC),
+    )
+
+
 async def _keeper(app: Database, sequencing: Database, directory: Path) -> LogKeeper:
     runs, store = RunStore(app), LedgerStore(app)
     keys = FileKeyStore(directory / "keys", os.urandom)
@@ -124,14 +144,7 @@ async def _keeper(app: Database, sequencing: Database, directory: Path) -> LogKe
             enrolment={ENROLMENT.public_key},
             origin_of=_origin_of,
             anchoring_of=lambda log: Anchoring((), sequencing, log),
-            checkpoints_of=lambda log: CheckpointMaker(
-                admin_log=admin_log,
-                operator=log,
-                signer=LogSigner(
-                    signing=signing, admin_log=admin_log, operator=log, recorded=_no_changes
-                ),
-                now=lambda: datetime.now(UTC),
-            ),
+            checkpoints_of=lambda log: _checkpoints(admin_log, signing, log),
             appended=store.appended,
             monotonic=time.monotonic,
         )

@@ -8,13 +8,13 @@ Threat: Ledger tampering
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from app.domain.errors import LedgerUnavailableError, StaleEpochError
+from app.domain.errors import ChainBreak, KeyStoreError, LedgerUnavailableError, StaleEpochError
 from app.domain.run import (
     OPERATOR,
     JsonObject,
@@ -23,6 +23,7 @@ from app.domain.run import (
     RunStatus,
     TenantId,
 )
+from app.ledger.chain import Resume, VerifiedChain, verify_run
 from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, SealedAppend, WriterKey
 from app.privacy.scrubber import machine_note
 from app.storage.companions import Claim, Companion, NewRun, WrappedKey
@@ -30,6 +31,7 @@ from app.storage.ledger_store import LedgerStore, Receipt
 from app.storage.run_store import RunStore
 
 OPENED = "admin.opened"
+_PAGE = 256
 _TRIES = 64  # each lost race is somebody else's record: this many in a row is no race any more
 
 
@@ -66,6 +68,15 @@ class AdminReceipt:
     rc: bytes
     chain: bytes
     batch_id: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminPage:
+    """Verified records of an administration run, and how many it has in all."""
+
+    run_id: RunId
+    chain: VerifiedChain
+    end: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +130,35 @@ class AdminLog:
             Draft(kind=kind, actor="system", fields={"note": machine_note(note)}) for note in notes
         ]
         return await self._append(tenant_id, drafts, ()) if drafts else []
+
+    async def read_on(
+        self, tenant_id: TenantId, after: Resume | None, enrolment: Collection[bytes]
+    ) -> AdminPage | ChainBreak | None:
+        """The next records of the run after those that a caller has verified; None when no more.
+
+        A run that is shorter than that, or another, is a break: it only ever grows.
+        """
+        done = 0 if after is None else after.next_seq
+        read = await self._parts.ledger.admin_page(tenant_id, done, _PAGE)
+        if read is None:
+            return None if after is None else ChainBreak(seq=0, reason="it is gone")
+        found, stored = read
+        if found.next_seq < done:
+            return ChainBreak(seq=found.next_seq, reason="its end is gone")
+        if after is not None and found.next_seq == done:
+            is_same = found.chain == after.chain
+            return None if is_same else ChainBreak(seq=done - 1, reason="it was rewritten")
+        try:
+            run_key = self._parts.keys.open(tenant_id, found.run_id, found.key)
+        except KeyStoreError:
+            return ChainBreak(seq=0, reason="its key does not open")
+        # A page takes long enough to be felt by whoever shares this loop.
+        checked = await asyncio.to_thread(verify_run, stored, run_key, enrolment, after)
+        if isinstance(checked, ChainBreak):
+            return checked
+        if checked.head.next_seq == done:
+            return ChainBreak(seq=done, reason="a record is missing")
+        return AdminPage(run_id=found.run_id, chain=checked, end=found.next_seq)
 
     async def _append(
         self, tenant_id: TenantId, drafts: Sequence[Draft], companions: Sequence[Companion]

@@ -160,4 +160,6 @@ async def _recover(settings: Settings, lost: int | None) -> None:
             await parts.enrolment.leave()
     print(f"recovered  {done.logs} logs have new names")
     print(f"operator   {done.origin}")
+    for item in done.given_up:
+        print(f"given up   {item.reason}")
     print("Witnesses and verifiers need the new name: see `meshflow ledger keys`.")

@@ -13,10 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from app.administration.admin_log import AdminLog
-from app.domain.errors import LedgerError, LedgerUnavailableError
+from app.domain.errors import LedgerError, LedgerUnavailableError, MeshFlowError
 from app.domain.run import TenantId
 from app.sequencing.anchoring import Anchoring, Loss, Published
 from app.sequencing.checkpoints import CheckpointMaker
+from app.sequencing.continuity import Discontinuity
 from app.sequencing.integration_plan import NO_RUN
 from app.sequencing.log_names import next_origin
 from app.sequencing.sequencer import Sequencer
@@ -140,6 +141,8 @@ class _Term:
             else:
                 await self._compare()
                 if self._is_compared and self._may_write.is_set():
+                    if not await self._checkpoints.read_on(self._leader):
+                        continue  # a long history is read between ticks
                     if parts.monotonic() >= checkpoint_due:
                         checkpoint_due = parts.monotonic() + CHECKPOINT_SECONDS
                         await self._sign(sequencer)
@@ -169,6 +172,9 @@ class _Term:
         if await self._checkpoints.sign_tenants(self._leader):
             await sequencer.tick()  # the records of what was just signed
         made = await self._checkpoints.sign_operator(self._leader)
+        if self._checkpoints.discontinuity is not None:
+            await self._stop(self._checkpoints.discontinuity)
+            return
         if self._publishing is not None:
             return  # the next one will cover this one too
         now = self._parts.monotonic()
@@ -179,6 +185,16 @@ class _Term:
         if newest is not None:
             self._published_at = now
             self._publishing = asyncio.create_task(self._anchoring.publish(newest))
+
+    async def _stop(self, found: Discontinuity) -> None:
+        """Alarm and halt, in this order: a halted ledger takes no alarm any more."""
+        _log.critical("the ledger is halted: %s", found.reason)
+        note = {"log": found.log.hex(), "run": None, "seq": None, "reason": found.reason}
+        try:
+            await self._parts.admin_log.append(self._operator, "integrity.alarm", {**note})
+        except MeshFlowError as error:
+            _log.error("the alarm is not recorded: %s", error)
+        await halt(self._leader, self._operator, found.reason)
 
     async def _collect(self) -> None:
         """Store what the anchors answered, once they all did."""

@@ -6,6 +6,7 @@ Source: docs/ledger-format.md section 10.
 import re
 
 _RECOVERED = re.compile(r"/r([1-9][0-9]*)\Z")
+_LOG = re.compile(r"/ledger/([0-9a-f]{32})\Z")
 
 
 def log_origin(deployment: str, log: bytes) -> str:
@@ -25,6 +26,12 @@ def is_name_after(origin: str, before: str | None, log: bytes) -> bool:
         return True
     old_base, old_number = _parts(before)
     return base == old_base and number >= old_number
+
+
+def log_of(origin: str) -> bytes | None:
+    """The log whose origin this is, or None for what is no origin of a log."""
+    found = _LOG.search(_parts(origin)[0])
+    return None if found is None else bytes.fromhex(found[1])
 
 
 def _parts(origin: str) -> tuple[str, int]:

@@ -42,6 +42,7 @@ class LogSigner:
         self._recorded = recorded
         self._seen: tuple[str, ...] = ()
         self._keys: tuple[SigningKey, ...] = ()
+        self._every: tuple[SigningKey, ...] = ()
 
     async def prepare(self, leader: Leader) -> None:
         """Before anything is signed: is there a new key? Its record is durable then."""
@@ -69,10 +70,20 @@ class LogSigner:
 
     def opened(self, note: str, origin: str) -> Checkpoint:
         """The checkpoint that a key of ours signed, an earlier one perhaps. NoteError."""
-        for key in reversed(self._keys):
+        found = self._opened(note, origin, self._every)
+        if found is None:  # a key may be there by now that was not when this last looked
+            self._every = self._signing.every(LOG)
+            found = self._opened(note, origin, self._every)
+        if found is None:
+            raise NoteError("no key of this deployment signed it")
+        return found
+
+    @staticmethod
+    def _opened(note: str, origin: str, keys: Sequence[SigningKey]) -> Checkpoint | None:
+        for key in reversed(keys):
             try:
                 vkey = verifier_key(origin, ED25519, key.public_key)
-                return open_checkpoint(note.encode(), vkey)
+                return open_checkpoint(note.encode("utf-8", "surrogateescape"), vkey)
             except NoteError:
                 continue
-        raise NoteError("no key of this deployment signed it")
+        return None

@@ -15,6 +15,7 @@ from app.administration.admin_log import AdminLog
 from app.domain.errors import ConfigurationError
 from app.domain.run import JsonObject, TenantId
 from app.sequencing.anchoring import Anchoring, Loss
+from app.sequencing.continuity import Continuity, Discontinuity
 from app.sequencing.log_names import next_origin
 from app.storage.database import Database
 from app.storage.keeper_store import is_halted
@@ -28,17 +29,25 @@ class Recovery:
 
     origin: str
     logs: int
+    given_up: tuple[Discontinuity, ...]  # what was signed and is not there any more
 
 
 class RecoveryDesk:
     """Finds out what was lost, and opens the recovery. `owner` has the owner's login."""
 
     def __init__(
-        self, *, owner: Database, admin_log: AdminLog, anchoring: Anchoring, operator: TenantId
+        self,
+        *,
+        owner: Database,
+        admin_log: AdminLog,
+        anchoring: Anchoring,
+        continuity: Continuity,
+        operator: TenantId,
     ) -> None:
         self._owner = owner
         self._admin_log = admin_log
         self._anchoring = anchoring
+        self._continuity = continuity
         self._operator = operator
 
     async def known_loss(self) -> Loss | None:
@@ -54,7 +63,10 @@ class RecoveryDesk:
 
         The records come first: they are the only ones that a halted ledger takes. A repeat after a
         crash in between records them once more, which says nothing new. ConfigurationError when
-        `lost` is not what the anchors say.
+        `lost` is not what the anchors say, or when the operator log's own records do not hold.
+
+        Checkpoints of the old names bind nobody any more. One that a log does not continue is named
+        in that log's record as the old one, and in the answer: what it covered is given up.
         """
         async with self._owner.driver() as raw:
             if not await is_halted(raw):
@@ -67,16 +79,28 @@ class RecoveryDesk:
                 f"not {_words(lost)}: name what is lost"
             )
         logs = await self._logs()
-        notes = [self._note(log, loss) for log in logs]
+        given_up = await self._given_up()
+        signed = {item.log: item.note for item in given_up if item.note is not None}
+        notes = [self._note(log, loss, signed.get(log.log)) for log in logs]
+        there = {log.log for log in logs}
+        notes += [_of_lost(note) for log, note in signed.items() if log not in there]
         await self._admin_log.append_all(self._operator, "log.recovery", notes)
         async with self._owner.driver() as raw:
             await end_halt(raw, [(UUID(bytes=log.log), next_origin(log.origin)) for log in logs])
         own = next(log for log in logs if log.log == self._operator.bytes)
-        return Recovery(origin=next_origin(own.origin), logs=len(logs))
+        return Recovery(origin=next_origin(own.origin), logs=len(logs), given_up=tuple(given_up))
 
-    def _note(self, log: LogToRename, loss: Loss | None) -> JsonObject:
+    async def _given_up(self) -> list[Discontinuity]:
+        async with self._owner.driver() as raw:
+            found = await self._continuity.look(raw)
+        for item in found:
+            if item.log == self._operator.bytes:
+                raise ConfigurationError(f"{item.reason}: restore it from a backup first")
+        return found
+
+    def _note(self, log: LogToRename, loss: Loss | None, signed: str | None) -> JsonObject:
         is_operator = log.log == self._operator.bytes
-        old = log.checkpoint
+        old = signed or log.checkpoint
         if is_operator and loss is not None:
             old = format_checkpoint(loss.seen)
         lost = None if loss is None else max(loss.seen.size - loss.held, 0)
@@ -99,6 +123,12 @@ class RecoveryDesk:
     async def _operator_origins(self) -> tuple[str, str]:
         origin = (await self._logs())[0].origin
         return origin, next_origin(origin)
+
+
+def _of_lost(note: str) -> JsonObject:
+    """The record of a log that is gone altogether: nothing of it binds a new one."""
+    old = note.partition("\n")[0]
+    return {"origin": next_origin(old), "old_origin": old, "old_checkpoint": note, "lost": None}
 
 
 def _words(count: int | None) -> str:

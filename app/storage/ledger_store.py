@@ -76,6 +76,13 @@ CROSS JOIN LATERAL (
 WHERE r.tenant_id = $1 AND r.kind = 'admin'
 """
 
+# A page that ends inside a batch could not be verified.
+_END_OF_PAGE = """
+SELECT max(c.seq) FROM record r JOIN record c ON c.tenant_id = r.tenant_id
+  AND c.run_id = r.run_id AND c.batch_id = r.batch_id AND c.seq BETWEEN $3 AND $3 + 65536
+WHERE r.tenant_id = $1 AND r.run_id = $2 AND r.seq = $3
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
@@ -196,6 +203,20 @@ class LedgerStore:
             next_seq=row["seq"] + 1,
             chain=row["chain"],
         )
+
+    async def admin_page(
+        self, tenant_id: TenantId, from_seq: int, count: int
+    ) -> tuple[AdminRun, StoredRun] | None:
+        """About so many records of the administration run, unverified, to the end of a batch."""
+        async with self._database.snapshot(tenant_id) as raw:
+            found = await self.admin_run_in(raw, tenant_id)
+            if found is None:
+                return None
+            last = from_seq + count - 1
+            end = await raw.fetchval(_END_OF_PAGE, tenant_id, found.run_id, last)
+            to_seq = (last if end is None else end) + 1
+            ids = (tenant_id, found.run_id)
+            return found, await self._stored(raw, ids, (from_seq, to_seq))
 
     async def read(
         self,

@@ -67,6 +67,23 @@ async def read_head(raw: asyncpg.Connection, tenant_id: TenantId) -> LogHead | N
     return None if row is None else LogHead(**dict(row))
 
 
+async def read_heads(raw: asyncpg.Connection) -> dict[bytes, LogHead]:
+    """The heads of all logs, by log."""
+    rows = await raw.fetch(
+        "SELECT tenant_id, origin, size, root, recovery, integrated_at FROM log_head"
+    )
+    return {
+        row["tenant_id"].bytes: LogHead(
+            origin=row["origin"],
+            size=row["size"],
+            root=row["root"],
+            recovery=row["recovery"],
+            integrated_at=row["integrated_at"],
+        )
+        for row in rows
+    }
+
+
 async def read_tiles(
     raw: asyncpg.Connection, tenant_id: TenantId, addresses: Iterable[TileAddress]
 ) -> dict[TileAddress, bytes]:

@@ -20,14 +20,17 @@ from app.ledger.key_statements import KeyChange
 from app.runs.run_keys import RunKeys
 from app.sequencing.anchoring import Anchor, Anchoring
 from app.sequencing.checkpoints import CheckpointMaker
+from app.sequencing.continuity import Continuity
 from app.sequencing.log_keeper import KeeperParts, LogKeeper
 from app.sequencing.log_signer import LogSigner
+from app.sequencing.signed_history import SignedHistory
 from app.storage.database import Database
 from tests.integration.sequencing.log_scene import origin_of
 from tests.integration.storage.append_scene import ENROLMENT, Scene, scene_on
 from tests.support.databases import Roles, connect
 
 PATIENCE_SECONDS = 60
+ERASURE_SEED = bytes(range(32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +48,15 @@ class Watch:
     keeper: LogKeeper
     anchors: Sequence[Anchor]
 
+    def continuity(self) -> Continuity:
+        return continuity_of(self.signing, self.admin_log, self.operator)
+
     def checkpoints(self) -> CheckpointMaker:
         return CheckpointMaker(
             admin_log=self.admin_log,
             operator=self.operator,
             signer=signer_of(self.signing, self.admin_log, self.operator),
+            continuity=self.continuity(),
             now=lambda: datetime.now(UTC),
         )
 
@@ -90,6 +97,19 @@ def signer_of(signing: SigningKeys, admin_log: AdminLog, operator: TenantId) -> 
     )
 
 
+def continuity_of(signing: SigningKeys, admin_log: AdminLog, operator: TenantId) -> Continuity:
+    """What shows that logs continue; tenants are deleted by the key of `ERASURE_SEED`."""
+    return Continuity(
+        SignedHistory(
+            admin_log=admin_log,
+            operator=operator,
+            enrolment=ENROLMENT,
+            erasure_keys=lambda: {SigningKey(ERASURE_SEED).public_key},
+            opened=signer_of(signing, admin_log, operator).opened,
+        )
+    )
+
+
 @asynccontextmanager
 async def watch_on(
     roles: Roles, directory: Path, anchors: Sequence[Anchor] = ()
@@ -123,6 +143,7 @@ async def watch_on(
                     admin_log=admin_log,
                     operator=log,
                     signer=signer_of(signing, admin_log, log),
+                    continuity=continuity_of(signing, admin_log, log),
                     now=lambda: datetime.now(UTC),
                 ),
                 appended=scene.store.appended,

@@ -229,6 +229,7 @@ async def test_a_database_that_was_set_back_is_not_written_until_a_recovery_is_o
                 owner=owner,
                 admin_log=watch.admin_log,
                 anchoring=Anchoring([anchor], owner, watch.operator),
+                continuity=watch.continuity(),
                 operator=watch.operator,
             )
             loss = await desk.known_loss()

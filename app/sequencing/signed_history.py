@@ -1,0 +1,136 @@
+"""What the operator log's own records say was signed: the newest checkpoint of every log.
+
+Rows of `checkpoint` can be deleted by whoever owns the database. The records of the operator log
+are chained, signed by their writers, and their leaves are what witnesses saw; so each is verified,
+and all of them together are held against that log's tree.
+
+Source: docs/ledger-format.md sections 9 and 10.
+
+Threat: Ledger tampering
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Collection
+
+from app.administration.admin_log import AdminLog, AdminPage
+from app.domain.errors import ChainBreak
+from app.domain.run import JsonObject, TenantId
+from app.ledger.chain import Resume, VerifiedRecord
+from app.ledger.erasure_statement import StatementError, checked_statement
+from app.ledger.hashing import leaf_hash
+from app.sequencing.log_names import log_of
+from app.transparency.checkpoint import Checkpoint
+from app.transparency.merkle_tree import CompactRange
+from app.transparency.note import NoteError
+
+CHECKPOINT_KIND = "checkpoint.tenant"
+RECOVERY_KIND = "log.recovery"
+_DELETION_KIND = "erasure.delete_tenant"
+
+
+class SignedHistory:
+    """Read from the first record on, in pages, and then kept up with.
+
+    Remembers one note for each origin, the ids of deleted logs, and the hash of each record that
+    has no leaf yet: memory does not grow with the records.
+    """
+
+    def __init__(
+        self,
+        *,
+        admin_log: AdminLog,
+        operator: TenantId,
+        enrolment: Collection[bytes],
+        erasure_keys: Callable[[], Collection[bytes]],
+        opened: Callable[[str, str], Checkpoint],
+    ) -> None:
+        self.operator = operator
+        self._admin_log = admin_log
+        self._enrolment = enrolment
+        self._erasure_keys = erasure_keys
+        self._opened = opened
+        self._after: Resume | None = None
+        self._tree = CompactRange.empty()
+        self._loose: list[bytes] = []
+        self.newest: dict[str, tuple[Checkpoint, str]] = {}  # by origin, with its note
+        self.recovered: set[str] = set()  # origins that a recovery gave
+        self.ended: set[str] = set()  # origins that a recovery took away
+        self.deleted: set[bytes] = set()
+
+    async def read_page(self, size: int) -> bool | ChainBreak:
+        """Take in the next records; whether there are more. `size`: of the operator log."""
+        page = await self._admin_log.read_on(self.operator, self._after, self._enrolment)
+        if page is None:
+            self._grow(size)
+            return False
+        if isinstance(page, ChainBreak):
+            return page
+        await asyncio.to_thread(self._take_page, page)
+        self._after = page.chain.head
+        self._grow(size)
+        return page.chain.head.next_seq < page.end
+
+    def root_at(self, size: int) -> bytes | None:
+        """The root of the operator log as its records make it; None unless it was read to there.
+
+        That log holds its administration run and nothing else, so a record's seq is its index.
+        """
+        self._grow(size)
+        return self._tree.root() if self._tree.size == size else None
+
+    def take_note(self, note: str) -> None:
+        """A checkpoint that was signed, if a log key did and nothing newer is known."""
+        origin = note.partition("\n")[0]
+        log = log_of(origin)
+        if log is None or log in self.deleted or origin in self.ended:
+            return
+        try:
+            found = self._opened(note, origin)
+        except NoteError:
+            return  # says nothing: whoever wrote the record is not who signs logs
+        known = self.newest.get(origin)
+        if known is None or found.size > known[0].size:
+            self.newest[origin] = found, note
+
+    def _take_page(self, page: AdminPage) -> None:
+        log, run = self.operator.bytes, page.run_id.bytes
+        for record in page.chain.records:
+            self._loose.append(leaf_hash(log, run, record.seq, record.chain))
+            self._take(record)
+
+    def _take(self, record: VerifiedRecord) -> None:
+        if record.kind == CHECKPOINT_KIND:
+            self.take_note(str(_note(record).get("checkpoint")))
+        elif record.kind == RECOVERY_KIND:
+            note = _note(record)
+            old, new = str(note.get("old_origin")), str(note.get("origin"))
+            self.newest.pop(old, None)
+            self.ended.add(old)
+            self.recovered.add(new)
+        elif record.kind == _DELETION_KIND:
+            self._take_deletion(record.fields.get("note", b""))
+
+    def _take_deletion(self, note: bytes) -> None:
+        try:
+            told = checked_statement(note, keys=self._erasure_keys())
+        except StatementError:
+            return  # what it claims to have taken is missing without a reason
+        if told.run is not None:
+            return
+        self.deleted.add(told.log)
+        for origin in [name for name in self.newest if log_of(name) == told.log]:
+            del self.newest[origin]
+
+    def _grow(self, size: int) -> None:
+        count = min(max(size - self._tree.size, 0), len(self._loose))
+        self._tree = self._tree.extended(self._loose[:count])
+        del self._loose[:count]
+
+
+def _note(record: VerifiedRecord) -> JsonObject:
+    try:
+        found = json.loads(record.fields.get("note", b""))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
