@@ -9,7 +9,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .PHONY: help serve demo test check lanes proof openapi migration \
-  bench-help bench-submit bench-run env-serve env-test lint
+  bench-help bench-submit bench-run bench-tamper env-serve env-test lint
 
 help: ## say what there is
 	@echo "MeshFlow: make <target>"
@@ -48,6 +48,9 @@ bench-submit: env-test ## measure accepting a task
 
 bench-run: env-test ## measure whole runs
 	$(BIN)/python -m bench.run_bench $(ARGS)
+
+bench-tamper: env-test ## attack the ledger (ARGS=--full)
+	$(BIN)/python -m bench.tamper_bench $(ARGS)
 
 lint: env-test
 	$(BIN)/ruff check .

@@ -1,0 +1,219 @@
+"""The scene of the attacks: a real server on a real Postgres, three tenants and their runs.
+
+The runs are real ones: submitted over HTTP, driven by the offline provider through some thirteen
+tool calls, 53 records each, written by the server's own writer.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random  # noqa: TID251 - seeded positions, so that a finding can be had again
+from uuid import UUID
+
+import asyncpg
+import httpx2
+
+from app.domain.step import ModelReply
+from app.domain.verdict import ClearedRequest
+from app.main import create_app
+from app.providers.offline import OfflineProvider
+from app.providers.provider import ModelProvider
+from app.settings import Settings
+from app.wiring import Overrides
+from bench.tampering import undo
+from tests.support.databases import Roles, connect
+from tests.support.live_server import serving
+
+TENANTS = ("alpha", "beta", "gamma")
+HELD = "Wait for me."
+_AT_ONCE = 4
+
+
+def key_of(tenant: str) -> str:
+    return f"{tenant}-bench-key-0000000000000000000000001"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRef:
+    """One run of the scene; `open`: it has not ended and nobody goes on with it."""
+
+    tenant: str
+    log: str  # 32 hex
+    run: str  # 32 hex
+    open: bool = False
+
+    @property
+    def ids(self) -> tuple[UUID, UUID]:
+        """Log and run as SQL takes them."""
+        return UUID(self.log), UUID(self.run)
+
+    @property
+    def public(self) -> str:
+        """The id in URLs."""
+        return f"run_{self.run}"
+
+
+class HoldingProvider:
+    """The offline provider, which never answers the last question of a task that says so."""
+
+    def __init__(self) -> None:
+        self._inner = OfflineProvider()
+
+    @property
+    def name(self) -> str:
+        """As the provider it stands for."""
+        return self._inner.name
+
+    async def complete(self, cleared: ClearedRequest) -> ModelReply:
+        """The answer, or nothing for ever."""
+        reply = await self._inner.complete(cleared)
+        if not reply.calls and any(
+            HELD in getattr(message, "text", "") for message in cleared.request.messages
+        ):
+            await asyncio.Event().wait()
+        return reply
+
+    async def warm_up(self) -> None:
+        """As the inner one."""
+        await self._inner.warm_up()
+
+    async def close(self) -> None:
+        """As the inner one."""
+        await self._inner.close()
+
+
+@dataclass(slots=True, kw_only=True)
+class Scene:
+    """What attackers and judges share."""
+
+    roles: Roles
+    directory: Path
+    url: str
+    superuser: asyncpg.Connection
+    rng: Random
+    has: frozenset[str]  # which machinery there is
+    runs: list[RunRef] = field(default_factory=list)
+
+    @property
+    def closed(self) -> list[RunRef]:
+        """Runs that have ended."""
+        return [run for run in self.runs if not run.open]
+
+    @property
+    def opened(self) -> list[RunRef]:
+        """Runs that have not."""
+        return [run for run in self.runs if run.open]
+
+    def client(self, tenant: str) -> httpx2.AsyncClient:
+        """A client with a tenant's key."""
+        headers = {"Authorization": f"Bearer {key_of(tenant)}"}
+        return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=120, trust_env=False)
+
+
+def _task(number: int, *, held: bool) -> str:
+    parts = [
+        f"Calculate {number + i}*{i + 3} and write the result to a{i}.txt. Then read a{i}.txt."
+        for i in range(4)
+    ]
+    return " Then ".join([parts[0], *(part[0].lower() + part[1:] for part in parts[1:])]) + (
+        f" {HELD}" if held else ""
+    )
+
+
+def settings_for(directory: Path, roles: Roles) -> Settings:
+    names = {
+        "MESHFLOW_API_KEYS": ",".join(f"{tenant}:{key_of(tenant)}" for tenant in TENANTS),
+        "MESHFLOW_DATABASE_URL": roles.app,
+        "MESHFLOW_DATA_DIR": str(directory / "data"),
+        "MESHFLOW_LEDGER_KEY_DIR": str(directory / "keys"),
+        "MESHFLOW_MODEL_TIMEOUT_SECONDS": "3000",
+        "MESHFLOW_LOG_LEVEL": "critical",
+    }
+    return Settings.from_environ(names, uid=1000, home=directory)
+
+
+async def _submit(scene: Scene, tenant: str, number: int, *, held: bool) -> str:
+    async with scene.client(tenant) as http:
+        headers = {} if held else {"Prefer": "wait=30"}
+        body = {
+            "task": _task(number, held=held),
+            "metadata": {"n": number},
+            "budget": {"max_wall_seconds": 3000},
+        }
+        answer = await http.post("/v1/runs", json=body, headers=headers)
+        assert answer.status_code == (202 if held else 200), answer.text
+        public: str = answer.json()["id"]
+        entries = -1
+        while held:
+            page = (await http.get(f"/v1/runs/{public}/entries", params={"limit": 200})).json()
+            if len(page["data"]) == entries and page["data"][-1]["kind"] == "llm.requested":
+                break
+            entries = len(page["data"])
+            await asyncio.sleep(0.1)
+    return public.removeprefix("run_")
+
+
+async def _populate(scene: Scene, runs_each: int, open_each: int) -> None:
+    logs = {row["name"]: row["tenant_id"].hex for row in await _tenants(scene)}
+    turn = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(tenant: str, number: int, *, held: bool) -> RunRef:
+        async with turn:
+            run = await _submit(scene, tenant, number, held=held)
+            return RunRef(tenant=tenant, log=logs[tenant], run=run, open=held)
+
+    wanted = [
+        one(tenant, number, held=number >= runs_each - open_each)
+        for tenant in TENANTS
+        for number in range(runs_each)
+    ]
+    scene.runs = list(await asyncio.gather(*wanted))
+
+
+async def _tenants(scene: Scene) -> list[asyncpg.Record]:
+    found: list[asyncpg.Record] = await scene.superuser.fetch(
+        "SELECT name, tenant_id FROM tenants WHERE name = ANY ($1)", list(TENANTS)
+    )
+    return found
+
+
+async def _machinery(superuser: asyncpg.Connection) -> frozenset[str]:
+    """What the schema shows to be there; classes without their machinery are open."""
+    shown = await superuser.fetch(
+        "SELECT table_name, column_name FROM information_schema.columns"
+        " WHERE table_schema = 'public'"
+    )
+    marks = {"log": ("leaf", "idx"), "certificates": ("writer_key", "certificate")}
+    marks["erasure"] = ("erasure", "tenant_id")
+    columns = {(row[0], row[1]) for row in shown}
+    return frozenset(name for name, mark in marks.items() if mark in columns)
+
+
+@asynccontextmanager
+async def scene(
+    roles: Roles, seed: int, *, runs_each: int, open_each: int = 1
+) -> AsyncIterator[Scene]:
+    """Build it, hand it out, take it down."""
+    with tempfile.TemporaryDirectory(prefix="mf-attack-") as made:
+        directory = Path(made)
+        providers: dict[str, ModelProvider] = {"offline": HoldingProvider()}
+        app = create_app(settings_for(directory, roles), overrides=Overrides(providers=providers))
+        superuser = await connect(roles.superuser)
+        try:
+            with serving(app) as url:
+                stage = Scene(
+                    roles=roles,
+                    directory=directory,
+                    url=url,
+                    superuser=superuser,
+                    rng=Random(seed),
+                    has=await _machinery(superuser),
+                )
+                await _populate(stage, runs_each, open_each)
+                await undo.install(superuser)
+                yield stage
+        finally:
+            await superuser.close()
