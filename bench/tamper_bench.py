@@ -37,6 +37,8 @@ async def bench(roles: Roles, seed: int, *, full: bool) -> tuple[Tally, Mutation
             for one in sorted(numbered, key=lambda one: not one.guarded):
                 await run_class(stage, judge, one, tally, full=full)
                 print(f"{one.number:3} {one.title}", file=sys.stderr)
+            await stage.close_all()
+            await judge.remember(stage.runs)
             mutations = await mutate(stage, judge, MUTATIONS[full])
             await control(judge, stage.runs, tally)
         finally:
