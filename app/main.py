@@ -17,7 +17,9 @@ import app as package
 from app.api import (
     catalog_routes,
     docs_routes,
+    erasure_routes,
     health_routes,
+    metrics_routes,
     openapi_document,
     problems,
     run_routes,
@@ -68,6 +70,7 @@ def create_app(
             background = [
                 tasks.create_task(_start_and_beat(deployment)),
                 tasks.create_task(deployment.follow_keys()),
+                tasks.create_task(deployment.keep_logs()),
             ]
             # The first start is waited for a little, so that a healthy process is ready at once.
             await _settled(deployment)
@@ -108,8 +111,9 @@ def create_app(
 
 def _mount(app: FastAPI, *, docs: bool) -> None:
     """Every route; all but health, version and docs behind the key dependency."""
-    for guarded in (run_routes, stream_routes, catalog_routes):
-        app.include_router(guarded.router, prefix="/v1", dependencies=[Depends(authenticated)])
+    guarded = (run_routes, stream_routes, erasure_routes, catalog_routes, metrics_routes)
+    for routes in guarded:
+        app.include_router(routes.router, prefix="/v1", dependencies=[Depends(authenticated)])
     app.include_router(health_routes.router)
     if docs:
         app.include_router(docs_routes.router)
@@ -135,7 +139,10 @@ async def _start_and_beat(deployment: Deployment) -> None:
         except Exception as error:  # noqa: BLE001 - tried again until it is there
             _log.warning("not known to the ledger yet: %s", type(error).__name__)
             await asyncio.sleep(START_RETRY_SECONDS)
-    await deployment.executor.beat_forever()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(deployment.executor.beat_forever())
+        if deployment.erasing is not None:
+            tasks.create_task(deployment.erasing.eraser.serve_forever())
 
 
 async def _settled(deployment: Deployment) -> None:

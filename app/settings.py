@@ -6,7 +6,6 @@ are not echoed by errors either: a key pasted into the wrong variable must not e
 Threat: Unauthorised API access
 """
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import NoReturn, SupportsIndex, TypeVar
 from urllib.parse import urlsplit
 
 from app.domain.database_url import is_database_url
+from app.domain.environment_names import known_names
 from app.domain.errors import ConfigurationError
 
 PREFIX = "MESHFLOW_"
@@ -36,6 +36,11 @@ PLAIN_NAMES = (
     "DATA_DIR",
     "WORKSPACE_DIR",
     "LEDGER_KEY_DIR",
+    "ERASURE_KEY_FILE",
+    "ERASURE_JOURNAL",
+    "DEPLOYMENT",
+    "WITNESSES",
+    "ANCHOR_FILE",
     "CONFIG_DIR",
     "RESULT_TTL_SECONDS",
     "RESULT_TTL",
@@ -64,14 +69,8 @@ _MAX_SECRET_FILE_BYTES = 1 << 20
 _MAX_TTL_SECONDS = 365 * 86_400
 _UNITS: Mapping[str, int] = MappingProxyType({"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400})
 _DURATION = re.compile(r"([0-9]{1,9})([smhd]?)")
+_DEPLOYMENT = re.compile(r"[a-z0-9.-]{1,128}(?:/[a-z0-9._-]{1,64}){0,8}")
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
-
-# What a Kubernetes Service whose name begins with "meshflow" puts into every pod beside it.
-_LINK = re.compile(
-    r"MESHFLOW_(?:[A-Z0-9_]+_)?"
-    r"(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_[0-9]+_TCP(?:_(?:PROTO|PORT|ADDR))?)"
-)
-_LINK_PORT = re.compile(r"MESHFLOW_(?:[A-Z0-9_]+_)?PORT")
 
 _Value = TypeVar("_Value")
 
@@ -131,6 +130,11 @@ class Settings:
     data_dir: Path
     workspace_dir: Path
     ledger_key_dir: Path
+    erasure_key_file: Path | None  # None: this process signs no erasures
+    erasure_journal: Path | None  # None: beside the erasure key
+    deployment: str
+    witnesses: Path | None
+    anchor_file: Path | None
     config_dir: Path | None
     result_ttl_seconds: int
     max_body_bytes: int
@@ -152,7 +156,7 @@ class Settings:
         cls, environ: Mapping[str, str], *, dev: bool = False, uid: int, home: Path
     ) -> "Settings":
         """The settings in effect. ConfigurationError on the first problem; nothing is created."""
-        ignored = _refuse_unknown(environ)
+        ignored = known_names(environ, prefix=PREFIX, known=KNOWN, near=(PROVIDER_KEY,))
         read = _Reader({k: v for k, v in environ.items() if k not in ignored}, home)
         api_keys_file = read.kept_file("API_KEYS")
         data_dir = read.path("DATA_DIR", _default_data_dir(environ, uid, home))
@@ -169,6 +173,11 @@ class Settings:
             data_dir=data_dir,
             workspace_dir=read.path("WORKSPACE_DIR", data_dir / "workspace"),
             ledger_key_dir=read.path("LEDGER_KEY_DIR", Path(f"{data_dir}-keys")),
+            erasure_key_file=read.optional_path("ERASURE_KEY_FILE"),
+            erasure_journal=read.optional_path("ERASURE_JOURNAL"),
+            deployment=read.deployment(),
+            witnesses=read.optional_path("WITNESSES"),
+            anchor_file=read.optional_path("ANCHOR_FILE"),
             config_dir=read.optional_path("CONFIG_DIR"),
             result_ttl_seconds=read.result_ttl(),
             max_body_bytes=read.number("MAX_BODY_BYTES", 1 << 20, low=1024, high=1 << 30),
@@ -247,6 +256,15 @@ class _Reader:
 
     def _parse_path(self, raw: str) -> Path:
         return self._home / raw[2:] if raw.startswith("~/") else Path(raw).absolute()
+
+    def deployment(self) -> str:
+        """The name that the origins of all logs begin with: like a host and a path."""
+
+        def parse(raw: str) -> str | None:
+            return raw if _DEPLOYMENT.fullmatch(raw) else None
+
+        rule = "like example.com/meshflow, in lower case"
+        return self.plain("DEPLOYMENT", parse, "meshflow.local", rule)
 
     def base_url(self, name: str) -> str | None:
         """An http(s) URL. It is shown in clear, so it may carry no credentials and no query."""
@@ -373,24 +391,3 @@ def _default_data_dir(environ: Mapping[str, str], uid: int, home: Path) -> Path:
     data_home = Path(environ.get("XDG_DATA_HOME", ""))
     # The XDG specification has relative values ignored.
     return (data_home if data_home.is_absolute() else home / ".local" / "share") / "meshflow"
-
-
-def _is_service_link(name: str, value: str) -> bool:
-    if _LINK.fullmatch(name):
-        return True
-    return _LINK_PORT.fullmatch(name) is not None and value.startswith("tcp://")
-
-
-def _refuse_unknown(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Names that Kubernetes made, to be ignored; ConfigurationError on any other unknown name."""
-    ours = sorted(name for name in environ if name.startswith(PREFIX))
-    ignored = tuple(name for name in ours if _is_service_link(name, environ[name]))
-    # Compared without the prefix, or everything would resemble everything.
-    known = {name.removeprefix(PREFIX): name for name in sorted((*KNOWN, PROVIDER_KEY))}
-    for name in ours:
-        if name in KNOWN or name in ignored:
-            continue
-        near = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1, cutoff=0.6)
-        hint = f"; did you mean {known[near[0]]}?" if near else ""
-        raise ConfigurationError(f"{name} is not a setting{hint}")
-    return ignored

@@ -4,17 +4,20 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 from app import roster
+from app.administration.writer_enrolment import WriterEnrolment
 from app.api.auth import Doorkeeper
 from app.api.dependencies import ApiServices
+from app.api.stream_seats import StreamSeats
 from app.audit.replay_ledger import ReplayLedger
-from app.domain.errors import ConfigurationError, LedgerUnavailableError
+from app.domain.errors import LedgerUnavailableError, MeshFlowError
 from app.domain.run import Budget, RunId, TenantId, Usage
+from app.erasing.assembly import EraserAtWork, build_eraser, eraser_places
 from app.keys.agent_catalogue import (
     BUILT_IN_AGENT,
     DEFAULT_BUDGET,
@@ -22,8 +25,15 @@ from app.keys.agent_catalogue import (
     load_agents,
     load_tenant_settings,
 )
-from app.keys.key_store import FileKeyStore
-from app.ledger.writing import ChainHead, WriterKey
+from app.ledger.writing import ChainHead
+from app.ledger_assembly import (
+    KeeperOfLogs,
+    LedgerParts,
+    ledger_parts,
+    log_keeper,
+    utc_now,
+    vitals_of,
+)
 from app.policy.gate import DascGate, RuleBook
 from app.privacy.scrubber import Scrubber
 from app.providers.provider import ModelProvider
@@ -31,24 +41,18 @@ from app.runs.executor import RunExecutor
 from app.runs.identifiers import new_run_id
 from app.runs.notifier import Bell
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
-from app.runs.run_keys import RunKeys
 from app.runs.service import RunService, ServiceParts
 from app.sandbox.workspace import WorkspaceRoot, open_workspace_root
+from app.sequencing.ledger_pulse import Vitals
 from app.settings import Settings
 from app.storage import schema
 from app.storage.database import Database
-from app.storage.ledger_store import LedgerStore
 from app.storage.run_store import RunStore
 from app.tools.toolbox import Toolbox
 
 _log = logging.getLogger("meshflow")
 KEY_RELOAD_SECONDS = 2.0
 DRAIN_SECONDS = 10.0
-
-
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,17 +72,20 @@ class Deployment:
     services: ApiServices
     doorkeeper: Doorkeeper
     database: Database
+    heartbeat: Database
     runs: RunStore
     executor: RunExecutor
-    writer: WriterKey
+    enrolment: WriterEnrolment
+    erasing: EraserAtWork | None  # None: another process holds the erasure key
+    writer_id: UUID
     providers: Mapping[str, ModelProvider]
     workspaces: WorkspaceRoot
+    logs: KeeperOfLogs | None
     ready: asyncio.Event
 
     async def start(self) -> None:
         """Make this process known to the ledger. LedgerUnavailableError when it cannot be."""
-        writer_id = UUID(bytes=self.writer.writer_id)
-        await self.runs.register_writer(writer_id, self.writer.public_key)
+        await (self.enrolment.enrol() if self.logs is None else self.logs.enrol())
         await self._learn_tenants()
         self.ready.set()
 
@@ -91,12 +98,21 @@ class Deployment:
                 _log.error("the key file was not taken over: %s", news.error)
             elif news is not None:
                 _log.info("keys changed: +%d -%d", len(news.added), len(news.removed))
+            if not self.ready.is_set():
+                continue  # no task may enter before the key that signs its records is known
             try:
                 await self._learn_tenants()
             except Exception as error:  # noqa: BLE001 - the keys in force stay in force
                 _log.warning("tenants of new keys are not known yet: %s", type(error).__name__)
 
+    async def keep_logs(self) -> None:
+        """Sequence and sign, in turn with the other processes that may; nothing where none may."""
+        if self.logs is not None:
+            await self.logs.keeper.run_forever()
+
     async def _learn_tenants(self) -> None:
+        # A tenant that was deleted and named again has another id.
+        self.doorkeeper.forget(await self.runs.renamed_tenants(self.doorkeeper.known_tenants()))
         unknown = self.doorkeeper.unknown_tenants()
         found: dict[str, TenantId] = {
             name: await self.runs.ensure_tenant(name) for name in sorted(unknown)
@@ -108,45 +124,51 @@ class Deployment:
         try:
             async with asyncio.timeout(2):
                 revision = await self.database.revision()
+                is_known = revision == schema.known_revision()
+                halted = await self.runs.halted() if is_known else None
+                is_retired = is_known and await self.runs.is_retired(self.writer_id)
         except (LedgerUnavailableError, TimeoutError):
             return "the database does not answer"
         except Exception as error:  # noqa: BLE001 - whatever it is, the answer is not ready
             return f"the database refused ({type(error).__name__})"
         if revision != schema.known_revision():
             return f"the schema is at {revision}, this server needs {schema.known_revision()}"
+        if halted is not None:
+            return f"the ledger is halted: {halted}"
+        if is_retired:
+            return "the key of this process was retired: restart it"
         if self.doorkeeper.unknown_tenants():
             return "tenants are not known yet"
         return None
 
     async def close(self) -> None:
-        """End runs, then connections."""
+        """End runs, say goodbye, then close connections."""
         await self.executor.stop(DRAIN_SECONDS)
+        with suppress(MeshFlowError):  # who cannot say goodbye is missed in time
+            await self.enrolment.leave()
+        if self.logs is not None:
+            await self.logs.close()
         for provider in self.providers.values():
             await provider.close()
+        await self.heartbeat.close()
+        if self.erasing is not None:
+            await self.erasing.database.close()
         await self.database.close()
         self.workspaces.close()
 
 
 def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> Deployment:
     """Everything of one process. ConfigurationError on the first thing that is not right."""
-    if settings.database_url is None:
-        raise ConfigurationError("no database: set MESHFLOW_DATABASE_URL")
-    entropy = os.urandom
-    keys = FileKeyStore(
-        settings.ledger_key_dir, entropy, forbidden=(settings.data_dir, settings.workspace_dir)
-    )
-    workspaces = _workspaces(settings)
-    database = Database(settings.database_url.reveal())
-    ledger, runs = LedgerStore(database), RunStore(database)
-    writer = WriterKey(entropy(32), uuid4().bytes)
-    bell, run_keys = Bell(), RunKeys(keys, entropy)
-    replay = ReplayLedger(database=database, ledger=ledger, runs=runs, keys=keys, now=utc_now)
-    recorder_parts = _recorder_parts(settings, ledger, run_keys, writer, bell)
+    parts = ledger_parts(settings)
+    runs, run_keys = parts.runs, parts.run_keys
+    workspaces, bell = _workspaces(settings), Bell()
+    logs = log_keeper(settings, parts)
+    recorder_parts = _recorder_parts(settings, parts, bell)
     executor = RunExecutor(
-        store=runs,
+        store=RunStore(parts.heartbeat),
         keys=run_keys,
-        writer_id=UUID(bytes=writer.writer_id),
-        reopen=_Reopener(replay, recorder_parts),
+        writer_id=parts.writer_id,
+        reopen=_Reopener(parts.replay, recorder_parts),
         now=utc_now,
         max_concurrent=settings.max_concurrent_runs,
         max_queued=settings.max_queued_runs,
@@ -165,33 +187,40 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
             runs=runs,
             now=utc_now,
             monotonic=time.monotonic,
-            new_run_id=lambda: new_run_id(utc_now(), entropy),
+            new_run_id=lambda: new_run_id(utc_now(), os.urandom),
             new_command_id=uuid4,
             tenant_tools=catalogue.tools_of,
             model_timeout_seconds=float(settings.model_timeout_seconds),
         )
     )
     return Deployment(
-        services=catalogue.services(service, replay, bell),
+        services=catalogue.services(service, parts, bell, vitals_of(parts, logs)),
         doorkeeper=doorkeeper,
-        database=database,
+        database=parts.database,
+        heartbeat=parts.heartbeat,
         runs=runs,
         executor=executor,
-        writer=writer,
+        enrolment=parts.enrolment,
+        erasing=_erasing(settings, parts),
+        writer_id=parts.writer_id,
         providers=plugged,
         workspaces=workspaces,
+        logs=logs,
         ready=asyncio.Event(),
     )
 
 
-def _recorder_parts(
-    settings: Settings, ledger: LedgerStore, keys: RunKeys, writer: WriterKey, bell: Bell
-) -> RecorderParts:
+def _erasing(settings: Settings, parts: LedgerParts) -> EraserAtWork | None:
+    places = eraser_places(settings)
+    return None if places is None else build_eraser(places, parts.shared)
+
+
+def _recorder_parts(settings: Settings, parts: LedgerParts, bell: Bell) -> RecorderParts:
     """What every run's recorder shares."""
     return RecorderParts(
-        store=ledger,
-        keys=keys,
-        writer=writer,
+        store=parts.ledger,
+        keys=parts.run_keys,
+        writer=parts.writer,
         scrubber=Scrubber(_own_secrets(settings)),
         bell=bell,
         now=utc_now,
@@ -216,12 +245,20 @@ class _Catalogue:
         own = self._of(tenant).capabilities
         return self._all if own is None else own & self._all
 
-    def services(self, runs: RunService, ledger: ReplayLedger, bell: Bell) -> ApiServices:
+    def services(
+        self,
+        runs: RunService,
+        parts: LedgerParts,
+        bell: Bell,
+        vitals: Callable[[], Awaitable[Vitals]],
+    ) -> ApiServices:
         """What the routes need."""
         return ApiServices(
             runs=runs,
-            ledger=ledger,
+            ledger=parts.replay,
+            erasures=parts.desk,
             bell=bell,
+            seats=StreamSeats(),
             agents=self._agents,
             default_agent=BUILT_IN_AGENT,
             tools=self.toolbox.specs,
@@ -229,6 +266,7 @@ class _Catalogue:
             budget_cap=lambda tenant: self._of(tenant).max_budget.applied_to(_OPEN_CAP),
             tenant_tools=self.tools_of,
             tenant_scrub_phi=lambda tenant: self._of(tenant).scrub_phi,
+            vitals=vitals,
         )
 
     def _of(self, tenant: str) -> TenantSettings:

@@ -3,7 +3,7 @@
 Threat: Unauthorised API access
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -32,6 +32,15 @@ class Doorkeeper:
     def learn(self, tenants: Mapping[str, TenantId]) -> None:
         """The ids of tenants, once the database has given them."""
         self._tenants.update(tenants)
+
+    def known_tenants(self) -> Mapping[str, TenantId]:
+        """The ids that are in use."""
+        return dict(self._tenants)
+
+    def forget(self, names: Collection[str]) -> None:
+        """Ids that are none any more; their keys are refused until the new ones are known."""
+        for name in names:
+            self._tenants.pop(name, None)
 
     def unknown_tenants(self) -> frozenset[str]:
         """Tenants of keys whose id is not known yet."""

@@ -1,16 +1,19 @@
 """What routes need, declared here and fulfilled by wiring above."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.api.stream_seats import StreamSeats
+from app.audit.erasure_desk import ErasureDesk
 from app.audit.replay_ledger import ReplayLedger
 from app.domain.run import Agent, Budget
 from app.domain.step import ToolSpec
 from app.runs.notifier import Bell
 from app.runs.service import RunService
+from app.sequencing.ledger_pulse import Vitals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +22,9 @@ class ApiServices:
 
     runs: RunService
     ledger: ReplayLedger
+    erasures: ErasureDesk
     bell: Bell
+    seats: StreamSeats
     agents: Mapping[str, Agent]
     default_agent: str
     tools: tuple[ToolSpec, ...]
@@ -27,6 +32,7 @@ class ApiServices:
     budget_cap: Callable[[str], Budget]
     tenant_tools: Callable[[str], frozenset[str]]
     tenant_scrub_phi: Callable[[str], bool]
+    vitals: Callable[[], Awaitable[Vitals]]
 
 
 async def services(request: Request) -> ApiServices:

@@ -116,6 +116,7 @@ class _Entry(View):
     decision: DecisionView | None
     record_hash: str
     chain_hash: str
+    erased: list[str]
 
 
 class RunSubmittedEntry(_Entry):
@@ -247,6 +248,7 @@ def _common(record: VerifiedRecord) -> dict[str, object]:
         "decision": decision,
         "record_hash": record.rc.hex(),
         "chain_hash": record.chain.hex(),
+        "erased": sorted(record.erased),
     }
 
 

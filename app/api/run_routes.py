@@ -17,6 +17,7 @@ from app.api.run_views import (
     RunView,
     VerificationView,
     broken_verification,
+    remains_verification,
     started_view,
     summary_of,
     valid_verification,
@@ -185,7 +186,17 @@ async def verify(run_id: RunIdPath, caller: CallerDep, services: ServicesDep) ->
         dossier = await services.ledger.read_run(caller.tenant_id, found)
     except LedgerBrokenError as error:
         return as_json(broken_verification(found, error.found))
+    except NotFoundError:
+        return as_json(await _remains(services, caller, found))
     return as_json(valid_verification(dossier))
+
+
+async def _remains(services: ApiServices, caller: Caller, run_id: RunId) -> VerificationView:
+    """What is left of a deleted run. NotFoundError when it never was."""
+    try:
+        return remains_verification(await services.ledger.remains(caller.tenant_id, run_id))
+    except LedgerBrokenError as error:
+        return broken_verification(run_id, error.found)
 
 
 def _cursor(text: str) -> RunId:

@@ -1,13 +1,15 @@
 """What readers of runs are shown: closed models without defaults, made from verified records."""
 
+from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
 from app.api.entry_views import Moment, OutputView, TaskView, View, body_of, parsed
-from app.audit.replay_ledger import RunDossier
+from app.audit.replay_ledger import Remains, RunDossier
 from app.domain.errors import ChainBreak
 from app.domain.run import OutputState, RunId, RunKind, RunRow, RunStatus, public_run_id
+from app.ledger.chain import VerifiedChain
 
 
 class UsageView(View):
@@ -49,7 +51,7 @@ class RunSummary(View):
     """A run without its content; in a list as its row says, unverified."""
 
     id: str
-    kind: RunKind
+    kind: Literal[RunKind.AGENT]
     status: RunStatus
     provider: str
     model: str
@@ -89,6 +91,13 @@ class BreakView(View):
     reason: str
 
 
+class ErasedView(View):
+    """What was lawfully taken away: the whole run, or how often each field."""
+
+    deleted: bool
+    fields: dict[str, int]
+
+
 class VerificationView(View):
     """The result of verifying a run now, and what it can and cannot show."""
 
@@ -98,6 +107,7 @@ class VerificationView(View):
     head: str | None
     break_: Annotated[BreakView | None, Field(alias="break")]
     integrity: IntegrityView
+    erased: ErasedView | None
     proves: list[str]
     does_not_prove: list[str]
 
@@ -134,20 +144,30 @@ def view_of(dossier: RunDossier) -> RunView:
     last = body_of(OutputView, records[-1], "output")
     output = dossier.output if dossier.output is not None else (last.text if last else None)
     return run_view(
-        dossier.run, task, entries=len(records), output=output, state=dossier.output_state
+        dossier.run,
+        task,
+        integrity=integrity_of(dossier.chain),
+        output=output,
+        state=dossier.output_state,
     )
 
 
 def started_view(run: RunRow, task: bytes) -> RunView:
     """A run of one record, as it was just written."""
-    return run_view(run, parsed(TaskView, task), entries=1, output=None, state=OutputState.SCRUBBED)
+    return run_view(
+        run,
+        parsed(TaskView, task),
+        integrity=pending(1),
+        output=None,
+        state=OutputState.SCRUBBED,
+    )
 
 
 def run_view(
     run: RunRow,
     task: TaskView | None,
     *,
-    entries: int,
+    integrity: IntegrityView,
     output: str | None,
     state: OutputState,
 ) -> RunView:
@@ -160,8 +180,8 @@ def run_view(
         output_state=state,
         policy=PolicyView(digest=run.policy_digest),
         capabilities=None if declared is None else CapabilitiesView(tools=declared),
-        entries=entries,
-        integrity=pending(entries),
+        entries=integrity.size,
+        integrity=integrity,
         metadata={} if task is None else task.metadata,
     )
 
@@ -171,16 +191,27 @@ def pending(entries: int) -> IntegrityView:
     return IntegrityView(state="pending", size=entries, witnessed_at=None, unwitnessed=entries)
 
 
+def integrity_of(chain: VerifiedChain) -> IntegrityView:
+    """As `pending`, and whether anything was lawfully erased."""
+    found = pending(chain.head.next_seq)
+    return found.model_copy(update={"state": "erased"}) if chain.is_erased else found
+
+
 PROVES = (
     "every record up to the last one is in its place and unchanged",
     "every stored text is the one that was committed to when it was written",
     "every record was signed by a writer key that the deployment registered",
     "status, error, usage, model, agent and times of the run are those that its records say",
 )
+PROVES_OF_GAPS = "what is missing was erased by a recorded statement that the erasure key signed"
+PROVES_OF_REMAINS = (
+    "a run of so many records existed and was lawfully deleted",
+    "their hashes are in their places and were signed by certified writers",
+    PROVES_OF_GAPS,
+)
 DOES_NOT_PROVE = (
     "that what a model or tool said is true",
     "that no record was cut from the end of an unfinished run: no witness has seen this ledger yet",
-    "that the registered writer keys are the deployment's own: they are not certified yet",
 )
 
 
@@ -193,8 +224,34 @@ def valid_verification(dossier: RunDossier) -> VerificationView:
             "entries": len(dossier.chain.records),
             "head": dossier.chain.head.chain.hex(),
             "break": None,
-            "integrity": pending(len(dossier.chain.records)),
-            "proves": list(PROVES),
+            "integrity": integrity_of(dossier.chain),
+            "erased": _erased(dossier.chain),
+            "proves": [*PROVES, PROVES_OF_GAPS] if dossier.chain.is_erased else [*PROVES],
+            "does_not_prove": list(DOES_NOT_PROVE),
+        }
+    )
+
+
+def _erased(chain: VerifiedChain) -> ErasedView | None:
+    if not chain.is_erased:
+        return None
+    counted = Counter(name for record in chain.records for name in record.erased)
+    return ErasedView(deleted=False, fields=dict(sorted(counted.items())))
+
+
+def remains_verification(remains: Remains) -> VerificationView:
+    """A deleted run: what is left of it holds."""
+    integrity = pending(remains.records).model_copy(update={"state": "erased"})
+    return VerificationView.model_validate(
+        {
+            "run_id": public_run_id(remains.run_id),
+            "verdict": "valid",
+            "entries": remains.records,
+            "head": remains.head.chain.hex(),
+            "break": None,
+            "integrity": integrity,
+            "erased": ErasedView(deleted=True, fields={}),
+            "proves": list(PROVES_OF_REMAINS),
             "does_not_prove": list(DOES_NOT_PROVE),
         }
     )
@@ -211,6 +268,7 @@ def broken_verification(run_id: RunId, found: ChainBreak) -> VerificationView:
             "head": None,
             "break": {"seq": found.seq, "reason": found.reason},
             "integrity": broken,
+            "erased": None,
             "proves": [],
             "does_not_prove": list(DOES_NOT_PROVE),
         }

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from starlette.responses import StreamingResponse
 
 from app.api.auth import CallerDep, require, still_holds
 from app.api.dependencies import ApiServices, ServicesDep
 from app.api.entry_views import entry_of
 from app.api.problems import problems
 from app.api.run_routes import RunIdPath, found_run_id
+from app.api.stream_seats import SeatedStream
 from app.audit.replay_ledger import Tail
 from app.domain.errors import InvalidSubmissionError, MeshFlowError
 from app.domain.run import TERMINAL, RunId, Scope, TenantId
@@ -27,14 +27,14 @@ MAX_STREAM_SECONDS = 15 * 60
 
 @router.get(
     "/runs/{run_id}/events",
-    response_class=StreamingResponse,
+    response_class=SeatedStream,
     responses={
         200: {
             "description": "Server-sent events: `id` is the seq, `event` the kind, `data` the"
             " entry. Clients without streaming poll `/entries?after_seq=`.",
             "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/RunEvent"}}},
         },
-        **problems(403, 404, 409, 422),
+        **problems(403, 404, 409, 422, 503),
     },
 )
 async def stream_events(
@@ -49,16 +49,18 @@ async def stream_events(
     """Events of a run from its ledger, then live until the run ends or the key is revoked."""
     require(caller, Scope.RUN, Scope.AUDIT)
     found = found_run_id(run_id)
+    services.seats.check(caller.tenant_id)
     start = after_seq if last_event_id is None else _last_seq(last_event_id)
     # The first look happens before the answer: 404 and a broken ledger are answers, not streams.
     first = await services.ledger.tail(caller.tenant_id, found, None)
     stream = _Stream(services, caller.tenant_id, found, start=start, follow=follow)
     still_allowed = functools.partial(still_holds, request, caller)
-    return StreamingResponse(
+    response = SeatedStream(
         stream.events(first, still_allowed),
         media_type="text/event-stream",
         headers={"X-Accel-Buffering": "no"},
     )
+    return response.seated(services.seats, caller.tenant_id)
 
 
 def _last_seq(text: str) -> int:

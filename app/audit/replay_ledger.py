@@ -3,19 +3,26 @@
 Threat: Ledger tampering
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.audit.erasure_book import ErasureBook, OlderViewError
+from app.audit.erasure_desk import ErasureDesk
+from app.domain.erasure import ErasureAction, ErasureReceipt
 from app.domain.errors import ChainBreak, KeyStoreError, LedgerBrokenError, NotFoundError
-from app.domain.run import OutputState, RunId, RunRow, RunStatus, TenantId, Usage
+from app.domain.run import OutputState, RunId, RunKind, RunRow, RunStatus, TenantId, Usage
 from app.keys.key_store import KeyStore
 from app.ledger.chain import Resume, StoredRun, VerifiedChain, VerifiedRecord, verify_run
+from app.ledger.erasure_statement import Erased
 from app.ledger.run_account import RunAccount, account_of, row_break
 from app.ledger.sealing import SealError, open_result
 from app.storage.database import Database
 from app.storage.ledger_store import LedgerStore, WrappedKey
 from app.storage.run_store import RunStore, StoredResult
+
+_LOOKS = 3
+_CUT = LedgerBrokenError(ChainBreak(seq=0, reason="the log's administration run was cut"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +53,26 @@ class Tail:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Remains:
+    """A deleted run: how many records it had, and the chain over their hashes, which holds."""
+
+    run_id: RunId
+    records: int
+    head: Resume
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What one snapshot holds of a run, believed by nobody yet."""
+
+    run: RunRow
+    stored: StoredRun
+    key: WrappedKey
+    kept: StoredResult | None
+    erased: Erased
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReopenedRun:
     """What somebody needs who takes a run over: where its ledger ends, its key, what it used."""
 
@@ -64,38 +91,132 @@ class ReplayLedger:
         ledger: LedgerStore,
         runs: RunStore,
         keys: KeyStore,
+        enrolment: Collection[bytes],
+        book: ErasureBook,
+        desk: ErasureDesk,
         now: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._ledger = ledger
         self._runs = runs
         self._keys = keys
+        self._enrolment = enrolment
+        self._book = book
+        self._desk = desk
         self._now = now
 
     async def read_run(
         self, tenant_id: TenantId, run_id: RunId, *, with_output: bool = False
     ) -> RunDossier:
         """The verified run. NotFoundError; LedgerBrokenError names the first break."""
-        async with self._database.snapshot(tenant_id) as raw:
-            run = await self._found(await self._runs.find(raw, tenant_id, run_id))
-            stored, key = await self._ledger.read(raw, run)
-            kept = await self._runs.find_result(raw, tenant_id, run_id) if with_output else None
-        chain = self._verified(stored, self._open(run, key), None)
-        self._accounted(run, chain, None)
-        output = None if kept is None else self._opened_result(run, kept)
+        seen = await self._look(tenant_id, run_id, with_output=with_output)
+        chain = self._verified(seen, None)
+        self._accounted(seen.run, chain, None)
+        output = None if seen.kept is None else self._opened_result(seen.run, seen.kept)
         state = OutputState.FULL if output is not None else OutputState.SCRUBBED
-        return RunDossier(run=run, chain=chain, output=output, output_state=state)
+        if output is None and chain.records and "output" in chain.records[-1].erased:
+            state = OutputState.ERASED
+        return RunDossier(run=seen.run, chain=chain, output=output, output_state=state)
 
     async def tail(self, tenant_id: TenantId, run_id: RunId, bookmark: Bookmark | None) -> Tail:
         """What was recorded after `bookmark`, verified from there; the row always, and whole."""
-        seen = None if bookmark is None else bookmark.head
-        async with self._database.snapshot(tenant_id) as raw:
-            run = await self._found(await self._runs.find(raw, tenant_id, run_id))
-            stored, key = await self._ledger.read(raw, run, 0 if seen is None else seen.next_seq)
-        chain = self._verified(stored, self._open(run, key), seen)
-        account = self._accounted(run, chain, None if bookmark is None else bookmark.account)
+        before = None if bookmark is None else bookmark.head
+        seen = await self._look(tenant_id, run_id, 0 if before is None else before.next_seq)
+        chain = self._verified(seen, before)
+        account = self._accounted(seen.run, chain, None if bookmark is None else bookmark.account)
         bookmark = Bookmark(head=chain.head, account=account)
-        return Tail(run=run, records=chain.records, bookmark=bookmark)
+        return Tail(run=seen.run, records=chain.records, bookmark=bookmark)
+
+    async def replay(self, tenant_id: TenantId, run_id: RunId) -> tuple[VerifiedRecord, ...]:
+        """The steps of a run in order, verified, with what was lawfully erased left out."""
+        return (await self.read_run(tenant_id, run_id)).chain.records
+
+    async def remains(self, tenant_id: TenantId, run_id: RunId) -> Remains:
+        """What is left of a deleted run. NotFoundError for any other; LedgerBrokenError."""
+        for _ in range(_LOOKS):
+            try:
+                async with self._database.snapshot(tenant_id) as raw:
+                    erased = await self._book.of_run(raw, tenant_id, run_id)
+                    if not erased.is_deleted:
+                        raise NotFoundError("no such run")
+                    count = len(erased.records)
+                    stored = await self._ledger.remains(raw, tenant_id, run_id, count)
+            except OlderViewError:
+                continue
+            checked = verify_run(stored, None, self._enrolment, None, erased)
+            if isinstance(checked, ChainBreak):
+                raise LedgerBrokenError(checked)
+            return Remains(run_id=run_id, records=checked.deleted, head=checked.head)
+        raise _CUT
+
+    async def anonymize_run(
+        self,
+        tenant_id: TenantId,
+        run_id: RunId,
+        *,
+        legal_basis: str,
+        request_ref: str,
+        actor: str,
+        fields: Collection[str] | None = None,
+        wait_seconds: float = 0,
+    ) -> ErasureReceipt:
+        """Ask that fields of a run be erased: all of its content, or the named fields.
+
+        The receipt says what became of it; NotFoundError, InvalidSubmissionError.
+        """
+        await self.row(tenant_id, run_id)
+        receipt = await self._desk.request(
+            tenant_id,
+            ErasureAction.ANONYMIZE_RUN,
+            run_id,
+            legal_basis=legal_basis,
+            request_ref=request_ref,
+            actor=actor,
+            fields=None if fields is None else sorted(fields),
+        )
+        return await self._desk.executed(receipt, wait_seconds)
+
+    async def delete_run(
+        self,
+        tenant_id: TenantId,
+        run_id: RunId,
+        *,
+        legal_basis: str,
+        request_ref: str,
+        actor: str,
+        wait_seconds: float = 0,
+    ) -> ErasureReceipt:
+        """Ask that nothing but the hashes of a run's records stay. NotFoundError."""
+        await self.row(tenant_id, run_id)
+        receipt = await self._desk.request(
+            tenant_id,
+            ErasureAction.DELETE_RUN,
+            run_id,
+            legal_basis=legal_basis,
+            request_ref=request_ref,
+            actor=actor,
+        )
+        return await self._desk.executed(receipt, wait_seconds)
+
+    async def delete_tenant(
+        self,
+        tenant_id: TenantId,
+        *,
+        legal_basis: str,
+        request_ref: str,
+        actor: str,
+        wait_seconds: float = 0,
+    ) -> ErasureReceipt:
+        """Ask that nothing of a tenant stay but the operator log's record of the erasure."""
+        receipt = await self._desk.request(
+            tenant_id,
+            ErasureAction.DELETE_TENANT,
+            None,
+            legal_basis=legal_basis,
+            request_ref=request_ref,
+            actor=actor,
+        )
+        return await self._desk.executed(receipt, wait_seconds)
 
     async def row(self, tenant_id: TenantId, run_id: RunId) -> RunRow:
         """The run's state alone, unverified: good for deciding when to look, never for showing.
@@ -121,16 +242,35 @@ class ReplayLedger:
 
     async def reopen(self, tenant_id: TenantId, run_id: RunId) -> ReopenedRun:
         """A run for somebody who is about to take it over. NotFoundError; LedgerBrokenError."""
-        async with self._database.snapshot(tenant_id) as raw:
-            run = await self._found(await self._runs.find(raw, tenant_id, run_id))
-            stored, key = await self._ledger.read(raw, run)
-        run_key = self._open(run, key)
-        chain = self._verified(stored, run_key, None)
-        spent = self._accounted(run, chain, None).spent
-        return ReopenedRun(head=chain.head, run_key=run_key, spent=spent)
+        seen = await self._look(tenant_id, run_id)
+        chain = self._verified(seen, None)
+        spent = self._accounted(seen.run, chain, None).spent
+        return ReopenedRun(head=chain.head, run_key=self._open(seen.run, seen.key), spent=spent)
+
+    async def _look(
+        self, tenant_id: TenantId, run_id: RunId, from_seq: int = 0, *, with_output: bool = False
+    ) -> _Seen:
+        """One snapshot of a run that is not older than what is known of erasures."""
+        for _ in range(_LOOKS):
+            try:
+                async with self._database.snapshot(tenant_id) as raw:
+                    run = await self._found(await self._runs.find(raw, tenant_id, run_id))
+                    stored, key = await self._ledger.read(raw, run, from_seq)
+                    find = self._runs.find_result
+                    return _Seen(
+                        run=run,
+                        stored=stored,
+                        key=key,
+                        kept=await find(raw, tenant_id, run_id) if with_output else None,
+                        erased=await self._book.of_run(raw, tenant_id, run_id),
+                    )
+            except OlderViewError:
+                continue
+        raise _CUT
 
     async def _found(self, run: RunRow | None) -> RunRow:
-        if run is None:
+        # What the administration runs say is read through what they are about.
+        if run is None or run.kind is RunKind.ADMIN:
             raise NotFoundError("no such run")
         return run
 
@@ -142,9 +282,9 @@ class ReplayLedger:
             found = ChainBreak(seq=0, reason="the key of the run does not open")
             raise LedgerBrokenError(found) from error
 
-    @staticmethod
-    def _verified(stored: StoredRun, run_key: bytes, resume: Resume | None) -> VerifiedChain:
-        checked = verify_run(stored, run_key, resume)
+    def _verified(self, seen: _Seen, resume: Resume | None) -> VerifiedChain:
+        run_key = self._open(seen.run, seen.key)
+        checked = verify_run(seen.stored, run_key, self._enrolment, resume, seen.erased)
         if isinstance(checked, ChainBreak):
             raise LedgerBrokenError(checked)
         return checked

@@ -2,16 +2,29 @@
 
 import argparse
 from pathlib import Path
+from typing import NoReturn
 
 import app
+from app.offline import bundle_arguments
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+WITNESS_PORT = 8090
 _LAST_PORT = 65_535
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose exit code for words it does not know a command can change."""
+
+    usage_exit = 2
+
+    def error(self, message: str) -> NoReturn:
+        """Say what was not understood and leave."""
+        self.exit(self.usage_exit, f"{self.format_usage()}{self.prog}: error: {message}\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Every command and its options."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="meshflow",
         description="The service between untrusted tasks and language models.",
         allow_abbrev=False,
@@ -21,6 +34,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_clients(commands)
     _add_administration(commands)
+    _add_erasing(commands)
+    _add_witness(commands)
+    _add_ledger(commands)
     commands.add_parser(
         "demo",
         help="run the main job end to end in a scratch directory, and say what held",
@@ -32,17 +48,11 @@ def build_parser() -> argparse.ArgumentParser:
 _Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse gives the type no public name
 
 
-def _add_serve(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _add_serve(commands: "_Commands[_Parser]") -> None:
     serve = commands.add_parser("serve", help="serve the HTTP API", allow_abbrev=False)
     serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", type=_port, help="default: 8443 with TLS, 8080 without")
-    serve.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate chain, PEM")
-    serve.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
-    serve.add_argument(
-        "--behind-tls-proxy",
-        action="store_true",
-        help="a proxy in front does TLS: plain HTTP may leave this machine's loopback",
-    )
+    _add_tls(serve)
     serve.add_argument(
         "--trusted-proxy",
         action="append",
@@ -57,7 +67,17 @@ def _add_serve(commands: "_Commands[argparse.ArgumentParser]") -> None:
     )
 
 
-def _add_clients(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _add_tls(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate chain, PEM")
+    command.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
+    command.add_argument(
+        "--behind-tls-proxy",
+        action="store_true",
+        help="a proxy in front does TLS: plain HTTP may leave this machine's loopback",
+    )
+
+
+def _add_clients(commands: "_Commands[_Parser]") -> None:
     run = commands.add_parser(
         "run", help="send a task to a server and follow it", allow_abbrev=False
     )
@@ -75,6 +95,14 @@ def _add_clients(commands: "_Commands[argparse.ArgumentParser]") -> None:
         allow_abbrev=False,
     )
     verify.add_argument("run", metavar="RUN", help="the run's id, run_...")
+    bundle = commands.add_parser(
+        "verify-bundle",
+        help="verify an exported run, offline",
+        description=bundle_arguments.DESCRIPTION,
+        allow_abbrev=False,
+    )
+    bundle.usage_exit = bundle_arguments.WRONG_WORDS
+    bundle_arguments.add_arguments(bundle)
     for command in (run, verify):
         command.add_argument("--url", default=DEFAULT_URL, help=f"default: {DEFAULT_URL}")
         command.add_argument(
@@ -92,7 +120,7 @@ def _add_clients(commands: "_Commands[argparse.ArgumentParser]") -> None:
         )
 
 
-def _add_administration(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _add_administration(commands: "_Commands[_Parser]") -> None:
     keys = commands.add_parser("keys", help="make API keys", allow_abbrev=False)
     of_keys = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
     new = of_keys.add_parser(
@@ -111,6 +139,117 @@ def _add_administration(commands: "_Commands[argparse.ArgumentParser]") -> None:
     commands.add_parser(
         "config", help="print the settings in effect, without secrets", allow_abbrev=False
     )
+
+
+def _add_erasing(commands: "_Commands[_Parser]") -> None:
+    erase = commands.add_parser(
+        "erase", help="erase content lawfully, now, and print the receipt", allow_abbrev=False
+    )
+    actions = erase.add_subparsers(dest="action", required=True, metavar="ACTION")
+    anonymize = actions.add_parser(
+        "anonymize-run", help="take content of a run away", allow_abbrev=False
+    )
+    anonymize.add_argument(
+        "--field", action="append", help="only this field (repeatable; default: all content)"
+    )
+    delete_run = actions.add_parser(
+        "delete-run", help="leave the hashes of a run's records only", allow_abbrev=False
+    )
+    delete_tenant = actions.add_parser(
+        "delete-tenant", help="leave nothing of a tenant", allow_abbrev=False
+    )
+    for command in (anonymize, delete_run):
+        command.add_argument("run", metavar="RUN", help="the run's id, run_...")
+    for command in (anonymize, delete_run, delete_tenant):
+        command.add_argument("--tenant", required=True, help="the tenant's name")
+        command.add_argument("--legal-basis", required=True, metavar="CODE")
+        command.add_argument(
+            "--request-ref", required=True, help="reference of the request; kept as a salted hash"
+        )
+        command.add_argument(
+            "--force",
+            action="store_true",
+            help="even if the run does not verify: needs the owner's login, and is recorded",
+        )
+        command.add_argument(
+            "--rotate", action="store_true", help="end the old keys now and not at night"
+        )
+    eraser = commands.add_parser(
+        "eraser", help="execute requests to erase, until stopped", allow_abbrev=False
+    )
+    eraser.add_argument(
+        "--replay", action="store_true", help="first erase again what a restored backup brought"
+    )
+    eraser.add_argument("--once", action="store_true", help="look once, end old keys, and leave")
+
+
+def _add_witness(commands: "_Commands[_Parser]") -> None:
+    witness = commands.add_parser(
+        "witness",
+        help="cosign the checkpoints of somebody else's log",
+        description="Runs apart from the service it watches: another account, another disk.",
+        allow_abbrev=False,
+    )
+    of_witness = witness.add_subparsers(dest="action", required=True, metavar="ACTION")
+    keygen = of_witness.add_parser(
+        "keygen", help="make a key and print its verifier key", allow_abbrev=False
+    )
+    keygen.add_argument("--name", required=True, help="as in example.com/witness")
+    serve = of_witness.add_parser("serve", help="serve add-checkpoint", allow_abbrev=False)
+    evidence = of_witness.add_parser(
+        "evidence", help="print the signed notes that were refused", allow_abbrev=False
+    )
+    for command in (keygen, serve):
+        command.add_argument("--key-file", type=Path, required=True, metavar="FILE")
+    for command in (serve, evidence):
+        command.add_argument("--state", type=Path, required=True, metavar="FILE")
+    serve.add_argument(
+        "--log",
+        action="append",
+        required=True,
+        metavar="VKEY",
+        help="a log that is witnessed, by its verifier key (repeatable)",
+    )
+    serve.add_argument(
+        "--require-state",
+        action="store_true",
+        help="refuse to start without a state file: for every start after the first",
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
+    serve.add_argument("--port", type=_port, default=WITNESS_PORT, help="default: 8090")
+    _add_tls(serve)
+
+
+def _add_ledger(commands: "_Commands[_Parser]") -> None:
+    commands.add_parser(
+        "sequencer",
+        help="put records into their logs, sign and anchor them, without serving",
+        allow_abbrev=False,
+    )
+    ledger = commands.add_parser("ledger", help="the logs of this deployment", allow_abbrev=False)
+    of_ledger = ledger.add_subparsers(dest="action", required=True, metavar="ACTION")
+    of_ledger.add_parser(
+        "keys", help="print the public keys that witnesses and verifiers need", allow_abbrev=False
+    )
+    recover = of_ledger.add_parser(
+        "recover",
+        help="go on after a loss, under new names",
+        description="Needs the owner's login. The loss is recorded for good.",
+        allow_abbrev=False,
+    )
+    recover.add_argument(
+        "--lost",
+        required=True,
+        type=_loss,
+        metavar="N",
+        help="how many records of the operator log are lost, as the anchors say, or `unknown`",
+    )
+
+
+def _loss(text: str) -> str:
+    if text != "unknown" and not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError("must be a whole number or `unknown`")
+    return text
 
 
 def _port(text: str) -> int:

@@ -48,11 +48,28 @@ def serving_database(settings: Settings) -> Iterator[Settings]:
     if settings.database_url is None:
         with embedded_server(settings) as server:
             asyncio.run(schema.upgrade(server.owner_url))
-            yield dataclasses.replace(settings, database_url=Secret(server.app_url))
+            yield dataclasses.replace(
+                settings,
+                database_url=Secret(server.app_url),
+                eraser_database_url=Secret(server.eraser_url),
+                erasure_key_file=settings.erasure_key_file or _erasure_key_file(settings),
+                sequencer_database_url=Secret(server.sequencer_url),
+            )
         return
     url = driver_url(settings.database_url)
     asyncio.run(_require_known_revision(url))
-    yield dataclasses.replace(settings, database_url=Secret(url))
+    sequencer, eraser = settings.sequencer_database_url, settings.eraser_database_url
+    yield dataclasses.replace(
+        settings,
+        database_url=Secret(url),
+        sequencer_database_url=None if sequencer is None else Secret(driver_url(sequencer)),
+        eraser_database_url=None if eraser is None else Secret(driver_url(eraser)),
+    )
+
+
+def _erasure_key_file(settings: Settings) -> Path:
+    """On a single machine: a directory of its own beside the one of the ledger's keys."""
+    return settings.ledger_key_dir.with_name(f"{settings.ledger_key_dir.name}-erasure") / "key"
 
 
 async def _require_known_revision(url: str) -> None:

@@ -77,6 +77,12 @@ def _verify(invocation: Invocation, arguments: Namespace) -> int:
     return verify_run(invocation, arguments)
 
 
+def _verify_bundle(_invocation: Invocation, arguments: Namespace) -> int:
+    from app.offline.verify_bundle_main import run
+
+    return run(arguments)
+
+
 def _keys(invocation: Invocation, arguments: Namespace) -> int:
     from app.cli.admin_commands import make_key
 
@@ -101,20 +107,56 @@ def _config(invocation: Invocation, arguments: Namespace) -> int:
     return print_config(invocation, arguments)
 
 
+def _erase(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.erase_commands import erase
+
+    return erase(invocation, arguments)
+
+
+def _eraser(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.erase_commands import eraser
+
+    return eraser(invocation, arguments)
+
+
+def _witness(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.witness_command import witness
+
+    return witness(invocation, arguments)
+
+
 def _demo(invocation: Invocation, arguments: Namespace) -> int:
     from app.cli.demo import demo
 
     return demo(invocation, arguments)
 
 
+def _sequencer(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.ledger_command import sequencer
+
+    return sequencer(invocation, arguments)
+
+
+def _ledger(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.ledger_command import ledger
+
+    return ledger(invocation, arguments)
+
+
 COMMANDS: Mapping[str, Command] = {
     "serve": _serve,
     "run": _run,
     "verify": _verify,
+    "verify-bundle": _verify_bundle,
     "keys": _keys,
     "db": _db,
     "openapi": _openapi,
     "config": _config,
+    "erase": _erase,
+    "eraser": _eraser,
+    "witness": _witness,
+    "sequencer": _sequencer,
+    "ledger": _ledger,
     "demo": _demo,
 }
 

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from app.cli.invocation import FAILED, KEY_FILE_NAME, USAGE, CommandError, Invocation
-from app.cli.loopback import is_loopback
+from app.domain.loopback import is_loopback
 from app.domain.run import Json, JsonObject
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,512}")

@@ -8,14 +8,13 @@ import hashlib
 import logging
 import secrets
 import signal
-import socket
 import sys
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.cli.invocation import FAILED, CommandError, Invocation, complain
-from app.cli.loopback import is_loopback
+from app.cli.invocation import Invocation, complain
+from app.cli.listening import bound, shown_url
 from app.cli.tls_pair import load_tls_pair
 from app.domain.errors import ConfigurationError
 from app.keys.key_ring import KeySource, development_items, new_key
@@ -43,15 +42,15 @@ class DevelopmentKeys:
 def serve(invocation: Invocation, arguments: Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C. 0 after an orderly end, 2 when refused with a sentence."""
     settings = invocation.settings(dev=arguments.dev)
-    _configure_logging(settings)
+    configure_logging(settings)
     tls = load_tls_pair(arguments.tls_cert, arguments.tls_key)
     keys = _keys(settings)
     host: str = arguments.host or settings.host
     port = _port(arguments.port, settings, is_tls=tls is not None)
     must_stay = tls is None and not arguments.behind_tls_proxy
     proxies = _trusted_proxies(arguments)
-    with _bound(host, port, must_stay=must_stay) as listener:
-        url = _url(listener, host, is_tls=tls is not None)
+    with bound(host, port, must_stay=must_stay) as listener:
+        url = shown_url(listener, host, is_tls=tls is not None)
         if invocation.uid == 0:
             complain("warning: running as root; an own user is safer")
         for name in settings.ignored_names:
@@ -123,33 +122,6 @@ def _trusted_proxies(arguments: Namespace) -> tuple[str, ...]:
     return tuple(given) if given else _BACK_HERE
 
 
-def _bound(host: str, port: int, *, must_stay: bool) -> socket.socket:
-    """A socket that is bound and does not listen yet: nobody is kept waiting by a slow start."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError):
-        raise ConfigurationError("--host is not a name or address of this machine") from None
-    family, _, _, _, address = found[0]
-    if must_stay and not is_loopback(str(address[0])):
-        raise ConfigurationError(
-            "plain HTTP is served on loopback only: give --tls-cert and --tls-key, or "
-            "--behind-tls-proxy when a proxy in front does TLS"
-        )
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise CommandError(f"cannot listen on port {port}: {error.strerror}", FAILED) from None
-    return listener
-
-
-def _url(listener: socket.socket, host: str, *, is_tls: bool) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    return f"{'https' if is_tls else 'http'}://{shown}:{listener.getsockname()[1]}"
-
-
 def _greet(
     url: str, settings: Settings, keys: DevelopmentKeys | None, certificate: Path | None
 ) -> None:
@@ -177,7 +149,7 @@ def _curl(url: str, key: str, certificate: Path | None) -> str:
     )
 
 
-def _configure_logging(settings: Settings) -> None:
+def configure_logging(settings: Settings) -> None:
     """Every record of every library goes through the filter that takes secrets out."""
     from app.privacy.log_filter import JsonLines, SecretFilter
     from app.privacy.scrubber import Scrubber

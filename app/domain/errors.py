@@ -9,9 +9,17 @@ MeshFlowError
 ├── LedgerError
 │   ├── LedgerUnavailableError  the ledger could not be reached: nothing was done, nothing will be
 │   ├── LedgerBrokenError       what was read does not verify; carries the named break
+│   ├── ErasureRefusedError     a lawful reason forbids the erasure, or the rows are not as said
+│   ├── KeyRetiredError         a key was retired that something was to be wrapped under
 │   ├── StaleEpochError         somebody else owns the run now: stop at once
+│   ├── WriterRetiredError      this process's key was retired: it has to start anew
+│   ├── StaleTermError          another sequencer leads: this one must not write
 │   └── IllegalTransitionError  the run's state does not allow this change
 ├── KeyStoreError               a key is missing or cannot be written
+├── WitnessError                a checkpoint was not cosigned; the sequencer's own business
+│   ├── WitnessUnavailableError no answer, or one that holds no cosignature: try again later
+│   ├── WitnessRefusedError     the witness will not cosign this checkpoint
+│   └── WitnessAheadError       the witness has cosigned a larger log than ours: write nothing
 ├── ModelError                  the model call failed; the run fails with its code
 ├── ToolError                   a tool could not do its work; the model is told, the caller is not
 └── OverloadedError             too much is in flight: come back later
@@ -83,8 +91,28 @@ class LedgerBrokenError(LedgerError):
         self.found = found
 
 
+class ErasureRefusedError(LedgerError):
+    """Nothing was erased. `code` is what the receipt says."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"the erasure was refused: {code}")
+        self.code = code
+
+
+class KeyRetiredError(LedgerError):
+    """Nothing was written: the key to wrap under is on its way out. Wrap under the newest one."""
+
+
 class StaleEpochError(LedgerError):
     """Another owner raised the run's epoch: this one must stop without writing."""
+
+
+class WriterRetiredError(LedgerError):
+    """The key with which this process signs was retired: nothing it appends is accepted."""
+
+
+class StaleTermError(LedgerError):
+    """Another sequencer leads: this one writes nothing more."""
 
 
 class IllegalTransitionError(LedgerError):
@@ -93,6 +121,31 @@ class IllegalTransitionError(LedgerError):
 
 class KeyStoreError(MeshFlowError):
     """A key could not be read, written or destroyed."""
+
+
+class WitnessError(MeshFlowError):
+    """A witness did not cosign. The sequencer deals with it; no caller of the API hears of it."""
+
+
+class WitnessUnavailableError(WitnessError):
+    """No answer in time, or an answer that proves nothing. Nothing is known of the witness."""
+
+
+class WitnessRefusedError(WitnessError):
+    """The witness answered that it will not cosign. `is_fork`: our log contradicts its memory."""
+
+    def __init__(self, status: int, *, is_fork: bool) -> None:
+        super().__init__(f"the witness refused the checkpoint with status {status}")
+        self.status = status
+        self.is_fork = is_fork
+
+
+class WitnessAheadError(WitnessError):
+    """The witness says that it cosigned a size above ours: this log has lost its end."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the witness has cosigned a log of size {size}, above ours")
+        self.size = size
 
 
 class ModelError(MeshFlowError):

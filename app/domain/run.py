@@ -15,6 +15,7 @@ Json: TypeAlias = Union[None, bool, int, float, str, list["Json"], dict[str, "Js
 JsonObject: TypeAlias = dict[str, Json]
 
 RUN_PREFIX = "run_"
+OPERATOR = "!operator"  # the name of the log that is the operator's; no key can have it
 _PUBLIC_ID = re.compile(r"run_[0-9a-f]{32}", re.ASCII)
 
 
@@ -59,9 +60,10 @@ class Caller:
 
 
 class RunKind(StrEnum):
-    """Who drives the run."""
+    """Who drives the run. The administration run of a log is driven by whoever has to say it."""
 
     AGENT = "agent"
+    ADMIN = "admin"
 
 
 class RunStatus(StrEnum):

@@ -26,7 +26,8 @@ from app.domain.errors import ConfigurationError, KeyStoreError
 KEK_BYTES = 32
 NONCE_BYTES = 12
 
-_KEK_ID = re.compile(r"[a-z]{1,32}(?:/[0-9a-f]{32})?/[0-9]{8}")
+# The kind, a tenant, a day, and a version once the day's first key was retired.
+_KEK_ID = re.compile(r"[a-z]{1,32}(?:/[0-9a-f]{32})?/[0-9]{8}(?:\.[1-9][0-9]{0,5})?")
 _PREFIX = re.compile(r"[a-z0-9/]{0,80}")
 _FILE_BYTES = KEK_BYTES + hashlib.sha256().digest_size
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO

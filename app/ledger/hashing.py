@@ -12,6 +12,8 @@ from hashlib import sha256
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from app.transparency.merkle_tree import hash_leaf, tree_root
+
 HASH_BYTES = 32
 SALT_BYTES = 32
 
@@ -69,13 +71,7 @@ def batch_entry(run: bytes, seq: int, chain: bytes) -> bytes:
 
 def merkle_tree_hash(entries: Sequence[bytes]) -> bytes:
     """RFC 6962 MTH over `entries`."""
-    if not entries:
-        return sha256(b"").digest()
-    if len(entries) == 1:
-        return sha256(b"\x00" + entries[0]).digest()
-    split = 1 << (len(entries) - 1).bit_length() - 1
-    left, right = merkle_tree_hash(entries[:split]), merkle_tree_hash(entries[split:])
-    return sha256(b"\x01" + left + right).digest()
+    return tree_root([hash_leaf(entry) for entry in entries])
 
 
 def batch_message(log: bytes, batch_id: bytes, count: int, root: bytes) -> bytes:
@@ -86,7 +82,7 @@ def batch_message(log: bytes, batch_id: bytes, count: int, root: bytes) -> bytes
 def leaf_hash(log: bytes, run: bytes, seq: int, chain: bytes) -> bytes:
     """The RFC 6962 leaf hash of a record in its tenant's log."""
     data = _LEAF + length_prefixed(log) + length_prefixed(run) + u64be(seq) + chain
-    return sha256(b"\x00" + data).digest()
+    return hash_leaf(data)
 
 
 def digest_key(run_key: bytes) -> bytes:

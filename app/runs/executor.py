@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from app.agents.loop import AgentLoop
@@ -216,6 +216,4 @@ class RunExecutor:
     async def _expire_results(self) -> None:
         now = self._now()
         needed = set(await self._store.expire_results(now))
-        # A result sealed a moment before midnight may still be on its way to the database.
-        needed |= {f"work/{now:%Y%m%d}", f"work/{now - timedelta(hours=1):%Y%m%d}"}
         self._keys.destroy_work_keys(keep=needed, now=now)

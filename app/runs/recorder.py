@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from app.domain.errors import KeyRetiredError
 from app.domain.record import (
     ModelResponded,
     RunEvent,
@@ -114,8 +115,16 @@ class LedgerRecorder:
         drafts = await self._drafts(events)
         now = parts.now() if self._opened_at is None else self._opened_at
         batch = self._writer.seal(place.head, drafts, epoch=place.epoch, at=now)
-        companions = [*self._companions, *self._closing(events[-1], batch, usage, now)]
-        await parts.store.append(place.tenant_id, place.run_id, batch, companions)
+        closing = self._closing(events[-1], batch, usage, now)
+        try:
+            companions = [*self._companions, *closing]
+            await parts.store.append(place.tenant_id, place.run_id, batch, companions)
+        except KeyRetiredError:
+            # A KEK was retired between the wrap and the write: the newest one is good.
+            parts.keys.look_again()
+            opening = [self._wrapped_again(item, now) for item in self._companions]
+            companions = [*opening, *self._closing(events[-1], batch, usage, now)]
+            await parts.store.append(place.tenant_id, place.run_id, batch, companions)
         self._recorded = drafts
         self._held.clear()
         self._companions.clear()
@@ -123,6 +132,13 @@ class LedgerRecorder:
         self._place = replace(place, head=batch.head)
         parts.bell.ring(place.run_id)
         return batch.head.next_seq - 1
+
+    def _wrapped_again(self, item: Companion, now: datetime) -> Companion:
+        if not isinstance(item, NewRun):
+            return item
+        place = self._place
+        key = self._parts.keys.wrap_run_key(place.tenant_id, place.run_id, place.run_key, now)
+        return replace(item, key=key)
 
     async def _drafts(self, events: Sequence[RunEvent]) -> list[Draft]:
         # Long texts are scrubbed off the event loop; short ones would wait longer for the thread.

@@ -1,15 +1,17 @@
-"""Keys of runs: made, wrapped and opened again through the key store, one KEK a tenant and day."""
+"""Keys of runs: made, wrapped and opened again through the key store, one KEK a tenant and day.
+
+A day's KEK has versions: after an erasure the newest wraps what stays and the older ones die.
+"""
 
 from collections.abc import Callable, Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from app.domain.errors import KeyStoreError
 from app.domain.run import RunId, TenantId
 from app.keys.key_store import KeyStore
 from app.storage.ledger_store import WrappedKey
 
 KEY_BYTES = 32
-_REMEMBERED = 4096
+_CACHED = 4096
 
 
 class RunKeys:
@@ -18,41 +20,78 @@ class RunKeys:
     def __init__(self, store: KeyStore, entropy: Callable[[int], bytes]) -> None:
         self._store = store
         self._entropy = entropy
-        self._ensured: set[str] = set()  # KEKs that this process has made sure are durable
+        self._newest: dict[str, str] = {}
 
     def new_run_key(
         self, tenant_id: TenantId, run_id: RunId, now: datetime
     ) -> tuple[bytes, WrappedKey]:
         """A fresh key for a run's ledger, and how it is stored. KeyStoreError when it cannot be."""
-        return self._new(f"ledger/{tenant_id.hex}/{now:%Y%m%d}", tenant_id, run_id)
+        key = self._entropy(KEY_BYTES)
+        return key, self.wrap_run_key(tenant_id, run_id, key, now)
+
+    def wrap_run_key(
+        self, tenant_id: TenantId, run_id: RunId, key: bytes, now: datetime
+    ) -> WrappedKey:
+        """A run's key under the newest KEK of the day."""
+        return self._wrapped(f"ledger/{tenant_id.hex}/{now:%Y%m%d}", tenant_id, run_id, key)
 
     def new_result_key(
         self, tenant_id: TenantId, run_id: RunId, now: datetime
     ) -> tuple[bytes, WrappedKey]:
         """A fresh key for a run's result: under a work key, which dies with the day's results."""
-        return self._new(f"work/{now:%Y%m%d}", tenant_id, run_id)
+        key = self._entropy(KEY_BYTES)
+        return key, self._wrapped(f"work/{tenant_id.hex}/{now:%Y%m%d}", tenant_id, run_id, key)
 
     def open(self, tenant_id: TenantId, run_id: RunId, key: WrappedKey) -> bytes:
         """The key in clear. KeyStoreError when its KEK is gone or the wrap was made elsewhere."""
         return self._store.unwrap(key.kek_id, key.wrapped, tenant_id.bytes + run_id.bytes)
 
+    def look_again(self) -> None:
+        """Forget which KEK is the newest: another process retired one."""
+        self._newest.clear()
+
     def destroy_work_keys(self, *, keep: Collection[str], now: datetime) -> None:
         """End work keys that no result needs, and with them every copy of what they sealed."""
+        # A result sealed a moment before midnight may still be on its way to the database.
+        days = {f"{now:%Y%m%d}", f"{now - timedelta(hours=1):%Y%m%d}"}
         for kek_id in self._store.kek_ids("work/"):
-            if kek_id not in keep:
+            if kek_id not in keep and day_of(kek_id) not in days:
                 self._store.destroy_kek(kek_id, now=now)
 
-    def _new(self, kek_id: str, tenant_id: TenantId, run_id: RunId) -> tuple[bytes, WrappedKey]:
-        key, aad = self._entropy(KEY_BYTES), tenant_id.bytes + run_id.bytes
-        try:
-            if kek_id in self._ensured:
-                wrapped = self._store.wrap(kek_id, key, aad)
-                return key, WrappedKey(kek_id=kek_id, wrapped=wrapped)
-        except KeyStoreError:
-            self._ensured.discard(kek_id)  # destroyed since: made anew below, or the error is told
-        self._store.create_kek(kek_id)
-        if len(self._ensured) >= _REMEMBERED:
-            self._ensured.clear()
-        self._ensured.add(kek_id)
-        wrapped = self._store.wrap(kek_id, key, aad)
-        return key, WrappedKey(kek_id=kek_id, wrapped=wrapped)
+    def _wrapped(self, first: str, tenant_id: TenantId, run_id: RunId, key: bytes) -> WrappedKey:
+        kek_id = self._newest.get(first)
+        if kek_id is None or not self._store.has_kek(kek_id):
+            kek_id = newest_version(self._store, first)
+            if len(self._newest) >= _CACHED:
+                self._newest.clear()
+            self._newest[first] = kek_id
+            # Made only when the day has none: the name of a key that died is never used again.
+            self._store.create_kek(kek_id)
+        wrapped = self._store.wrap(kek_id, key, tenant_id.bytes + run_id.bytes)
+        return WrappedKey(kek_id=kek_id, wrapped=wrapped)
+
+
+def day_of(kek_id: str) -> str:
+    """The day in a KEK's id."""
+    return kek_id.rpartition("/")[2].partition(".")[0]
+
+
+def first_version(kek_id: str) -> str:
+    """The id of the day's first KEK."""
+    return kek_id.partition(".")[0]
+
+
+def version_of(kek_id: str) -> int:
+    """0 for the day's first KEK, then 1, 2, ..."""
+    return int(kek_id.partition(".")[2] or 0)
+
+
+def newest_version(store: KeyStore, first: str) -> str:
+    """The newest KEK of the day that exists, or the id of the first when there is none."""
+    found = [kek_id for kek_id in store.kek_ids(first) if first_version(kek_id) == first]
+    return max(found, key=version_of, default=first)
+
+
+def next_version(kek_id: str) -> str:
+    """The id that comes after this one."""
+    return f"{first_version(kek_id)}.{version_of(kek_id) + 1}"

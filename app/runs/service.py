@@ -6,6 +6,7 @@ Threat: Prompt injection via task input
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from app.agents.loop import AgentLoop, LoopParts
@@ -187,28 +188,24 @@ class RunService:
         # Authority is what the instructions say; a key that could have given some, and sent only
         # data, asked for no effect.
         may_instruct = Scope.INSTRUCT in caller.scopes and task.submission.instructions is not None
-
-        def open_loop() -> AgentLoop:
-            return AgentLoop(
-                task, self._loop_parts(workspace, recorder, model), may_instruct=may_instruct
-            )
-
         return RunJob(
             run_id=run_id,
             recorder=recorder,
-            open_loop=open_loop,
+            open_loop=partial(self._loop, task, workspace, recorder, model, may_instruct),
             wall_seconds=task.submission.budget.max_wall_seconds,
             cleanup=workspace.close,
         )
 
-    def _loop_parts(
+    def _loop(
         self,
+        task: AdmittedTask,
         workspace: LazyWorkspace,
         recorder: LedgerRecorder,
         model: tuple[ModelPrice, ModelProvider],
-    ) -> LoopParts:
+        may_instruct: bool,
+    ) -> AgentLoop:
         parts = self._parts
-        return LoopParts(
+        loop_parts = LoopParts(
             gate=parts.gate,
             provider=model[1],
             price=model[0],
@@ -218,6 +215,7 @@ class RunService:
             monotonic=parts.monotonic,
             model_timeout_seconds=parts.model_timeout_seconds,
         )
+        return AgentLoop(task, loop_parts, may_instruct=may_instruct)
 
 
 def _first_place(tenant_id: TenantId, run_id: RunId, run_key: bytes) -> RunPlace:

@@ -6,6 +6,7 @@ No caller may hold a connection across a model call, a tool run or a stream's wa
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -36,10 +37,14 @@ _UNAVAILABLE = (
 )
 
 
+# What `snapshot` and `writing` give: whoever holds it may read and hand it on to a store.
+Snapshot: TypeAlias = asyncpg.Connection
+
+
 class Database:
     """The application's pool of connections, as the role `mf_app`."""
 
-    def __init__(self, url: str, *, pool_size: int = 16) -> None:
+    def __init__(self, url: str, *, pool_size: int = 16, statement_seconds: int = 5) -> None:
         self._engine: AsyncEngine = create_async_engine(
             url,
             pool_size=pool_size,
@@ -49,10 +54,10 @@ class Database:
             hide_parameters=True,
             connect_args={
                 "timeout": _CONNECT_SECONDS,
-                "command_timeout": 10.0,
+                "command_timeout": statement_seconds * 2.0,
                 "server_settings": {
                     "application_name": "meshflow",
-                    "statement_timeout": "5000",
+                    "statement_timeout": str(statement_seconds * 1000),
                     "lock_timeout": "2000",
                     "idle_in_transaction_session_timeout": "10000",
                 },

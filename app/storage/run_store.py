@@ -1,6 +1,6 @@
 """Reads the state of runs, and the few writes that are not records: commands and heartbeats."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -33,7 +33,7 @@ WHERE tenant_id = $1 AND run_id = $2
 """
 _PAGE = (
     _COLUMNS
-    + """WHERE tenant_id = $1 AND ($2::uuid IS NULL OR run_id < $2)
+    + """WHERE tenant_id = $1 AND kind <> 'admin' AND ($2::uuid IS NULL OR run_id < $2)
   AND ($3::text IS NULL OR status = $3) AND ($4::text IS NULL OR agent = $4)
 ORDER BY run_id DESC LIMIT $5"""
 )
@@ -69,10 +69,44 @@ class RunStore:
                 UUID(bytes=(await raw.fetchval("SELECT tenant_ensure($1)", name)).bytes)
             )
 
-    async def register_writer(self, writer_id: UUID, public_key: bytes) -> None:
-        """Make this process's signing key known. Comes before its first append."""
+    async def renamed_tenants(self, known: Mapping[str, TenantId]) -> set[str]:
+        """Those of the known names that mean another tenant now, or none."""
         async with self._database.driver() as raw:
-            await raw.execute("SELECT writer_register($1, $2)", writer_id, public_key)
+            rows = await raw.fetch(
+                "SELECT name, tenant_id FROM tenants WHERE name = ANY ($1)", list(known)
+            )
+        now = {str(row["name"]): row["tenant_id"] for row in rows}
+        return {name for name, tenant_id in known.items() if now.get(name) != tenant_id}
+
+    async def register_writer(self, writer_id: UUID, public_key: bytes, certificate: bytes) -> None:
+        """Make this process's signing key known. Comes before its first append; may be repeated."""
+        async with self._database.driver() as raw:
+            await raw.execute(
+                "SELECT writer_register($1, $2, $3)", writer_id, public_key, certificate
+            )
+
+    async def leave(self, writer_id: UUID) -> None:
+        """Say goodbye: this process's key signs no more, and an append with it is refused."""
+        async with self._database.driver() as raw:
+            await raw.execute("SELECT writer_leave($1)", writer_id)
+
+    async def is_retired(self, writer_id: UUID) -> bool:
+        """Whether appends under this key are refused for good."""
+        async with self._database.driver() as raw:
+            found: bool = await raw.fetchval(
+                "SELECT EXISTS (SELECT 1 FROM writer_key"
+                " WHERE writer_id = $1 AND retired_at IS NOT NULL)",
+                writer_id,
+            )
+            return found
+
+    async def halted(self) -> str | None:
+        """Why the ledger refuses to be written, or None while it does not."""
+        async with self._database.driver() as raw:
+            reason: str | None = await raw.fetchval(
+                "SELECT halted FROM tenants WHERE halted IS NOT NULL ORDER BY tenant_id LIMIT 1"
+            )
+            return reason
 
     async def beat(
         self, writer_id: UUID, active: Collection[RunId] | None, stale_seconds: int

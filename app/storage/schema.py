@@ -92,6 +92,22 @@ async def current_revision(url: str) -> str | None:
         await engine.dispose()
 
 
+async def owns_ledger(url: str) -> bool:
+    """Whether this login owns the ledger's tables. LedgerUnavailableError."""
+    engine = create_async_engine(url, poolclass=NullPool)
+    try:
+        async with engine.connect() as connection:
+            owner = text(
+                "SELECT pg_has_role(current_user, relowner, 'USAGE') FROM pg_class"
+                " WHERE oid = 'public.record'::regclass"
+            )
+            return bool((await connection.execute(owner)).scalar_one())
+    except (SQLAlchemyError, OSError, asyncpg.PostgresError) as error:
+        raise LedgerUnavailableError("the database did not answer") from error
+    finally:
+        await engine.dispose()
+
+
 async def _locked(url: str, step: Step, revision: str) -> str | None:
     engine = create_async_engine(url, poolclass=NullPool)
     try:

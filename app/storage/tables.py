@@ -1,6 +1,7 @@
 """Every table, as the migrations leave it; a test compares the two."""
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     Column,
@@ -50,9 +51,11 @@ tenants = Table(
     Column("tenant_id", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
     Column("name", Text, nullable=False),
     _moment("created_at", now=True),
+    Column("halted", Text),
     PrimaryKeyConstraint("tenant_id", name="pk_tenants"),
     UniqueConstraint("name", name="uq_tenants_name"),
 )
+Index("ix_tenants_halted", tenants.c.tenant_id, postgresql_where=text("halted IS NOT NULL"))
 
 writer_key = Table(
     "writer_key",
@@ -61,8 +64,13 @@ writer_key = Table(
     Column("public_key", LargeBinary, nullable=False),
     _moment("created_at", now=True),
     _moment("seen_at", now=True),
+    Column("certificate", LargeBinary),
+    _moment("retired_at", nullable=True),
+    Column("retired_xid", Xid8),
+    Column("retirement_seq", BigInteger),
     PrimaryKeyConstraint("writer_id", name="pk_writer_key"),
     CheckConstraint("octet_length(public_key) = 32", name="ck_writer_key_length"),
+    CheckConstraint("octet_length(certificate) = 64", name="ck_writer_key_certificate"),
 )
 
 runs = Table(
@@ -95,6 +103,8 @@ Index(
     runs.c.run_id,
     postgresql_where=text(f"status NOT IN ({_ENDED})"),
 )
+
+Index("uq_runs_admin", runs.c.tenant_id, unique=True, postgresql_where=text("kind = 'admin'"))
 
 run_command = Table(
     "run_command",
@@ -130,9 +140,9 @@ record = Table(
     METADATA,
     *_ids("tenant_id", "run_id"),
     Column("seq", BigInteger, nullable=False),
-    Column("epoch", BigInteger, nullable=False),
-    Column("kind", Text, nullable=False),
-    _moment("ts"),
+    Column("epoch", BigInteger),
+    Column("kind", Text),
+    _moment("ts", nullable=True),
     Column("header", LargeBinary),
     Column("rc", LargeBinary, nullable=False),
     Column("chain", LargeBinary, nullable=False),
@@ -165,6 +175,7 @@ batch = Table(
     Column("ranges", LargeBinary, nullable=False),
     Column("tip", LargeBinary, nullable=False),
     Column("sig", LargeBinary, nullable=False),
+    Column("entries", LargeBinary),
     PrimaryKeyConstraint("tenant_id", "batch_id", name="pk_batch"),
     CheckConstraint("octet_length(tip) = 32", name="ck_batch_tip"),
     CheckConstraint("octet_length(sig) = 64", name="ck_batch_sig"),
@@ -178,4 +189,161 @@ run_key = Table(
     Column("kek_id", Text, nullable=False),
     Column("wrapped", LargeBinary, nullable=False),
     PrimaryKeyConstraint("tenant_id", "run_id", name="pk_run_key"),
+)
+
+leaf = Table(
+    "leaf",
+    METADATA,
+    *_ids("tenant_id"),
+    Column("idx", BigInteger, nullable=False),
+    *_ids("run_id"),
+    Column("seq", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "idx", name="pk_leaf"),
+    UniqueConstraint("tenant_id", "run_id", "seq", name="uq_leaf_record"),
+    CheckConstraint("idx >= 0", name="ck_leaf_idx"),
+    postgresql_partition_by="LIST (tenant_id)",
+)
+
+tile = Table(
+    "tile",
+    METADATA,
+    *_ids("tenant_id"),
+    Column("level", SmallInteger, nullable=False),
+    Column("n", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "level", "n", name="pk_tile"),
+    CheckConstraint(
+        "octet_length(data) BETWEEN 32 AND 8192 AND octet_length(data) % 32 = 0",
+        name="ck_tile_data",
+    ),
+    postgresql_partition_by="LIST (tenant_id)",
+)
+
+log_head = Table(
+    "log_head",
+    METADATA,
+    *_ids("tenant_id"),
+    Column("origin", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("recovery", Integer, nullable=False, server_default=text("0")),
+    _moment("integrated_at"),
+    PrimaryKeyConstraint("tenant_id", name="pk_log_head"),
+    CheckConstraint("octet_length(root) = 32", name="ck_log_head_root"),
+    CheckConstraint("size >= 0", name="ck_log_head_size"),
+)
+
+checkpoint = Table(
+    "checkpoint",
+    METADATA,
+    *_ids("tenant_id"),
+    Column("origin", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("note", Text, nullable=False),
+    _moment("created_at"),
+    Column("anchor_run", Uuid),
+    Column("anchor_seq", BigInteger),
+    PrimaryKeyConstraint("tenant_id", "size", "origin", name="pk_checkpoint"),
+    CheckConstraint("octet_length(root) = 32", name="ck_checkpoint_root"),
+)
+
+cosignature = Table(
+    "cosignature",
+    METADATA,
+    *_ids("tenant_id"),
+    Column("origin", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("witness", Text, nullable=False),
+    Column("line", Text, nullable=False),
+    _moment("cosigned_at"),
+    PrimaryKeyConstraint(
+        "tenant_id", "size", "origin", "witness", "cosigned_at", name="pk_cosignature"
+    ),
+)
+
+left_out = Table(
+    "left_out",
+    METADATA,
+    *_ids("tenant_id", "run_id"),
+    Column("seq", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    _moment("found_at", now=True),
+    Column("alarm_seq", BigInteger),
+    PrimaryKeyConstraint("tenant_id", "run_id", name="pk_left_out"),
+)
+
+sequencer_state = Table(
+    "sequencer_state",
+    METADATA,
+    *_ids("tenant_id"),
+    Column("term", BigInteger, nullable=False),
+    Column("system_identifier", Text, nullable=False),
+    Column("xid", Xid8, nullable=False),
+    _moment("beaten_at"),
+    PrimaryKeyConstraint("tenant_id", name="pk_sequencer_state"),
+)
+
+erasure = Table(
+    "erasure",
+    METADATA,
+    *_ids("tenant_id", "erasure_id", "log_id"),
+    Column("action", Text, nullable=False),
+    Column("run_id", Uuid),
+    Column("fields", ARRAY(Text)),
+    Column("legal_basis", Text, nullable=False),
+    Column("request_ref", LargeBinary, nullable=False),
+    Column("actor", Text, nullable=False),
+    _moment("requested_at"),
+    *_ids("writer_id"),
+    Column("sig", LargeBinary, nullable=False),
+    Column("status", Text, nullable=False, server_default=text("'requested'")),
+    _moment("executed_at", nullable=True),
+    _moment("due_at", nullable=True),
+    _moment("completed_at", nullable=True),
+    Column("kek_ids", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("record_run", Uuid),
+    Column("record_seq", BigInteger),
+    Column("reason", Text),
+    PrimaryKeyConstraint("tenant_id", "erasure_id", name="pk_erasure"),
+    CheckConstraint(
+        "action IN ('anonymize_run', 'delete_run', 'delete_tenant')", name="ck_erasure_action"
+    ),
+    CheckConstraint(
+        "status IN ('requested', 'pending', 'complete', 'refused')", name="ck_erasure_status"
+    ),
+    CheckConstraint("(run_id IS NULL) = (action = 'delete_tenant')", name="ck_erasure_run"),
+    CheckConstraint("octet_length(request_ref) = 32", name="ck_erasure_ref"),
+    CheckConstraint("octet_length(sig) = 64", name="ck_erasure_sig"),
+)
+Index(
+    "ix_erasure_open",
+    erasure.c.tenant_id,
+    erasure.c.erasure_id,
+    postgresql_where=text("status IN ('requested', 'pending')"),
+)
+
+run_hold = Table(
+    "run_hold",
+    METADATA,
+    *_ids("tenant_id", "run_id"),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    _moment("set_at"),
+    PrimaryKeyConstraint("tenant_id", "run_id", name="pk_run_hold"),
+    ForeignKeyConstraint(
+        ["tenant_id", "run_id"], ["runs.tenant_id", "runs.run_id"], name="fk_run_hold_run"
+    ),
+)
+
+kek_retirement = Table(
+    "kek_retirement",
+    METADATA,
+    *_ids("tenant_id"),
+    Column("kek_id", Text, nullable=False),
+    Column("successor", Text),
+    _moment("retired_at"),
+    _moment("destroyed_at", nullable=True),
+    _moment("due_at", nullable=True),
+    PrimaryKeyConstraint("tenant_id", "kek_id", name="pk_kek_retirement"),
 )

@@ -11,16 +11,24 @@ _TENANTS = """
 CREATE TABLE tenants (
   tenant_id uuid NOT NULL CONSTRAINT pk_tenants PRIMARY KEY DEFAULT gen_random_uuid(),
   name text NOT NULL CONSTRAINT uq_tenants_name UNIQUE,
-  created_at timestamptz NOT NULL DEFAULT now()
+  created_at timestamptz NOT NULL DEFAULT now(),
+  halted text
 )
 """
+# Asked at every append: while one log is halted, nothing is written anywhere.
+_HALTED = "CREATE INDEX ix_tenants_halted ON tenants (tenant_id) WHERE halted IS NOT NULL"
 _WRITER_KEY = """
 CREATE TABLE writer_key (
   writer_id uuid NOT NULL CONSTRAINT pk_writer_key PRIMARY KEY,
   public_key bytea NOT NULL,
   created_at timestamptz NOT NULL DEFAULT now(),
   seen_at timestamptz NOT NULL DEFAULT now(),
-  CONSTRAINT ck_writer_key_length CHECK (octet_length(public_key) = 32)
+  certificate bytea,
+  retired_at timestamptz,
+  retired_xid xid8,
+  retirement_seq bigint,
+  CONSTRAINT ck_writer_key_length CHECK (octet_length(public_key) = 32),
+  CONSTRAINT ck_writer_key_certificate CHECK (octet_length(certificate) = 64)
 )
 """
 _RUNS = """
@@ -52,6 +60,8 @@ _OPEN_RUNS = """
 CREATE INDEX ix_runs_open ON runs (owner, tenant_id, run_id)
 WHERE status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')
 """
+# One administration run a log.
+_ADMIN_RUN = "CREATE UNIQUE INDEX uq_runs_admin ON runs (tenant_id) WHERE kind = 'admin'"
 _RUN_COMMAND = """
 CREATE TABLE run_command (
   tenant_id uuid NOT NULL,
@@ -84,15 +94,8 @@ CREATE TABLE run_result (
 
 
 def upgrade() -> None:
-    for statement in (
-        _TENANTS,
-        _WRITER_KEY,
-        _RUNS,
-        _OPEN_RUNS,
-        _RUN_COMMAND,
-        _NEW_COMMANDS,
-        _RUN_RESULT,
-    ):
+    tables = (_TENANTS, _WRITER_KEY, _RUNS, _RUN_COMMAND, _RUN_RESULT)
+    for statement in (*tables, _HALTED, _OPEN_RUNS, _ADMIN_RUN, _NEW_COMMANDS):
         op.execute(statement)
 
 

@@ -1,7 +1,9 @@
 -- The only ways in which the application writes. Each runs as mf_writer with a fixed search path.
 
 -- Appends records of one tenant with their companions: all of it, or nothing.
--- Errors: MF001 another owner holds the run; MF002 the run's state forbids the change; MF003 no such run.
+-- Errors: MF001 another owner holds the run; MF002 the run's state forbids the change; MF003 no such run;
+-- MF005 a log is halted; MF006 the writer is retired;
+-- MF007 a KEK is retired that something was to be wrapped under (its table and the check: migration 0005).
 CREATE FUNCTION ledger_append(
   p_tenant uuid, p_batch uuid, p_writer uuid, p_ranges bytea, p_tip bytea, p_sig bytea,
   p_runs uuid[], p_seqs bigint[], p_epochs bigint[], p_kinds text[], p_ts timestamptz[],
@@ -14,11 +16,22 @@ DECLARE
   held record;
   found_runs integer := 0;
 BEGIN
+  -- The transaction's id first, then the look: whoever halts or retires and then waits for the horizon has waited for this.
+  PERFORM pg_current_xact_id();
+  IF EXISTS (SELECT 1 FROM public.tenants t WHERE t.halted IS NOT NULL)
+    AND (cardinality(p_kinds) = 0 OR NOT p_kinds <@ '{log.recovery}') THEN
+    RAISE EXCEPTION 'the ledger is halted' USING ERRCODE = 'MF005';
+  END IF;
+  IF EXISTS (SELECT 1 FROM public.writer_key k WHERE k.writer_id = p_writer AND k.retired_at IS NOT NULL) THEN
+    RAISE EXCEPTION 'the writer is retired' USING ERRCODE = 'MF006';
+  END IF;
+
   FOR c IN SELECT value FROM jsonb_array_elements(p_companions) LOOP
     IF c->>'op' = 'run.insert' THEN
       INSERT INTO public.runs (tenant_id, run_id, kind, status, epoch, owner, provider, model, agent, policy_digest, created_at)
       VALUES (p_tenant, (c->>'run_id')::uuid, c->>'kind', c->>'status', 1, p_writer, c->>'provider', c->>'model', c->>'agent',
               c->>'policy_digest', (c->>'created_at')::timestamptz);
+      PERFORM public.kek_in_use(p_tenant, c->>'kek_id');
       INSERT INTO public.run_key (tenant_id, run_id, kek_id, wrapped)
       VALUES (p_tenant, (c->>'run_id')::uuid, c->>'kek_id', decode(c->>'wrapped', 'hex'));
     ELSIF c->>'op' = 'run.claim' THEN
@@ -67,7 +80,14 @@ BEGIN
       WHERE tenant_id = p_tenant AND run_id = (c->>'run_id')::uuid
         AND status = ANY (ARRAY(SELECT jsonb_array_elements_text(c->'from')));
       IF NOT FOUND THEN RAISE EXCEPTION 'illegal transition' USING ERRCODE = 'MF002'; END IF;
+    ELSIF c->>'op' = 'hold.set' THEN
+      INSERT INTO public.run_hold (tenant_id, run_id, reason, actor, set_at)
+      VALUES (p_tenant, (c->>'held_run')::uuid, c->>'reason', c->>'actor', (c->>'at')::timestamptz);
+    ELSIF c->>'op' = 'hold.release' THEN
+      DELETE FROM public.run_hold h WHERE h.tenant_id = p_tenant AND h.run_id = (c->>'held_run')::uuid;
+      IF NOT FOUND THEN RAISE EXCEPTION 'no such hold' USING ERRCODE = 'MF003'; END IF;
     ELSIF c->>'op' = 'result.insert' THEN
+      PERFORM public.kek_in_use(p_tenant, c->>'kek_id');
       INSERT INTO public.run_result (tenant_id, run_id, kek_id, wrapped, blob, expires_at)
       VALUES (p_tenant, (c->>'run_id')::uuid, c->>'kek_id', decode(c->>'wrapped', 'hex'), decode(c->>'blob', 'hex'),
               (c->>'expires_at')::timestamptz);
@@ -86,9 +106,17 @@ BEGIN
 END $$;
 --;;
 -- Makes the public key of a process known before its first append.
-CREATE FUNCTION writer_register(p_writer uuid, p_public_key bytea) RETURNS void
+CREATE FUNCTION writer_register(p_writer uuid, p_public_key bytea, p_certificate bytea) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
-  INSERT INTO public.writer_key (writer_id, public_key) VALUES (p_writer, p_public_key);
+  INSERT INTO public.writer_key (writer_id, public_key, certificate) VALUES (p_writer, p_public_key, p_certificate)
+  ON CONFLICT (writer_id) DO NOTHING;
+$$;
+--;;
+-- The goodbye of a process: its key signs no more.
+CREATE FUNCTION writer_leave(p_writer uuid) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+  UPDATE public.writer_key SET retired_at = now(), retired_xid = pg_current_xact_id()
+  WHERE writer_id = p_writer AND retired_at IS NULL;
 $$;
 --;;
 -- One heartbeat of a process: says it lives, learns which of its runs are to be cancelled,
@@ -106,18 +134,18 @@ BEGIN
     SELECT 'cancel', q.tenant_id, q.run_id, 0::bigint, q.actor FROM public.run_command q
     JOIN public.runs r ON r.tenant_id = q.tenant_id AND r.run_id = q.run_id
     WHERE q.command = 'cancel' AND q.created_at > seen_before - interval '60 seconds' AND r.owner = p_writer
-      AND r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')
+      AND r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted') AND r.kind <> 'admin'
     UNION ALL
     (SELECT 'orphan', r.tenant_id, r.run_id, r.epoch, ''::text FROM public.writer_key k
     JOIN public.runs r ON r.owner = k.writer_id
     WHERE k.writer_id <> p_writer AND k.seen_at < now() - make_interval(secs => p_stale_seconds)
-      AND r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')
+      AND r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted') AND r.kind <> 'admin'
     ORDER BY r.tenant_id, r.run_id LIMIT 64);
   IF p_active IS NOT NULL THEN
     RETURN QUERY
       SELECT 'orphan', r.tenant_id, r.run_id, r.epoch, ''::text FROM public.runs r
       LEFT JOIN unnest(p_active) AS a(id) ON a.id = r.run_id
-      WHERE r.owner = p_writer AND a.id IS NULL
+      WHERE r.owner = p_writer AND a.id IS NULL AND r.kind <> 'admin'
         AND r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')
       ORDER BY r.tenant_id, r.run_id LIMIT 64;
   END IF;

@@ -35,7 +35,8 @@ _FUNCTIONS = {
         " timestamptz[], bytea[], bytea[], bytea[], uuid[], bigint[], smallint[], bytea[], jsonb"
     ),
     "tenant_ensure": "text",
-    "writer_register": "uuid, bytea",
+    "writer_register": "uuid, bytea, bytea",
+    "writer_leave": "uuid",
     "writer_tick": "uuid, uuid[], integer",
     "results_expire": "timestamptz",
 }

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 
 import httpx2
 import pytest
@@ -132,6 +133,31 @@ def test_readers_that_come_and_go_all_see_the_same(gated: LiveServer, gate: Gate
     assert len(seen) == 6
     assert all(events == seen[0] for events in seen)
     assert [event.kind for event in seen[0]] == KINDS
+
+
+def test_streams_of_one_tenant_leave_room_for_everybody_elses(
+    gated: LiveServer, gate: Gate
+) -> None:
+    with ExitStack() as stack:
+        client, other = (stack.enter_context(gated.client(who)) for who in ("acme", "other"))
+        run_id = client.post("/v1/runs", json={"task": "6*7"}).json()["id"]
+        path = f"/v1/runs/{run_id}/events"
+        streams = [client.stream("GET", path) for _ in range(64)]
+        for stream in streams:
+            assert stack.enter_context(stream).status_code == 200
+        refused = client.get(path)
+        assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+        assert int(refused.headers["retry-after"]) > 0
+        # The others do not notice, and are not told of what is not theirs.
+        assert other.get(path).status_code == 404
+        theirs = other.post("/v1/runs", json={"task": "6*7"}).json()["id"]
+        gate.open()
+        with other.stream("GET", f"/v1/runs/{theirs}/events") as response:
+            assert response.status_code == 200
+        assert client.get(f"/v1/runs/{run_id}").status_code == 200
+    with gated.client() as again:  # every seat was given back
+        for _ in range(70):
+            assert again.get(path).status_code == 200
 
 
 def test_a_silent_stream_says_that_it_is_still_there(

@@ -9,14 +9,17 @@ import httpx2
 import pytest
 
 import app
+from app import main, wiring
 from app.embedded.postgres_server import EmbeddedPostgres, start_embedded_postgres
+from app.main import create_app
 from app.providers.scripted import ScriptedProvider
+from app.settings import Settings
 from app.storage import schema
 from app.wiring import Overrides
 from tests.api.conftest import ServerLog
 from tests.support.api_matrix import finished, patiently, problem_of
 from tests.support.databases import DatabaseServer, Roles, execute, state_directory
-from tests.support.live_server import LiveServer, live_server
+from tests.support.live_server import LiveServer, live_server, serving
 
 PLANTED = "zqPlantedMark773190448261"
 
@@ -124,6 +127,45 @@ def test_a_server_that_starts_before_its_database_becomes_ready_by_itself(
             assert finished(client, {"task": "1+1"})["status"] == "succeeded"
         finally:
             database.stop()
+
+
+def test_no_task_enters_before_the_key_that_signs_its_records_is_known(
+    api_databases: DatabaseServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its ledger could not be verified, and never would be if the process died just then."""
+    monkeypatch.setattr(wiring, "KEY_RELOAD_SECONDS", 0.01)
+    monkeypatch.setattr(main, "START_RETRY_SECONDS", 0.05)
+    roles = api_databases.new_database()
+    right = "EXECUTE ON FUNCTION writer_register(uuid, bytea, bytea)"
+    asyncio.run(execute(roles.superuser, f"REVOKE {right} FROM mf_app"))
+    file = tmp_path / "keys"
+    keys = [f"acme-key-00000000000000000000{n:04}" for n in range(3)]
+    file.write_text(f"acme:{keys[0]}\n")
+    environ = {
+        "MESHFLOW_API_KEYS_FILE": str(file),
+        "MESHFLOW_DATABASE_URL": roles.app,
+        "MESHFLOW_DATA_DIR": str(tmp_path / "data"),
+    }
+    settings = Settings.from_environ(environ, uid=1000, home=tmp_path)
+    with (
+        serving(create_app(settings)) as url,
+        httpx2.Client(base_url=url, trust_env=False, timeout=60) as client,
+    ):
+        headers = [{"Authorization": f"Bearer {key}"} for key in keys]
+        for count in (2, 3):  # the second key is seen at a look after the one that saw the first
+            file.write_text("".join(f"acme:{key}\n" for key in keys[:count]))
+            for _ in patiently():
+                if client.get("/v1/whoami", headers=headers[count - 1]).status_code != 401:
+                    break
+        problem_of(client.get("/readyz"), 503, "unavailable")
+        refused = client.post("/v1/runs", json={"task": "1+1"}, headers=headers[0])
+        problem_of(refused, 503, "ledger-unavailable")
+        asyncio.run(execute(roles.superuser, f"GRANT {right} TO mf_app"))
+        for _ in patiently():
+            if client.get("/readyz").status_code == 200:
+                break
+        client.headers.update(headers[0])
+        assert finished(client, {"task": "1+1"})["status"] == "succeeded"
 
 
 def test_another_schema_revision_is_not_ready(api_databases: DatabaseServer) -> None:

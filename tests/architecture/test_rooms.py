@@ -50,6 +50,11 @@ PLANTED = (
         told="app.runs.planted -> app.storage.ledger_store",
     ),
     Planted(
+        contract="erasing-door",
+        files={"runs/planted.py": f"{_DOC}import app.storage.erasing_store\n"},
+        told="app.runs.planted -> app.storage.erasing_store",
+    ),
+    Planted(
         contract="tables-door",
         files={"runs/planted.py": f"{_DOC}import app.storage.tables\n"},
         told="app.runs.planted -> app.storage.tables",
@@ -58,6 +63,16 @@ PLANTED = (
         contract="pure",
         files={"privacy/planted.py": f"{_DOC}import sqlalchemy\n"},
         told="app.privacy.planted -> sqlalchemy",
+    ),
+    Planted(
+        contract="witness-apart",
+        files={"witness/planted.py": f"{_DOC}import app.settings\n"},
+        told="app.witness.planted -> app.settings",
+    ),
+    Planted(
+        contract="offline",
+        files={"offline/planted.py": f"{_DOC}import app.domain.errors\n"},
+        told="app.offline.planted -> app.domain.errors",
     ),
     Planted(
         contract="acyclic",

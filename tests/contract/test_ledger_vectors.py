@@ -17,9 +17,11 @@ from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from app.domain.errors import ChainBreak
+from app.keys.signing_keys import SigningKey
 from app.ledger import hashing
 from app.ledger.canonical import CanonicalError
 from app.ledger.chain import StoredBatch, StoredRecord, StoredRun, verify_run
+from app.ledger.enrolment import writer_statement
 from app.ledger.header import decode_header
 from app.ledger.sealing import RunSealer, SealError
 from app.ledger.writing import SealedField, WriterKey
@@ -100,6 +102,7 @@ def app_batch(i: Members, o: Members) -> bool:
 def app_run(i: Members, o: Members) -> bool:
     rows: Members = o["rows"]
     keys = {w["writer_id"]: bytes.fromhex(w["public_key"]) for w in rows["writer_key"]}
+    enrolment = SigningKey(bytes(32))
     stored = StoredRun(
         log=i["log"],
         run=i["run"],
@@ -129,13 +132,16 @@ def app_run(i: Members, o: Members) -> bool:
                 tip=bytes.fromhex(b["tip"]),
                 signature=bytes.fromhex(b["sig"]),
                 public_key=keys[b["writer_id"]],
+                certificate=enrolment.sign(
+                    writer_statement(bytes.fromhex(b["writer_id"]), keys[b["writer_id"]])
+                ),
             )
             for b in rows["batch"]
         },
         entries=len(rows["record"]),
         ended=True,
     )
-    found = verify_run(stored, i["run_key"])
+    found = verify_run(stored, i["run_key"], {enrolment.public_key})
     at = found.seq if isinstance(found, ChainBreak) else None
     assert at == o["broken_at"], found
     return at is None
@@ -332,7 +338,7 @@ def finished_run(live: LiveServer) -> str:
 
 def kek_of(live: LiveServer, kek_id: str) -> bytes:
     """A KEK from its file, which is the key and a digest that ties it to its id."""
-    held = (live.directory / "keys" / kek_id).read_bytes()
+    held = (live.keys / kek_id).read_bytes()
     named = b"meshflow/kek-file/v1\0" + kek_id.encode() + b"\0" + held[:32]
     assert held[32:] == sha256(named).digest()
     return held[:32]

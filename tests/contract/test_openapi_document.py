@@ -91,7 +91,7 @@ def test_nothing_in_it_is_for_another_version_or_from_the_framework() -> None:
 def test_every_operation_has_one_declared_tag_and_an_id_made_of_it() -> None:
     declared = [tag["name"] for tag in DOCUMENT["tags"]]
     assert all(tag["description"] for tag in DOCUMENT["tags"])
-    assert len(OPERATIONS) == len(operations(DOCUMENT)) == 14
+    assert len(OPERATIONS) == len(operations(DOCUMENT)) >= 20
     for operation_id, operation in OPERATIONS.items():
         (tag,) = operation.described["tags"]
         assert tag in declared

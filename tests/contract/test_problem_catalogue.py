@@ -15,9 +15,11 @@ from app.domain import errors
 from app.domain.errors import (
     ChainBreak,
     ConfigurationError,
+    ErasureRefusedError,
     ForbiddenError,
     IllegalTransitionError,
     InvalidSubmissionError,
+    KeyRetiredError,
     KeyStoreError,
     LedgerBrokenError,
     LedgerError,
@@ -28,7 +30,13 @@ from app.domain.errors import (
     OverloadedError,
     PolicyDeniedError,
     StaleEpochError,
+    StaleTermError,
     ToolError,
+    WitnessAheadError,
+    WitnessError,
+    WitnessRefusedError,
+    WitnessUnavailableError,
+    WriterRetiredError,
 )
 from app.keys.key_ring import KeySource
 from tests.support.api_matrix import problem_of
@@ -46,16 +54,25 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
         409,
         "ledger-broken",
     ),
+    "ErasureRefusedError": (ErasureRefusedError("hold"), 503, "ledger-refused"),
+    "KeyRetiredError": (KeyRetiredError("retired"), 503, "ledger-refused"),
+    "WriterRetiredError": (WriterRetiredError("retired"), 503, "ledger-refused"),
     "StaleEpochError": (StaleEpochError("taken"), 409, "run-taken-over"),
     "IllegalTransitionError": (IllegalTransitionError("over"), 409, "illegal-transition"),
+    "StaleTermError": (StaleTermError("other"), 503, "ledger-refused"),
     "KeyStoreError": (KeyStoreError("no key"), 503, "key-store-unavailable"),
     "OverloadedError": (OverloadedError(7), 503, "overloaded"),
 }
-# These end a start, a run or a tool call; should one come to the edge, it is a fault, and opaque.
+# These end a start, a run, a call of a tool or of a witness; should one come to the edge, it is a
+# fault, and opaque.
 INSIDE = {
     "ConfigurationError": ConfigurationError("planted-words"),
     "ModelError": ModelError("planted-words"),
     "ToolError": ToolError("planted-words"),
+    "WitnessError": WitnessError("planted-words"),
+    "WitnessUnavailableError": WitnessUnavailableError("planted-words"),
+    "WitnessRefusedError": WitnessRefusedError(409, is_fork=True),
+    "WitnessAheadError": WitnessAheadError(7),
     "MeshFlowError": MeshFlowError("planted-words"),
     "ValueError": ValueError("planted-words"),
     "KeyError": KeyError("planted-words"),

@@ -60,7 +60,7 @@ async def test_nothing_counts_globally(roles: Roles) -> None:
     assert identity == []
 
 
-@pytest.mark.parametrize("table", ["record", "payload"])
+@pytest.mark.parametrize("table", ["record", "payload", "leaf", "tile"])
 async def test_the_long_tables_are_partitioned_by_tenant_with_one_default(
     roles: Roles, table: str
 ) -> None:

@@ -43,7 +43,8 @@ OTHERS: Mapping[str, tuple[str, ...]] = {
         "''::bytea",
     ),
 }
-FIXED_LENGTH = {"rc", "chain", "tip", "sig", "public_key"}  # a CHECK refuses other lengths
+# A CHECK refuses other lengths.
+FIXED_LENGTH = {"rc", "chain", "tip", "sig", "public_key", "certificate"}
 
 T = TypeVar("T")
 Act = Callable[[asyncpg.Connection], Coroutine[object, object, T]]

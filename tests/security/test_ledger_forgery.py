@@ -9,8 +9,10 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from app.keys.signing_keys import ENROLMENT, SigningKeys
 from app.ledger.canonical import canonical
 from app.ledger.chain import FINAL_KIND
+from app.ledger.enrolment import writer_statement
 from app.ledger.hashing import (
     batch_entry,
     batch_message,
@@ -78,6 +80,12 @@ def _forged(run: Run, last: Row, writer: WriterKey, kind: str = FINAL_KIND) -> S
     head = ChainHead(next_seq=last.seq + 1, chain=last.chain)
     draft = Draft(kind=kind, actor="system", outcome="succeeded")
     return maker.seal(head, [draft], epoch=last.epoch, at=last.ts)
+
+
+def enrolled(live: LiveServer, writer: WriterKey) -> bytes:
+    """A certificate by the deployment's own enrolment key."""
+    key = SigningKeys(live.keys, os.urandom).current(ENROLMENT)
+    return key.sign(writer_statement(writer.writer_id, writer.public_key))
 
 
 async def _insert(
@@ -207,7 +215,10 @@ def test_a_record_that_names_another_writer_than_signed_it_is_named(
         own = WriterKey(seed, uuid4().bytes)
         forged = _forged(run, last, WriterKey(seed, last.writer_id.bytes))
         await raw.execute(
-            "INSERT INTO writer_key VALUES ($1, $2)", UUID(bytes=own.writer_id), own.public_key
+            "INSERT INTO writer_key (writer_id, public_key, certificate) VALUES ($1, $2, $3)",
+            UUID(bytes=own.writer_id),
+            own.public_key,
+            enrolled(live, own),
         )
         await _insert_batch(raw, last, forged, UUID(bytes=own.writer_id))
         await _insert(raw, run, last, forged, UUID(bytes=forged.batch_id))
@@ -216,14 +227,25 @@ def test_a_record_that_names_another_writer_than_signed_it_is_named(
     assert_broken(live, run, 9, "a record names another writer than its batch")
 
 
-def test_what_a_registered_forger_could_do_is_said_in_every_answer(
-    live: LiveServer, run: Run
+@pytest.mark.parametrize("certificate", [None, bytes(64)])
+def test_a_writer_that_registered_itself_is_named(
+    live: LiveServer, run: Run, certificate: bytes | None
 ) -> None:
-    """Certificates for writer keys come later; until then the answer must not claim them."""
-    with live.client() as client:
-        told = client.get(f"/v1/runs/{run.public}/verification").json()["does_not_prove"]
-    assert any("not certified yet" in sentence for sentence in told)
-    assert any("cut from the end of an unfinished run" in sentence for sentence in told)
+    async def act(raw: asyncpg.Connection) -> None:
+        last = await _last(raw, run)
+        own = WriterKey(os.urandom(32), uuid4().bytes)
+        forged = _forged(run, last, own)
+        await raw.execute(
+            "INSERT INTO writer_key (writer_id, public_key, certificate) VALUES ($1, $2, $3)",
+            UUID(bytes=own.writer_id),
+            own.public_key,
+            certificate,
+        )
+        await _insert_batch(raw, last, forged, UUID(bytes=own.writer_id))
+        await _insert(raw, run, last, forged, UUID(bytes=forged.batch_id))
+
+    as_superuser(live.roles, act)
+    assert_broken(live, run, 9, "the writer of a batch is not certified")
 
 
 @pytest.mark.parametrize("place", [1, 4, 8])

@@ -1,10 +1,8 @@
 """What the row of a run says is held against its records: whoever changes it is named."""
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
 
@@ -14,10 +12,7 @@ import pytest
 from app.audit.replay_ledger import Bookmark, ReplayLedger
 from app.domain.errors import LedgerBrokenError
 from app.domain.run import RunId, TenantId
-from app.keys.key_store import FileKeyStore
-from app.storage.database import Database
-from app.storage.ledger_store import LedgerStore
-from app.storage.run_store import RunStore
+from app.ledger_assembly import ledger_parts
 from tests.security.tampering_scene import (
     Run,
     as_superuser,
@@ -33,7 +28,7 @@ from tests.security.tampering_scene import (
 )
 from tests.support.api_matrix import Gate, calls, problem_of, says, scripted
 from tests.support.databases import DatabaseServer, Roles
-from tests.support.live_server import LiveServer, live_server
+from tests.support.live_server import LiveServer, live_server, settings_for
 
 T = TypeVar("T")
 
@@ -304,18 +299,11 @@ def _replayed(live: LiveServer, run: Run, look: Look[T]) -> T:
     """What a reader of this deployment's ledger sees, beside the server."""
 
     async def act() -> T:
-        database = Database(live.roles.app)
-        replay = ReplayLedger(
-            database=database,
-            ledger=LedgerStore(database),
-            runs=RunStore(database),
-            keys=FileKeyStore(live.directory / "keys", os.urandom),
-            now=lambda: datetime.now(UTC),
-        )
+        parts = ledger_parts(settings_for(live.directory, live.roles))
         try:
-            return await look(replay, tenant_id)
+            return await look(parts.replay, tenant_id)
         finally:
-            await database.close()
+            await parts.database.close()
 
     async def tenant(raw: asyncpg.Connection) -> UUID:
         found: UUID = await raw.fetchval("SELECT tenant_id FROM runs WHERE run_id = $1", run.run_id)

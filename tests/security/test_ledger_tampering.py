@@ -30,6 +30,10 @@ OUTSIDE: Mapping[str, str] = {
     "batch.xid": "order of discovery for the sequencer; another server gives other numbers",
     "writer_key.created_at": "when a row was made; the ledger's times are in the headers",
     "writer_key.seen_at": "a heartbeat: it changes every second",
+    "writer_key.retired_at": "what keeps a writer from appending; the ledger says key.retired",
+    "writer_key.retired_xid": "as batch.xid",
+    "writer_key.retirement_seq": "where key.retired is; it is found without this",
+    "batch.entries": "nobody reads it: the entries are made from the records",
 }
 
 # Where the altered row stands in the run, and what the verifier says of it. The row is that of
@@ -66,7 +70,8 @@ NAMED: Mapping[str, tuple[int, str]] = {
     "run_key.kek_id": (0, "the key of the run does not open"),
     "run_key.wrapped": (0, "the key of the run does not open"),
     "writer_key.writer_id": (0, "the writer of a batch is unknown"),
-    "writer_key.public_key": (0, "the signature of a batch does not hold"),
+    "writer_key.public_key": (0, "the writer of a batch is not certified"),
+    "writer_key.certificate": (0, "the writer of a batch is not certified"),
 }
 
 CHANGES = [change for change in changes(*TABLES) if change[0] not in OUTSIDE]
@@ -117,7 +122,7 @@ def test_a_changed_writer_key_breaks_what_it_signed(
 ) -> None:
     table, _, column = place.partition(".")
     inner = _where(table, 3)
-    keep = f"CREATE TABLE kept AS SELECT writer_id, public_key FROM writer_key WHERE {inner}"
+    keep = f"CREATE TABLE kept AS SELECT * FROM writer_key WHERE {inner}"
 
     async def change(raw: asyncpg.Connection) -> None:
         await raw.execute(keep.replace("$1", f"'{run.run_id}'"))
@@ -125,7 +130,8 @@ def test_a_changed_writer_key_breaks_what_it_signed(
 
     async def restore(raw: asyncpg.Connection) -> None:
         await raw.execute(
-            "UPDATE writer_key w SET writer_id = k.writer_id, public_key = k.public_key"
+            "UPDATE writer_key w SET writer_id = k.writer_id, public_key = k.public_key,"
+            " certificate = k.certificate"
             " FROM kept k WHERE w.writer_id = k.writer_id OR w.public_key = k.public_key"
         )
         await raw.execute("DROP TABLE kept")
@@ -143,7 +149,9 @@ def test_a_column_outside_the_ledger_raises_no_alarm(
     live: LiveServer, run: Run, place: str
 ) -> None:
     table, _, column = place.partition(".")
-    value = "'7'::xid8" if column == "xid" else f"{column} - interval '1 second'"
+    others = {"xid": "'7'::xid8", "retired_xid": "'7'::xid8", "retirement_seq": "7"}
+    others |= {"entries": "'x'::bytea"}
+    value = others.get(column, f"{column} - interval '1 second'")
     attack(
         live.roles, f"UPDATE {table} SET {column} = {value} WHERE {_where(table, 3)}", run.run_id
     )

@@ -20,6 +20,7 @@ from app.wiring import Overrides
 Document = Mapping[str, Any]
 MEDIA_TYPE = "application/problem+json"
 UNKNOWN_RUN = "run_" + "0" * 32
+UNKNOWN_ERASURE = "ers_" + "0" * 32
 OPEN_OPERATIONS = frozenset({"system_health", "system_ready", "system_version"})
 _METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 _PROBLEM_FIELDS = frozenset(
@@ -49,7 +50,22 @@ class Operation:
 
     def address(self, run_id: str = UNKNOWN_RUN) -> str:
         """The path with its parameters filled in. KeyError for a parameter nobody thought of."""
-        return self.path.format_map({"run_id": run_id, "name": "assistant"})
+        return self.path.format_map(
+            {"run_id": run_id, "name": "assistant", "erasure_id": UNKNOWN_ERASURE}
+        )
+
+    def small_body(self, run_id: str = UNKNOWN_RUN) -> dict[str, str] | None:
+        """A good body, where one is needed."""
+        if not self.has_body:
+            return None
+        if self.path.endswith("/erasures"):
+            return {
+                "action": "anonymize_run",
+                "run_id": run_id,
+                "legal_basis": "gdpr.art17",
+                "request_ref": "ticket 1",
+            }
+        return {"reason": "court"} if self.path.endswith("/hold") else {"task": "1+1"}
 
     def send(
         self,
@@ -62,7 +78,9 @@ class Operation:
         wanted = dict(query or {})
         if self.path.endswith("/events"):
             wanted["follow"] = "false"
-        body = {"task": "1+1"} if self.has_body else None
+        body = self.small_body(run_id)
+        if self.path.endswith("/diff"):
+            wanted["other"] = run_id
         return client.request(
             self.method, self.address(run_id), params=wanted, json=body, headers=list(headers)
         )

@@ -28,12 +28,19 @@ class Roles:
     owner: str
     audit: str
     superuser: str
+    sequencer: str = ""
+    eraser: str = ""
 
     def named(self, name: str) -> "Roles":
         """The same logins for another database of the server."""
-        urls = (self.app, self.owner, self.audit, self.superuser)
-        app, owner, audit, superuser = (_with_database(url, name) for url in urls)
-        return Roles(app=app, owner=owner, audit=audit, superuser=superuser)
+        return Roles(
+            app=_with_database(self.app, name),
+            owner=_with_database(self.owner, name),
+            audit=_with_database(self.audit, name),
+            superuser=_with_database(self.superuser, name),
+            sequencer=_with_database(self.sequencer, name),
+            eraser=_with_database(self.eraser, name),
+        )
 
 
 class DatabaseServer:
@@ -76,16 +83,32 @@ def database_server() -> Iterator[DatabaseServer]:
     if given is not None:
         yield from _serving(asyncio.run(_roles_on(given)))
         return
+    with embedded_roles(durable=False) as roles:
+        yield from _serving(roles)
+
+
+@contextmanager
+def durable_database() -> Iterator[Roles]:
+    """A database on a server of its own that keeps its word when it crashes."""
+    with embedded_roles(durable=True) as roles:
+        for made in _serving(roles):
+            yield made.new_database()
+
+
+@contextmanager
+def embedded_roles(*, durable: bool) -> Iterator[Roles]:
+    """An embedded server of its own, until the block ends."""
     state = state_directory()
-    server = start_embedded_postgres(state, durable=False)
+    server = start_embedded_postgres(state, durable=durable)
     try:
-        roles = Roles(
+        yield Roles(
             app=server.app_url,
             owner=server.owner_url,
             audit=server.audit_url,
             superuser=server.superuser_url(),
+            sequencer=server.sequencer_url,
+            eraser=server.eraser_url,
         )
-        yield from _serving(roles)
     finally:
         server.stop()
         shutil.rmtree(state, ignore_errors=True)
@@ -122,6 +145,8 @@ async def _roles_on(superuser: str) -> Roles:
         owner=url_of("mf_owner"),
         audit=url_of("mf_audit"),
         superuser=superuser,
+        sequencer=url_of("mf_sequencer"),
+        eraser=url_of("mf_eraser"),
     )
 
 

@@ -49,10 +49,13 @@ async def read_run(
     payloads = await fetch("payload", mine, tenant_id, run_id)
     names = sorted({row["batch_id"] for row in rows})
     theirs = "WHERE tenant_id = $1 AND batch_id = ANY($2)"
-    batches = {b["batch_id"]: b for b in await fetch("batch", theirs, tenant_id, names)}
+    batches = {
+        b["batch_id"]: {**b, "entries": []} for b in await fetch("batch", theirs, tenant_id, names)
+    }
     for row in await fetch("record", theirs, tenant_id, names):
         entry = (row["run_id"], row["seq"], row["chain"])
-        batches.get(row["batch_id"], {}).setdefault("entries", []).append(entry)
+        if row["batch_id"] in batches:
+            batches[row["batch_id"]]["entries"].append(entry)
     writers = {w["writer_id"]: w["public_key"] for w in await fetch("writer_key", "")}
     return rows, payloads, batches, writers
 

@@ -48,10 +48,26 @@ class LiveServer:
         """Where its tools may write."""
         return self.directory / "data" / "workspace"
 
+    @property
+    def keys(self) -> Path:
+        """Its key directory, which every server on this database shares."""
+        return key_directory_of(self.roles)
+
     def client(self, who: str | None = "acme") -> httpx2.Client:
         """A client that presents the key of `who`, or none."""
         headers = {} if who is None else {"Authorization": f"Bearer {KEYS[who]}"}
         return httpx2.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False)
+
+
+# A database belongs to the key directory it was first used with, as pods share one volume.
+_KEY_DIRECTORIES: dict[str, "tempfile.TemporaryDirectory[str]"] = {}
+
+
+def key_directory_of(roles: Roles) -> Path:
+    """The one key directory of all servers on a database; gone with the test process."""
+    if roles.app not in _KEY_DIRECTORIES:
+        _KEY_DIRECTORIES[roles.app] = tempfile.TemporaryDirectory(prefix="mf-keys-")
+    return Path(_KEY_DIRECTORIES[roles.app].name) / "keys"
 
 
 def settings_for(directory: Path, roles: Roles, **environ: str) -> Settings:
@@ -60,7 +76,7 @@ def settings_for(directory: Path, roles: Roles, **environ: str) -> Settings:
         "MESHFLOW_API_KEYS": KEY_ITEMS,
         "MESHFLOW_DATABASE_URL": roles.app,
         "MESHFLOW_DATA_DIR": str(directory / "data"),
-        "MESHFLOW_LEDGER_KEY_DIR": str(directory / "keys"),
+        "MESHFLOW_LEDGER_KEY_DIR": str(key_directory_of(roles)),
         **environ,
     }
     return Settings.from_environ(names, uid=1000, home=directory)

@@ -187,7 +187,8 @@ def test_a_model_that_nobody_prices_is_not_called(roles: Roles) -> None:
 
 _STATE = (
     "SELECT record.kind FROM record JOIN runs USING (tenant_id, run_id)"
-    " WHERE status NOT IN ('succeeded', 'failed', 'blocked', 'expired') ORDER BY record.seq"
+    " WHERE runs.kind = 'agent'"
+    " AND status NOT IN ('succeeded', 'failed', 'blocked', 'expired') ORDER BY record.seq"
 )
 
 

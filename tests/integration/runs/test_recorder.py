@@ -22,7 +22,7 @@ from app.runs.notifier import Bell
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.run_keys import RunKeys
 from app.storage.ledger_store import NewRun
-from tests.integration.storage.append_scene import AT, Scene, scene_on
+from tests.integration.storage.append_scene import AT, ENROLMENT, Scene, scene_on
 from tests.support.databases import Roles, connect
 
 pytestmark = pytest.mark.anyio
@@ -67,7 +67,7 @@ class Desk:
             row = await self.scene.runs.find(raw, place.tenant_id, place.run_id)
             assert row is not None
             stored, _ = await self.scene.store.read(raw, row)
-        checked = verify_run(stored, place.run_key)
+        checked = verify_run(stored, place.run_key, ENROLMENT)
         assert isinstance(checked, VerifiedChain), checked
         return checked
 

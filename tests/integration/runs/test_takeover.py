@@ -51,7 +51,7 @@ def test_a_run_that_lost_its_process_keeps_what_its_records_say_that_it_used(
         public = client.post("/v1/runs", json={"task": "Calculate 6*7"}).json()["id"]
         assert gate.reached.wait(60)
         elsewhere(lambda: _orphaned(roles, UUID(public.removeprefix("run_"))))
-        with live_server(roles, MESHFLOW_LEDGER_KEY_DIR=str(lost.directory / "keys")):
+        with live_server(roles):
             for _ in patiently():
                 run = client.get(f"/v1/runs/{public}").raise_for_status().json()
                 if run["status"] != "running":

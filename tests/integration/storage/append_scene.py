@@ -11,7 +11,9 @@ import asyncpg
 
 from app.domain.run import RunId, RunKind, RunStatus, TenantId, Usage
 from app.domain.verdict import Scrubbed, ScrubBlock
+from app.keys.signing_keys import SigningKey
 from app.ledger.chain import StoredRun, VerifiedChain, verify_run
+from app.ledger.enrolment import writer_statement
 from app.ledger.writing import ChainHead, Draft, RunWriter, SealedBatch, WriterKey
 from app.storage.database import Database
 from app.storage.ledger_store import Change, Companion, LedgerStore, NewRun, WrappedKey
@@ -29,6 +31,14 @@ BLOCK = ScrubBlock(
     unscanned=0,
 )
 NO_KEY = WrappedKey(kek_id="kept/by/the/test", wrapped=b"wrapped")
+
+_ENROLMENT = SigningKey(b"enrolment of the storage tests..")
+ENROLMENT = frozenset({_ENROLMENT.public_key})
+
+
+def certified(writer: WriterKey) -> bytes:
+    """The certificate of a writer of these tests."""
+    return _ENROLMENT.sign(writer_statement(writer.writer_id, writer.public_key))
 
 
 def words(text: str) -> Scrubbed:
@@ -128,7 +138,7 @@ class Scene:
 
     async def verified(self, author: Author) -> VerifiedChain:
         """The run's chain, which must hold."""
-        checked = verify_run(await self.stored(author), author.run_key)
+        checked = verify_run(await self.stored(author), author.run_key, ENROLMENT)
         assert isinstance(checked, VerifiedChain), checked
         return checked
 
@@ -148,7 +158,9 @@ async def scene_on(
     runs = RunStore(database)
     writer = WriterKey(os.urandom(32), uuid4().bytes)
     try:
-        await runs.register_writer(UUID(bytes=writer.writer_id), writer.public_key)
+        await runs.register_writer(
+            UUID(bytes=writer.writer_id), writer.public_key, certified(writer)
+        )
         tenant_id = await runs.ensure_tenant(tenant)
         yield Scene(
             database=database,

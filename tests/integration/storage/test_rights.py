@@ -13,8 +13,19 @@ from tests.support.databases import Roles, connect
 pytestmark = pytest.mark.anyio
 
 LEDGER = ("record", "payload", "batch", "run_key")
-TENANT_TABLES = (*LEDGER, "runs", "run_command", "run_result")
-PARTITIONS = ("record_default", "payload_default")
+LOG_ROWS = {
+    "leaf": "0, gen_random_uuid(), 0",
+    "tile": "0, 0, decode(repeat('00', 32), 'hex')",
+    "log_head": "'o', 1, decode(repeat('00', 32), 'hex'), 0, now()",
+    "checkpoint": "'o', 1, decode(repeat('00', 32), 'hex'), 'note', now(), NULL, NULL",
+    "cosignature": "'o', 1, 'w', 'line', '2026-01-01'",
+    "left_out": "'00000000-0000-0000-0000-000000000000', 0, 'code', now(), NULL",
+    "sequencer_state": "1, 's', '1', now()",
+}
+LOG = tuple(LOG_ROWS)
+ERASING = ("erasure", "run_hold", "kek_retirement")
+TENANT_TABLES = (*LEDGER, *LOG, *ERASING, "runs", "run_command", "run_result")
+PARTITIONS = ("record_default", "payload_default", "leaf_default", "tile_default")
 ROLES = ("mf_app", "mf_audit", "mf_sequencer", "mf_eraser", "mf_writer", "mf_erase_owner")
 ALL = (*TENANT_TABLES, "tenants", "writer_key", "alembic_version")
 
@@ -23,7 +34,14 @@ ALL = (*TENANT_TABLES, "tenants", "writer_key", "alembic_version")
 async def author(roles: Roles) -> Author:
     """A run of tenant acme with one record of each kind of row."""
     async with scene_on(roles) as scene:
-        return await scene.begun()
+        author = await scene.begun()
+    async with logged_in(roles.superuser) as raw:
+        for table, values in LOG_ROWS.items():
+            await raw.execute(
+                f"INSERT INTO {table} VALUES ($1, {values}) ON CONFLICT DO NOTHING",
+                author.tenant_id,
+            )
+    return author
 
 
 @asynccontextmanager
@@ -142,7 +160,12 @@ async def test_row_level_security_hides_every_other_tenant(
         theirs = await scene.begun()
     assert theirs.tenant_id != author.tenant_id
     seen = f"SELECT DISTINCT tenant_id FROM {table}"
-    filled = table not in ("run_command", "run_result")
+    filled = table not in ("run_command", "run_result", *ERASING)
+    async with logged_in(roles.superuser) as raw:
+        for name, values in LOG_ROWS.items():
+            await raw.execute(
+                f"INSERT INTO {name} VALUES ($1, {values}) ON CONFLICT DO NOTHING", theirs.tenant_id
+            )
     async with logged_in(roles.app) as raw:
         assert await raw.fetch(seen) == []
         await raw.execute("SET app.tenant = ''")
@@ -199,16 +222,41 @@ RIGHTS = {
         "INSERT": {"run_command"},
         "EXECUTE": {
             "ledger_append",
+            "erasure_request",
             "tenant_ensure",
             "writer_register",
+            "writer_leave",
             "writer_tick",
             "results_expire",
         },
     },
-    "mf_audit": {"SELECT": {*LEDGER, "runs", "tenants", "writer_key", "alembic_version"}},
-    "mf_sequencer": {"SELECT": {"record", "batch", "tenants", "writer_key"}},
-    "mf_eraser": {},
+    "mf_audit": {
+        "SELECT": {*LEDGER, *LOG, *ERASING, "runs", "tenants", "writer_key", "alembic_version"}
+    },
+    "mf_sequencer": {
+        "SELECT": {"record", "batch", "tenants", "writer_key", *LOG},
+        "INSERT": {*LOG},
+        "UPDATE": {"tile", "log_head", "left_out", "sequencer_state", "tenants", "writer_key"},
+    },
+    "mf_eraser": {
+        "EXECUTE": {
+            "ledger_append",
+            "erase_anonymize_run",
+            "erase_delete_run",
+            "erase_delete_tenant",
+            "erasure_refuse",
+            "erasure_waiting",
+            "erasure_complete",
+            "kek_waiting",
+            "kek_retire",
+            "kek_wraps",
+            "kek_rewrap",
+            "kek_destroyed",
+        }
+    },
 }
+# Called by other functions only.
+INNER = {"erase_recorded", "erase_locked", "erase_receipt", "kek_in_use"}
 
 
 @pytest.mark.parametrize("role", sorted(RIGHTS))
@@ -284,7 +332,7 @@ async def test_the_auditor_reads_every_tenant_and_writes_nothing(
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
                     await raw.execute(attempt)
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await raw.execute("SELECT writer_register(gen_random_uuid(), ''::bytea)")
+            await raw.execute("SELECT writer_register(gen_random_uuid(), ''::bytea, ''::bytea)")
 
 
 @pytest.mark.parametrize("table", LEDGER)
@@ -390,9 +438,11 @@ async def test_every_function_with_borrowed_rights_fixes_its_search_path(roles: 
             " AND (inherit_option OR set_option)"
         )
     borrowed = [row for row in rows if row["prosecdef"]]
-    assert {row["proname"] for row in borrowed} == RIGHTS["mf_app"]["EXECUTE"]
+    written, erased = RIGHTS["mf_app"]["EXECUTE"], RIGHTS["mf_eraser"]["EXECUTE"]
+    assert {row["proname"] for row in borrowed} == written | erased | INNER
     for row in borrowed:
         assert row["proconfig"] == ["search_path=pg_catalog, public, pg_temp"], row["proname"]
-        assert row["owner"] == "mf_writer"
+        owner = "mf_writer" if row["proname"] in written else "mf_erase_owner"
+        assert row["owner"] == owner, row["proname"]
     assert login is False
     assert inherited == []

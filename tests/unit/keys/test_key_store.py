@@ -103,6 +103,10 @@ def test_files_and_directories_are_private_whatever_the_umask(home: Path) -> Non
         f"ledger/{'ab' * 15}/20260101",
         f"ledger/{'ab' * 16}/../20260101",
         "work/20260101\0",
+        "work/20260101.",
+        "work/20260101.0",
+        "work/20260101.01",
+        "work/20260101.1.2",
     ],
 )
 def test_an_id_outside_the_pattern_reaches_no_file(home: Path, kek_id: str) -> None:

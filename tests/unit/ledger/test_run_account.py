@@ -45,6 +45,7 @@ def _record(seq: int, kind: str, epoch: int = 2, **members: Json) -> VerifiedRec
         rc=b"",
         chain=b"",
         fields={},
+        erased=frozenset(),
     )
 
 

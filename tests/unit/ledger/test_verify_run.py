@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from app.domain.errors import ChainBreak
 from app.domain.verdict import Scrubbed, ScrubBlock
+from app.keys.signing_keys import SigningKey
 from app.ledger.chain import (
     Resume,
     StoredBatch,
@@ -19,11 +20,14 @@ from app.ledger.chain import (
     VerifiedChain,
     verify_run,
 )
+from app.ledger.enrolment import writer_statement
 from app.ledger.hashing import chain_hash, record_hash
 from app.ledger.sealing import RunSealer, SealError
 from app.ledger.writing import ChainHead, Draft, RunWriter, SealedBatch, SealedField, WriterKey
 
 LOG, RUN, KEY = bytes(range(16)), bytes(range(16, 32)), bytes(range(32))
+ENROLMENT = SigningKey(b"e" * 32)
+OTHER_KEY = WriterKey(b"o" * 32, b"w" * 16).public_key
 AT = datetime(2026, 11, 24, 12, 0, 0, 5, tzinfo=UTC)
 BLOCK = ScrubBlock(
     engine="test/1",
@@ -34,6 +38,10 @@ BLOCK = ScrubBlock(
     counts={},
     unscanned=0,
 )
+
+
+def certificate(writer: bytes, public_key: bytes) -> bytes:
+    return ENROLMENT.sign(writer_statement(writer, public_key))
 
 
 def _entropy(seed: str) -> Callable[[int], bytes]:
@@ -99,6 +107,7 @@ class Book:
             tip=batch.tip,
             signature=batch.signature,
             public_key=self.writer.public_key,
+            certificate=certificate(self.writer.writer_id, self.writer.public_key),
         )
 
 
@@ -122,7 +131,7 @@ WHOLE = _book().stored()
 
 
 def _broken(stored: StoredRun, key: bytes = KEY, after: Resume | None = None) -> tuple[int, str]:
-    found = verify_run(stored, key, after)
+    found = verify_run(stored, key, {ENROLMENT.public_key}, after)
     assert isinstance(found, ChainBreak), "not noticed"
     return found.seq, found.reason
 
@@ -140,7 +149,7 @@ def _with_batch(at: int, /, **changes: object) -> StoredRun:
 
 
 def test_what_the_writer_made_verifies_and_opens() -> None:
-    chain = verify_run(WHOLE, KEY)
+    chain = verify_run(WHOLE, KEY, {ENROLMENT.public_key})
     assert isinstance(chain, VerifiedChain)
     assert [record.seq for record in chain.records] == [0, 1, 2, 3]
     assert [dict(record.fields) for record in chain.records] == [
@@ -160,14 +169,14 @@ def test_a_reader_goes_on_from_where_it_verified(split: int) -> None:
         records=WHOLE.records[:split],
         fields=[item for item in WHOLE.fields if item.seq < split],
     )
-    begun = verify_run(first, KEY)
+    begun = verify_run(first, KEY, {ENROLMENT.public_key})
     assert isinstance(begun, VerifiedChain)
     rest = replace(
         WHOLE,
         records=WHOLE.records[split:],
         fields=[item for item in WHOLE.fields if item.seq >= split],
     )
-    done = verify_run(rest, KEY, begun.head)
+    done = verify_run(rest, KEY, {ENROLMENT.public_key}, begun.head)
     assert isinstance(done, VerifiedChain)
     assert done.head.next_seq == 4
     wrong = replace(begun.head, chain=bytes(32))
@@ -177,6 +186,19 @@ def test_a_reader_goes_on_from_where_it_verified(split: int) -> None:
 
 
 Case = tuple[StoredRun, int, str]
+
+
+def _writer_cases() -> Iterator[tuple[str, Case]]:
+    yield "certificate", (_with_batch(1, certificate=None), 1, "not certified")
+    yield "certificate short", (_with_batch(1, certificate=b"x"), 1, "not certified")
+    yield "key of nobody", (_with_batch(1, public_key=OTHER_KEY), 1, "not certified")
+    yield "writer of nobody", (_with_batch(1, writer=b"o" * 16), 1, "not certified")
+    signed = certificate(b"w" * 16, b"x")
+    yield "key short", (_with_batch(1, public_key=b"x", certificate=signed), 1, "the signature")
+    signed = certificate(b"w" * 16, OTHER_KEY)
+    yield "key", (_with_batch(1, public_key=OTHER_KEY, certificate=signed), 1, "the signature")
+    signed = certificate(b"o" * 16, WriterKey(b"k" * 32, b"w" * 16).public_key)
+    yield "writer", (_with_batch(1, writer=b"o" * 16, certificate=signed), 1, "another writer")
 
 
 def _cases() -> Iterator[tuple[str, Case]]:
@@ -211,9 +233,7 @@ def _cases() -> Iterator[tuple[str, Case]]:
     yield "batch gone", (_with(1, batch_id=bytes(16)), 1, "the batch of a record is gone")
     yield "no batches", (replace(WHOLE, batches={}), 0, "the batch of a record is gone")
     yield "writer unknown", (_with_batch(1, public_key=None), 1, "unknown")
-    yield "key short", (_with_batch(1, public_key=b"x"), 1, "the signature")
-    yield "key", (_with_batch(1, public_key=WriterKey(b"o" * 32, b"w" * 16).public_key), 1, "signa")
-    yield "writer", (_with_batch(1, writer=b"o" * 16), 1, "another writer")
+    yield from _writer_cases()
     yield "ranges", (_with_batch(1, ranges=b""), 1, "the ranges")
     yield "count", (_with_batch(1, count=3), 1, "the tip")
     yield "tip", (_with_batch(1, tip=bytes(32)), 1, "the tip")
@@ -345,4 +365,4 @@ def test_hostile_rows_are_named_and_never_raise(
         replace(WHOLE, fields=[SealedField(seq=0, field=number, blob=blob), *WHOLE.fields[1:]]),
     ]
     for stored in wrong:
-        assert isinstance(verify_run(stored, KEY), ChainBreak)
+        assert isinstance(verify_run(stored, KEY, {ENROLMENT.public_key}), ChainBreak)

@@ -74,6 +74,11 @@ def test_every_value_is_taken_from_the_environment() -> None:
             "MESHFLOW_DATA_DIR": "/srv/mf",
             "MESHFLOW_WORKSPACE_DIR": "~/ws",
             "MESHFLOW_LEDGER_KEY_DIR": "/srv/keys",
+            "MESHFLOW_ERASURE_KEY_FILE": "/srv/erasing/key",
+            "MESHFLOW_ERASURE_JOURNAL": "/srv/erasing/journal",
+            "MESHFLOW_DEPLOYMENT": "example.com/mf",
+            "MESHFLOW_WITNESSES": "/etc/witnesses",
+            "MESHFLOW_ANCHOR_FILE": "~/anchor",
             "MESHFLOW_CONFIG_DIR": "/etc/mf",
             "MESHFLOW_RESULT_TTL_SECONDS": "60",
             "MESHFLOW_MAX_BODY_BYTES": "2048",
@@ -92,7 +97,7 @@ def test_every_value_is_taken_from_the_environment() -> None:
         dev=True,
     )
     shown = [s.reveal() if isinstance(s, Secret) else s for s in dataclasses.astuple(settings)]
-    assert shown[:24] == [
+    assert shown[:29] == [
         True,
         PASSWORD,
         None,
@@ -104,6 +109,11 @@ def test_every_value_is_taken_from_the_environment() -> None:
         Path("/srv/mf"),
         HOME / "ws",
         Path("/srv/keys"),
+        Path("/srv/erasing/key"),
+        Path("/srv/erasing/journal"),
+        "example.com/mf",
+        Path("/etc/witnesses"),
+        HOME / "anchor",
         Path("/etc/mf"),
         60,
         2048,
@@ -440,3 +450,9 @@ def outcome(environ: dict[str, str]) -> str:
     except ConfigurationError as error:
         return f"refused: {error}"
     return f"accepted: {settings!r} {settings.describe()!r}"
+
+
+@pytest.mark.parametrize("name", ["Example.com", "a b", "a//b", "/a", "a/", "a\\nb", "a+b", "é"])
+def test_a_deployment_has_a_name_that_a_log_can_bear(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="MESHFLOW_DEPLOYMENT"):
+        read({"MESHFLOW_DEPLOYMENT": name})

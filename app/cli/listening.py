@@ -1,0 +1,38 @@
+"""Binds the socket of a server: plain HTTP leaves this machine only when a proxy in front does TLS.
+
+Threat: Plain HTTP exposure
+"""
+
+import socket
+
+from app.cli.invocation import FAILED, CommandError
+from app.domain.errors import ConfigurationError
+from app.domain.loopback import is_loopback
+
+
+def bound(host: str, port: int, *, must_stay: bool) -> socket.socket:
+    """A socket that is bound and does not listen yet: nobody is kept waiting by a slow start."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        raise ConfigurationError("--host is not a name or address of this machine") from None
+    family, _, _, _, address = found[0]
+    if must_stay and not is_loopback(str(address[0])):
+        raise ConfigurationError(
+            "plain HTTP is served on loopback only: give --tls-cert and --tls-key, or "
+            "--behind-tls-proxy when a proxy in front does TLS"
+        )
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise CommandError(f"cannot listen on port {port}: {error.strerror}", FAILED) from None
+    return listener
+
+
+def shown_url(listener: socket.socket, host: str, *, is_tls: bool) -> str:
+    """The address to tell people: the host as it was given, the port as it was bound."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if is_tls else 'http'}://{shown}:{listener.getsockname()[1]}"

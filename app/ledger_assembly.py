@@ -1,0 +1,286 @@
+"""The parts with which any process reads and writes the ledger, built once, by hand."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+from app.administration.admin_log import AdminLog, AdminParts
+from app.administration.writer_enrolment import WriterEnrolment
+from app.audit.erasure_book import ErasureBook
+from app.audit.erasure_desk import ErasureDesk
+from app.audit.replay_ledger import ReplayLedger
+from app.domain.errors import ConfigurationError, LedgerUnavailableError
+from app.erasing.assembly import SharedParts
+from app.keys.erasure_keys import published_erasure_keys
+from app.keys.key_store import FileKeyStore
+from app.keys.signing_keys import ENROLMENT, LOG, SigningKeys
+from app.ledger.writing import WriterKey
+from app.runs.identifiers import new_run_id
+from app.runs.run_keys import RunKeys
+from app.sequencing.anchor_file import AnchorFile
+from app.sequencing.anchoring import Anchor, Anchoring
+from app.sequencing.checkpoints import CheckpointMaker
+from app.sequencing.ledger_pulse import LedgerPulse, Vitals
+from app.sequencing.log_keeper import KeeperParts, LogKeeper
+from app.sequencing.log_names import log_origin
+from app.sequencing.recovery import RecoveryDesk
+from app.sequencing.witness_roster import WitnessRoster, load_witnesses
+from app.settings import Settings
+from app.storage.database import Database
+from app.storage.erasure_store import ErasureStore
+from app.storage.ledger_store import LedgerStore
+from app.storage.log_store import read_head
+from app.storage.run_store import RunStore
+from app.transparency.note import ED25519, verifier_key
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerParts:
+    """One process's stores, keys and signing key. Nothing of it has reached for the database."""
+
+    database: Database
+    heartbeat: Database  # of its own: readers that crowd the pool must not make us look dead
+    ledger: LedgerStore
+    runs: RunStore
+    keys: FileKeyStore
+    run_keys: RunKeys
+    signing: SigningKeys
+    writer: WriterKey
+    admin_log: AdminLog
+    enrolment: WriterEnrolment
+    enrolment_keys: frozenset[bytes]
+    replay: ReplayLedger
+    book: ErasureBook
+    desk: ErasureDesk
+    erasures: ErasureStore
+
+    @property
+    def shared(self) -> SharedParts:
+        """What an eraser in this process shares with it."""
+        return SharedParts(
+            database=self.database,
+            ledger=self.ledger,
+            runs=self.runs,
+            book=self.book,
+            keys=self.keys,
+            run_keys=self.run_keys,
+            writer=self.writer,
+            enrolment=self.enrolment_keys,
+            now=utc_now,
+        )
+
+    @property
+    def writer_id(self) -> UUID:
+        """The id under which this process signs."""
+        return UUID(bytes=self.writer.writer_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchors:
+    """The places outside the database, and what has to be closed after them."""
+
+    places: tuple[Anchor, ...]
+    roster: WitnessRoster | None
+
+    async def close(self) -> None:
+        """End the sessions with witnesses."""
+        if self.roster is not None:
+            await self.roster.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeeperOfLogs:
+    """A keeper with what has to be closed after it."""
+
+    keeper: LogKeeper
+    database: Database
+    anchors: Anchors
+    parts: LedgerParts
+
+    async def enrol(self) -> None:
+        """Enrol this process's writer and let the keeper write, once no anchor has seen more.
+
+        LedgerUnavailableError while one has: nothing of this process may be written then.
+        """
+        operator = await self.parts.admin_log.operator_log_id()
+        loss = await self.keeper.known_loss(operator)
+        if loss is not None:
+            raise LedgerUnavailableError(f"the ledger lost its end: {loss.reason}")
+        await self.parts.enrolment.enrol()
+        self.keeper.may_write.set()
+
+    async def close(self) -> None:
+        """Close what the keeper used. It does not run any more."""
+        await self.anchors.close()
+        await self.database.close()
+
+
+def open_anchors(settings: Settings) -> Anchors:
+    """The anchors that these settings name. ConfigurationError."""
+    roster = None if settings.witnesses is None else load_witnesses(settings.witnesses)
+    places: list[Anchor] = [] if roster is None else [*roster.anchors]
+    if settings.anchor_file is not None:
+        places.append(AnchorFile(settings.anchor_file))
+    return Anchors(places=tuple(places), roster=roster)
+
+
+def log_keeper(settings: Settings, parts: LedgerParts) -> KeeperOfLogs | None:
+    """The keeper, when these settings have the sequencer's login. ConfigurationError."""
+    if settings.sequencer_database_url is None:
+        return None
+    anchors = open_anchors(settings)
+    database = Database(settings.sequencer_database_url.reveal(), pool_size=4)
+    log_key = parts.signing.current(LOG)
+    keeper = LogKeeper(
+        KeeperParts(
+            database=database,
+            admin_log=parts.admin_log,
+            enrolment=parts.enrolment_keys,
+            origin_of=lambda log: log_origin(settings.deployment, log),
+            anchoring_of=lambda operator: Anchoring(anchors.places, database, operator),
+            checkpoints_of=lambda operator: CheckpointMaker(
+                admin_log=parts.admin_log,
+                operator=operator,
+                seed=log_key.seed,
+                public_key=log_key.public_key,
+                now=utc_now,
+            ),
+            appended=parts.ledger.appended,
+            monotonic=time.monotonic,
+        )
+    )
+    return KeeperOfLogs(keeper=keeper, database=database, anchors=anchors, parts=parts)
+
+
+def vitals_of(parts: LedgerParts, keeper: KeeperOfLogs | None) -> Callable[[], Awaitable[Vitals]]:
+    """Takes the ledger's pulse. Without witnesses no quorum is ever there."""
+    roster = None if keeper is None else keeper.anchors.roster
+    pulse = LedgerPulse(
+        database=parts.database,
+        is_quorum=(lambda _: False) if roster is None else roster.policy.satisfied,
+        now=utc_now,
+    )
+
+    async def take() -> Vitals:
+        return await pulse.take(await parts.admin_log.operator_log_id())
+
+    return take
+
+
+@asynccontextmanager
+async def recovery_desk(settings: Settings, parts: LedgerParts) -> AsyncIterator[RecoveryDesk]:
+    """What opens a recovery, with the owner's login. ConfigurationError without it."""
+    if settings.owner_database_url is None:
+        raise ConfigurationError("a recovery needs MESHFLOW_OWNER_DATABASE_URL")
+    owner = Database(settings.owner_database_url.reveal(), pool_size=2)
+    anchors = open_anchors(settings)
+    try:
+        operator = await parts.admin_log.operator_log_id()
+        yield RecoveryDesk(
+            owner=owner,
+            admin_log=parts.admin_log,
+            anchoring=Anchoring(anchors.places, owner, operator),
+            operator=operator,
+        )
+    finally:
+        await anchors.close()
+        await owner.close()
+
+
+async def policy_lines(settings: Settings, parts: LedgerParts) -> list[str]:
+    """The lines of a verifier's policy that name this deployment's own keys. All of it is public.
+
+    LedgerUnavailableError without a database: the operator log's name is in it.
+    """
+    operator = await parts.admin_log.operator_log_id()
+    async with parts.database.snapshot(operator) as raw:
+        head = await read_head(raw, operator)
+    origin = log_origin(settings.deployment, operator.bytes) if head is None else head.origin
+    logs = [verifier_key(origin, ED25519, key.public_key) for key in parts.signing.every(LOG)]
+    enrolled = [
+        verifier_key(f"{settings.deployment}/enrolment", ED25519, key)
+        for key in sorted(parts.enrolment_keys)
+    ]
+    return [
+        *(f"log {key.encode()}" for key in logs),
+        *(f"#meshflow/v1 enrolment {key.encode()}" for key in enrolled),
+    ]
+
+
+def ledger_parts(settings: Settings) -> LedgerParts:
+    """The parts for these settings. ConfigurationError, KeyStoreError when one is not right."""
+    if settings.database_url is None:
+        raise ConfigurationError("no database: set MESHFLOW_DATABASE_URL")
+    entropy = os.urandom
+    keys = FileKeyStore(
+        settings.ledger_key_dir, entropy, forbidden=(settings.data_dir, settings.workspace_dir)
+    )
+    signing = SigningKeys(settings.ledger_key_dir, entropy)
+    certifier = signing.current(ENROLMENT)
+    enrolled = frozenset(key.public_key for key in signing.every(ENROLMENT))
+    database = Database(settings.database_url.reveal())
+    ledger, runs, run_keys = LedgerStore(database), RunStore(database), RunKeys(keys, entropy)
+    writer = WriterKey(entropy(32), uuid4().bytes)
+    admin_log = AdminLog(
+        AdminParts(
+            ledger=ledger, runs=runs, keys=run_keys, writer=writer, now=utc_now, entropy=entropy
+        )
+    )
+    erasures = ErasureStore(database)
+    book = ErasureBook(
+        ledger=ledger,
+        runs=runs,
+        erasures=erasures,
+        keys=keys,
+        enrolment=enrolled,
+        erasure_keys=lambda: published_erasure_keys(settings.ledger_key_dir),
+    )
+    desk = _erasure_desk(erasures, admin_log, writer)
+    return LedgerParts(
+        database=database,
+        heartbeat=Database(settings.database_url.reveal(), pool_size=1),
+        ledger=ledger,
+        runs=runs,
+        keys=keys,
+        run_keys=run_keys,
+        signing=signing,
+        writer=writer,
+        admin_log=admin_log,
+        enrolment=WriterEnrolment(
+            runs=runs, admin_log=admin_log, writer=writer, certify=certifier.sign
+        ),
+        enrolment_keys=enrolled,
+        replay=ReplayLedger(
+            database=database,
+            ledger=ledger,
+            runs=runs,
+            keys=keys,
+            enrolment=enrolled,
+            book=book,
+            desk=desk,
+            now=utc_now,
+        ),
+        book=book,
+        desk=desk,
+        erasures=erasures,
+    )
+
+
+def _erasure_desk(store: ErasureStore, admin_log: AdminLog, writer: WriterKey) -> ErasureDesk:
+    return ErasureDesk(
+        store=store,
+        admin_log=admin_log,
+        writer=writer,
+        now=utc_now,
+        entropy=os.urandom,
+        new_id=lambda: new_run_id(utc_now(), os.urandom),
+    )

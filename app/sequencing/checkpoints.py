@@ -1,0 +1,143 @@
+"""Signs the heads of logs, takes tenants' checkpoints into the operator log, signs that log's own.
+
+A head is read from the database after its transaction is durable, and it is signed only if it
+provably follows from what was signed before: whoever rewrites a log in the database does not get
+a signature for it.
+
+Source: docs/ledger-format.md section 10 (C2SP tlog-checkpoint).
+
+Threat: Ledger tampering
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from app.administration.admin_log import AdminLog
+from app.domain.run import TenantId
+from app.storage.keeper_store import (
+    NewCheckpoint,
+    UnsignedHead,
+    add_checkpoints,
+    unsigned_heads,
+)
+from app.storage.log_store import StoredCheckpoint, read_checkpoint, read_tiles
+from app.storage.sequencer_store import Leader
+from app.transparency.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from app.transparency.merkle_tree import verify_consistency
+from app.transparency.note import ED25519, NoteError, verifier_key
+from app.transparency.tiles import (
+    TileError,
+    consistency_proof,
+    root_from,
+    tiles_for_consistency,
+    tiles_for_root,
+)
+
+_log = logging.getLogger("meshflow.sequencer")
+_AT_ONCE = 100  # heads in one transaction
+_CHECKPOINT_KIND = "checkpoint.tenant"
+
+
+class CheckpointMaker:
+    """Signs with the log key. `public_key` is that of the same key."""
+
+    def __init__(
+        self,
+        *,
+        admin_log: AdminLog,
+        operator: TenantId,
+        seed: bytes,
+        public_key: bytes,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._admin_log = admin_log
+        self._operator = operator
+        self._seed = seed
+        self._public_key = public_key
+        self._now = now
+        self._refused: set[tuple[TenantId, int]] = set()
+
+    async def sign_tenants(self, leader: Leader) -> int:
+        """Sign every tenant's log that grew; how many. Each is in the operator log and durable."""
+        count = 0
+        while True:
+            heads = await unsigned_heads(
+                leader, self._operator, is_operator=False, limit=_AT_ONCE + len(self._refused)
+            )
+            good = [head for head in heads if await self._follows(leader, head)]
+            if not good:
+                return count
+            notes = [self._sign(head) for head in good]
+            receipts = await self._admin_log.append_all(
+                self._operator, _CHECKPOINT_KIND, [{"checkpoint": note} for note in notes]
+            )
+            # Stored after the operator log has them: one that is lost in between is signed again,
+            # to the same bytes.
+            stored = [
+                NewCheckpoint(head=head, note=note, anchor=(receipt.run_id, receipt.seq))
+                for head, note, receipt in zip(good, notes, receipts, strict=True)
+            ]
+            await add_checkpoints(leader, stored, self._now())
+            count += len(good)
+
+    async def sign_operator(self, leader: Leader) -> NewCheckpoint | None:
+        """Sign the operator log's head if it grew; it is stored when this returns."""
+        heads = await unsigned_heads(leader, self._operator, is_operator=True, limit=1)
+        if not heads or not await self._follows(leader, heads[0]):
+            return None
+        made = NewCheckpoint(head=heads[0], note=self._sign(heads[0]), anchor=None)
+        await add_checkpoints(leader, [made], self._now())
+        return made
+
+    async def newest_operator(self, leader: Leader) -> NewCheckpoint | None:
+        """The operator log's newest checkpoint as it is stored."""
+        found = await read_checkpoint(leader.raw, self._operator)
+        if found is None:
+            return None
+        head = UnsignedHead(
+            tenant_id=self._operator, origin=found.origin, size=found.size, root=found.root
+        )
+        return NewCheckpoint(head=head, note=found.note, anchor=None)
+
+    def _sign(self, head: UnsignedHead) -> str:
+        checkpoint = Checkpoint(origin=head.origin, size=head.size, root=head.root)
+        return sign_checkpoint(checkpoint, self._seed).decode()
+
+    async def _follows(self, leader: Leader, head: UnsignedHead) -> bool:
+        """Whether the head is the root of its tiles and they only grew since the last signature."""
+        if (head.tenant_id, head.size) in self._refused:
+            return False
+        before = await read_checkpoint(leader.raw, head.tenant_id)
+        if await self._is_consistent(leader, head, before):
+            return True
+        self._refused.add((head.tenant_id, head.size))
+        _log.critical("a log does not follow from what was signed of it: it is not signed")
+        return False
+
+    async def _is_consistent(
+        self, leader: Leader, head: UnsignedHead, before: StoredCheckpoint | None
+    ) -> bool:
+        old_size = 0 if before is None else before.size
+        try:
+            signed = None if before is None else self._opened(before)
+            wanted = tiles_for_root(head.size) | tiles_for_consistency(old_size, head.size)
+            tiles = await read_tiles(leader.raw, head.tenant_id, wanted)
+            if root_from(head.size, tiles) != head.root:
+                return False
+            return signed is None or verify_consistency(
+                old_size=signed.size,
+                old_root=signed.root,
+                new_size=head.size,
+                new_root=head.root,
+                proof=consistency_proof(signed.size, head.size, tiles),
+            )
+        except (TileError, NoteError):
+            return False
+
+    def _opened(self, stored: StoredCheckpoint) -> Checkpoint:
+        key = verifier_key(stored.origin, ED25519, self._public_key)
+        found = open_checkpoint(stored.note.encode(), key)
+        if found.size != stored.size:
+            raise NoteError("a checkpoint is stored under another size")
+        return found

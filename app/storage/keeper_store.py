@@ -1,0 +1,202 @@
+"""What the leader keeps beside the leaves: checkpoints, cosignatures, alarms, retirements, halts.
+
+Every write is fenced by the leader's term.
+
+Threat: Ledger tampering
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from app.domain.run import TenantId
+from app.storage.sequencer_store import Leader, LeftOut
+
+_UNSIGNED = """
+SELECT h.tenant_id, h.origin, h.size, h.root FROM log_head h
+WHERE h.size > 0 AND (h.tenant_id = $1) = $2 AND NOT EXISTS (
+  SELECT 1 FROM checkpoint c
+  WHERE c.tenant_id = h.tenant_id AND c.origin = h.origin AND c.size >= h.size
+) ORDER BY h.tenant_id LIMIT $3
+"""
+# A writer is recorded as retired when all it can have written is in the logs.
+_RETIRED = """
+SELECT writer_id FROM writer_key
+WHERE retired_at IS NOT NULL AND retirement_seq IS NULL AND retired_xid < $1::text::xid8
+ORDER BY retired_at LIMIT 100
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnsignedHead:
+    """A log that has grown since its newest checkpoint."""
+
+    tenant_id: TenantId
+    origin: str
+    size: int
+    root: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewCheckpoint:
+    """A signed head, and where the operator log took it in (None for the operator's own)."""
+
+    head: UnsignedHead
+    note: str
+    anchor: tuple[UUID, int] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterSeen:
+    """A writer that is not retired, and its last heartbeat."""
+
+    writer_id: UUID
+    seen_at: datetime
+
+
+async def unsigned_heads(
+    leader: Leader, operator: TenantId, *, is_operator: bool, limit: int
+) -> list[UnsignedHead]:
+    """Heads beyond their newest checkpoint: of the operator log, or of all others."""
+    rows = await leader.raw.fetch(_UNSIGNED, operator, is_operator, limit)
+    return [
+        UnsignedHead(
+            tenant_id=TenantId(UUID(bytes=row["tenant_id"].bytes)),
+            origin=row["origin"],
+            size=row["size"],
+            root=row["root"],
+        )
+        for row in rows
+    ]
+
+
+async def add_checkpoints(
+    leader: Leader, checkpoints: Sequence[NewCheckpoint], now: datetime
+) -> None:
+    """Durable when this returns; one that is there already stays as it is."""
+    async with leader.fenced() as raw:
+        await raw.executemany(
+            "INSERT INTO checkpoint (tenant_id, origin, size, root, note, created_at, anchor_run,"
+            " anchor_seq) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+            [
+                (
+                    item.head.tenant_id,
+                    item.head.origin,
+                    item.head.size,
+                    item.head.root,
+                    item.note,
+                    now,
+                    None if item.anchor is None else item.anchor[0],
+                    None if item.anchor is None else item.anchor[1],
+                )
+                for item in checkpoints
+            ],
+        )
+
+
+async def add_cosignature(
+    leader: Leader, checkpoint: NewCheckpoint, witness: str, line: str, cosigned_at: datetime
+) -> None:
+    """A witness's line to a checkpoint that is stored."""
+    async with leader.fenced() as raw:
+        await raw.execute(
+            "INSERT INTO cosignature (tenant_id, origin, size, witness, line, cosigned_at)"
+            " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+            checkpoint.head.tenant_id,
+            checkpoint.head.origin,
+            checkpoint.head.size,
+            witness,
+            line,
+            cosigned_at,
+        )
+
+
+async def unnoted_findings(leader: Leader) -> list[LeftOut]:
+    """Runs that were left out and whose alarm is not recorded yet."""
+    rows = await leader.raw.fetch(
+        "SELECT tenant_id, run_id, seq, reason FROM left_out WHERE alarm_seq IS NULL LIMIT 100"
+    )
+    return [
+        LeftOut(
+            log=row["tenant_id"].bytes,
+            run=row["run_id"].bytes,
+            seq=row["seq"],
+            reason=row["reason"],
+        )
+        for row in rows
+    ]
+
+
+async def note_finding(leader: Leader, finding: LeftOut, alarm_seq: int) -> None:
+    """The alarm of a finding is recorded: there will be no second one."""
+    async with leader.fenced() as raw:
+        await raw.execute(
+            "UPDATE left_out SET alarm_seq = $3 WHERE tenant_id = $1 AND run_id = $2"
+            " AND alarm_seq IS NULL",
+            UUID(bytes=finding.log),
+            UUID(bytes=finding.run),
+            alarm_seq,
+        )
+
+
+async def writers_seen(leader: Leader) -> list[WriterSeen]:
+    """All writers that are not retired."""
+    rows = await leader.raw.fetch(
+        "SELECT writer_id, seen_at FROM writer_key WHERE retired_at IS NULL"
+    )
+    return [
+        WriterSeen(writer_id=UUID(bytes=row["writer_id"].bytes), seen_at=row["seen_at"])
+        for row in rows
+    ]
+
+
+async def retire_writer(leader: Leader, writer: WriterSeen) -> None:
+    """From now on its appends are refused; nothing happens if it was seen meanwhile."""
+    async with leader.fenced() as raw:
+        await raw.execute(
+            "UPDATE writer_key SET retired_at = now(), retired_xid = pg_current_xact_id()"
+            " WHERE writer_id = $1 AND seen_at = $2 AND retired_at IS NULL",
+            writer.writer_id,
+            writer.seen_at,
+        )
+
+
+async def retired_writers(leader: Leader) -> list[UUID]:
+    """Retired writers whose every batch is integrated and whose retirement is not recorded."""
+    rows = await leader.raw.fetch(_RETIRED, str(leader.watermark))
+    return [UUID(bytes=row["writer_id"].bytes) for row in rows]
+
+
+async def log_sizes(leader: Leader) -> dict[str, int]:
+    """The size of each log that has leaves, by its id in hex."""
+    rows = await leader.raw.fetch("SELECT tenant_id, size FROM log_head WHERE size > 0")
+    return {row["tenant_id"].hex: row["size"] for row in rows}
+
+
+async def note_retirement(leader: Leader, writer_id: UUID, seq: int) -> None:
+    """The retirement is recorded."""
+    async with leader.fenced() as raw:
+        await raw.execute(
+            "UPDATE writer_key SET retirement_seq = $2 WHERE writer_id = $1", writer_id, seq
+        )
+
+
+async def halt(leader: Leader, tenant_id: TenantId, reason: str) -> None:
+    """Every append is refused from now on, until the owner opens a recovery."""
+    async with leader.fenced() as raw:
+        await raw.execute(
+            "UPDATE tenants SET halted = $2 WHERE tenant_id = $1 AND halted IS NULL",
+            tenant_id,
+            reason,
+        )
+
+
+async def is_halted(raw: asyncpg.Connection) -> bool:
+    """Whether any log is halted."""
+    found: bool = await raw.fetchval(
+        "SELECT EXISTS (SELECT 1 FROM tenants WHERE halted IS NOT NULL)"
+    )
+    return found

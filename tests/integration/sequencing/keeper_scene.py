@@ -1,0 +1,150 @@
+"""A keeper on a real database, with whatever anchors a test gives it."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+
+from app.administration.admin_log import AdminLog, AdminParts
+from app.domain.run import TenantId
+from app.keys.key_store import FileKeyStore
+from app.keys.signing_keys import LOG, SigningKey, SigningKeys
+from app.ledger.chain import VerifiedChain, verify_run
+from app.runs.run_keys import RunKeys
+from app.sequencing.anchoring import Anchor, Anchoring
+from app.sequencing.checkpoints import CheckpointMaker
+from app.sequencing.log_keeper import KeeperParts, LogKeeper
+from app.storage.database import Database
+from tests.integration.sequencing.log_scene import origin_of
+from tests.integration.storage.append_scene import ENROLMENT, Scene, scene_on
+from tests.support.databases import Roles, connect
+
+PATIENCE_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """A process with a keeper, and what a test looks at."""
+
+    scene: Scene
+    roles: Roles
+    admin_log: AdminLog
+    run_keys: RunKeys
+    log_key: SigningKey
+    operator: TenantId
+    database: Database
+    keeper: LogKeeper
+    anchors: Sequence[Anchor]
+
+    def checkpoints(self) -> CheckpointMaker:
+        return CheckpointMaker(
+            admin_log=self.admin_log,
+            operator=self.operator,
+            seed=self.log_key.seed,
+            public_key=self.log_key.public_key,
+            now=lambda: datetime.now(UTC),
+        )
+
+    async def operator_chain(self) -> VerifiedChain:
+        """The operator log's administration run, which must hold."""
+        found = await self.scene.store.admin_run(self.operator)
+        assert found is not None
+        async with self.scene.database.snapshot(self.operator) as raw:
+            row = await self.scene.runs.find(raw, self.operator, found.run_id)
+            assert row is not None
+            stored, key = await self.scene.store.read(raw, row)
+        key_in_clear = self.run_keys.open(self.operator, found.run_id, key)
+        checked = verify_run(stored, key_in_clear, ENROLMENT)
+        assert isinstance(checked, VerifiedChain), checked
+        return checked
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The keeper at work."""
+        self.keeper.may_write.set()
+        task = asyncio.create_task(self.keeper.run_forever())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+@asynccontextmanager
+async def watch_on(
+    roles: Roles, directory: Path, anchors: Sequence[Anchor] = ()
+) -> AsyncIterator[Watch]:
+    """A process on this database; its keys are those of `directory`."""
+    database = Database(roles.sequencer, pool_size=4)
+    clock = count(0.0, 6.0)  # every look at the clock finds a checkpoint due
+    try:
+        async with scene_on(roles) as scene:
+            keys = RunKeys(FileKeyStore(directory / "keys", os.urandom), os.urandom)
+            log_key = SigningKeys(directory / "keys", os.urandom).current(LOG)
+            admin_log = AdminLog(
+                AdminParts(
+                    ledger=scene.store,
+                    runs=scene.runs,
+                    keys=keys,
+                    writer=scene.writer,
+                    now=lambda: datetime.now(UTC),
+                    entropy=os.urandom,
+                )
+            )
+            operator = await admin_log.operator_log_id()
+            parts = KeeperParts(
+                database=database,
+                admin_log=admin_log,
+                enrolment=ENROLMENT,
+                origin_of=origin_of,
+                anchoring_of=lambda log: Anchoring(anchors, database, log),
+                checkpoints_of=lambda log: CheckpointMaker(
+                    admin_log=admin_log,
+                    operator=log,
+                    seed=log_key.seed,
+                    public_key=log_key.public_key,
+                    now=lambda: datetime.now(UTC),
+                ),
+                appended=scene.store.appended,
+                monotonic=lambda: next(clock),
+            )
+            yield Watch(
+                scene=scene,
+                roles=roles,
+                admin_log=admin_log,
+                run_keys=keys,
+                log_key=log_key,
+                operator=operator,
+                database=database,
+                keeper=LogKeeper(parts),
+                anchors=anchors,
+            )
+    finally:
+        await database.close()
+
+
+async def eventually(look: Callable[[asyncpg.Connection], Awaitable[bool]], roles: Roles) -> None:
+    """Returns when the database looks like that; fails when it never does."""
+    raw = await connect(roles.superuser)
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await look(raw):  # noqa: ASYNC110 - another process's rows set no event
+                await asyncio.sleep(0.02)
+    finally:
+        await raw.close()
+
+
+def exists(query: str, *arguments: object) -> Callable[[asyncpg.Connection], Awaitable[bool]]:
+    """Whether the query has a row."""
+
+    async def look(raw: asyncpg.Connection) -> bool:
+        return bool(await raw.fetch(query, *arguments))
+
+    return look
