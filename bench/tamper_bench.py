@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 
+from bench.tampering import witnessed_campaign
 from bench.tampering.attack import Outcome
 from bench.tampering.attack_list import classes
 from bench.tampering.blind_mutator import Mutations, mutate
@@ -23,27 +24,35 @@ from tests.support.databases import Roles, database_server
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS_EACH = {True: 20, False: 3}
+RIVALS = {True: 16, False: 4}
 MUTATIONS = {True: 10_000, False: 200}
 
 
-async def bench(roles: Roles, seed: int, *, full: bool) -> tuple[Tally, Mutations, str]:
-    """Everything, in one scene; the counts, and the table."""
+async def bench(
+    roles: Roles, second: Roles, seed: int, *, full: bool
+) -> tuple[Tally, Mutations, str]:
+    """Everything, on two databases; the counts, and the table."""
     tally, numbered = Tally(), classes()
     async with scene(roles, seed, runs_each=RUNS_EACH[full]) as stage:
+        stage.rivals = RIVALS[full]
         judge = Judge(stage)
         try:
             await judge.remember(stage.runs)
             await control(judge, stage.runs, tally)
+            elsewhere = {row.number for row in witnessed_campaign.rows()}
             for one in sorted(numbered, key=lambda one: not one.guarded):
-                await run_class(stage, judge, one, tally, full=full)
-                print(f"{one.number:3} {one.title}", file=sys.stderr)
+                if one.number not in elsewhere:
+                    await run_class(stage, judge, one, tally, full=full)
+                    print(f"{one.number:3} {one.title}", file=sys.stderr)
             await stage.close_all()
             await judge.remember(stage.runs)
             mutations = await mutate(stage, judge, MUTATIONS[full])
             await control(judge, stage.runs, tally)
         finally:
             await judge.close()
-        return tally, mutations, table(numbered, stage.has, tally)
+        has = stage.has
+    await witnessed_campaign.run_witnessed(second, seed, tally, has, full=full)
+    return tally, mutations, table(numbered, has, tally)
 
 
 def tell(tally: Tally, mutations: Mutations) -> None:
@@ -65,7 +74,7 @@ def main() -> int:
     wanted = parser.parse_args()
     with database_server() as server:
         tally, mutations, shown = asyncio.run(
-            bench(server.new_database(), wanted.seed, full=wanted.full)
+            bench(server.new_database(), server.new_database(), wanted.seed, full=wanted.full)
         )
     print(shown)
     tell(tally, mutations)

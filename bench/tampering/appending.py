@@ -16,7 +16,7 @@ from bench.tampering.forging import (
     sealed,
     tip_of,
 )
-from bench.tampering.scene import RunRef
+from bench.tampering.run_ref import RunRef
 from tests.support.independent_verifier import chain_hash, record_hash
 
 _ARGUMENTS = """

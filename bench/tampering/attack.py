@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from bench.tampering.hands import Hands
-from bench.tampering.scene import RunRef
+from bench.tampering.run_ref import RunRef
 
 
 class Outcome(StrEnum):

@@ -1,6 +1,13 @@
 """Every class of the design's table, in its order; those without an attack yet are open."""
 
-from bench.tampering import chain_attacks, content_attacks, order_attacks, role_attacks
+from bench.tampering import (
+    chain_attacks,
+    content_attacks,
+    contention,
+    order_attacks,
+    role_attacks,
+    witnessed_campaign,
+)
 from bench.tampering.attack import AttackClass
 
 NOT_OFFERED = {
@@ -38,8 +45,8 @@ COUNT = 48
 
 def classes() -> list[AttackClass]:
     """Those that can be run, by number."""
-    rooms = (content_attacks, chain_attacks, order_attacks, role_attacks)
-    found = [one for room in rooms for one in room.CLASSES]
+    rooms = (content_attacks, chain_attacks, order_attacks, role_attacks, contention)
+    found = [*(one for room in rooms for one in room.CLASSES), *witnessed_campaign.rows()]
     written = {one.number for one in found}
     missing = {number: title for number, title in OPEN.items() if number not in written}
     assert sorted({*written, *missing, *NOT_OFFERED}) == list(range(1, COUNT + 1))

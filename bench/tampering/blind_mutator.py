@@ -16,7 +16,8 @@ import asyncpg
 from bench.tampering import undo
 from bench.tampering.hands import hands
 from bench.tampering.judge import Answer, Judge
-from bench.tampering.scene import RunRef, Scene
+from bench.tampering.run_ref import RunRef
+from bench.tampering.scene import Scene
 
 _COLUMNS = """
 SELECT c.table_name, c.column_name, c.data_type FROM information_schema.columns c

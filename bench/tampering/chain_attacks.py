@@ -13,7 +13,7 @@ from bench.tampering.forging import (
     rehash,
 )
 from bench.tampering.hands import MIDDLE, Hands
-from bench.tampering.scene import RunRef
+from bench.tampering.run_ref import RunRef
 from tests.support.independent_verifier import merkle_tree_hash
 
 
@@ -267,7 +267,7 @@ CLASSES = (
         who="A2",
         named=frozenset({"D4"}),
         acts=(("open run", delete_last), ("ended run", delete_last_of_ended)),
-        needs=frozenset({"log"}),
+        needs=frozenset({"inclusion"}),
     ),
     AttackClass(
         number=12,

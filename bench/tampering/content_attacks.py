@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from bench.tampering.attack import AttackClass, Deed
 from bench.tampering.forging import FIELD_NAMES, Row, encode, header_of, opened, rehash, sealed
 from bench.tampering.hands import Hands
-from bench.tampering.scene import RunRef
+from bench.tampering.run_ref import RunRef
 from tests.support.independent_reader import unwrap_run_key
 
 _HEAD = 12 + 32  # nonce and salt; the first 200 characters of the value follow

@@ -19,6 +19,7 @@ from tests.support.independent_verifier import (
     merkle_tree_hash,
     open_blob,
     record_hash,
+    tagged,
 )
 
 Row = dict[str, Any]
@@ -41,6 +42,11 @@ class OwnWriter:
     def public(self) -> bytes:
         """32 raw bytes."""
         return self.private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+    @property
+    def claim(self) -> bytes:
+        """What a certificate signs (section 11)."""
+        return tagged("writer", self.writer_id.bytes, self.public)
 
     def sign(self, log: str, batch: UUID, n: int, tip: bytes) -> bytes:
         """The signature of a batch (section 5)."""

@@ -4,7 +4,7 @@ Whatever a role of the table holds is in here: A2 the session, A3 also a writer'
 keys (out of the key directory), A4 the log key, A5 the erasure key.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random  # noqa: TID251 - seeded positions
@@ -12,9 +12,11 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from bench.tampering.forging import OwnWriter, Row
-from bench.tampering.scene import RunRef, Scene
+from bench.tampering.forging import OwnWriter, Row, header_of
+from bench.tampering.run_ref import RunRef
+from bench.tampering.scene import Scene
 from tests.support.databases import connect
 from tests.support.independent_reader import unwrap_run_key
 
@@ -136,12 +138,36 @@ class Hands:
 
     async def own_writer(self) -> OwnWriter:
         """A writer key that the attacker has put into the table of writers."""
-        writer = OwnWriter.fresh()
+        return await self._enrolled(lambda _: self.rng.randbytes(64))
+
+    async def honest_writer(self) -> OwnWriter:
+        """A writer key as a process of the deployment gets one (section 11)."""
+        return await self._enrolled(lambda one: self.signing("enrolment").sign(one.claim))
+
+    async def stolen_writer(self, run: RunRef) -> OwnWriter:
+        """A key that signs in the name of the run's writer, with a certificate that holds (A3)."""
+        rows = await self.records(run)
+        writer = OwnWriter(
+            writer_id=UUID(header_of(rows[0])["writer"]), private=OwnWriter.fresh().private
+        )
         await self.sql.execute(
-            "INSERT INTO writer_key (writer_id, public_key) VALUES ($1, $2)",
+            "UPDATE writer_key SET public_key = $2, certificate = $3 WHERE writer_id = $1",
             writer.writer_id,
             writer.public,
+            self.signing("enrolment").sign(writer.claim),
         )
+        return writer
+
+    def signing(self, role: str) -> Ed25519PrivateKey:
+        """A signing key out of the key directory (A3 enrolment, A4 log, A5 erasure)."""
+        return Ed25519PrivateKey.from_private_bytes(self.key_file(f"signing/{role}.1"))
+
+    async def _enrolled(self, certify: Callable[[OwnWriter], bytes]) -> OwnWriter:
+        writer = OwnWriter.fresh()
+        row: Row = {"writer_id": writer.writer_id, "public_key": writer.public}
+        if "certificates" in self.scene.has:
+            row["certificate"] = certify(writer)
+        await self.insert("writer_key", row)
         return writer
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.tampering.attack import AttackClass, Deed, Outcome, Told, Trial
-from bench.tampering.scene import RunRef, Scene
+from bench.tampering.run_ref import RunRef
+from bench.tampering.scene import Scene
 
 Json = dict[str, Any]
 
@@ -24,7 +25,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
     (r"^the (record|chain) hash does not match", "D1"),
     (r"^the header is malformed", "D1"),
     (r"^the (tip|signature) of a batch does not", "D7"),
-    (r"^the writer of a batch is unknown", "D7"),
+    (r"^the writer of a batch is (unknown|not certified)", "D7"),
 )
 _VOLATILE = ("witnessed_at", "unwitnessed", "state", "size")
 

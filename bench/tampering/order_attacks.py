@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from bench.tampering.attack import AttackClass, Deed
 from bench.tampering.forging import encode, header_of, opened, rehash, sealed
 from bench.tampering.hands import MIDDLE, Hands
-from bench.tampering.scene import RunRef
+from bench.tampering.run_ref import RunRef
 
 
 async def insert_at_taken_place(hands: Hands) -> Deed:

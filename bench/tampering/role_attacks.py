@@ -11,7 +11,7 @@ from bench.tampering.appending import call_append, forged_after
 from bench.tampering.attack import AttackClass, Deed
 from bench.tampering.forging import OwnWriter, Row, header_of
 from bench.tampering.hands import Hands, as_app
-from bench.tampering.scene import RunRef
+from bench.tampering.run_ref import RunRef
 from tests.support.independent_verifier import commitment
 
 _TENANT_TABLES = """

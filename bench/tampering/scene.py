@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random  # noqa: TID251 - seeded positions, so that a finding can be had again
-from uuid import UUID
 
 import asyncpg
 import httpx2
@@ -24,6 +23,7 @@ from app.providers.provider import ModelProvider
 from app.settings import Settings
 from app.wiring import Overrides
 from bench.tampering import undo
+from bench.tampering.run_ref import RunRef
 from tests.support.databases import Roles, connect
 from tests.support.live_server import serving
 
@@ -34,26 +34,6 @@ _AT_ONCE = 4
 
 def key_of(tenant: str) -> str:
     return f"{tenant}-bench-key-0000000000000000000000001"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRef:
-    """One run of the scene; `open`: it has not ended and nobody goes on with it."""
-
-    tenant: str
-    log: str  # 32 hex
-    run: str  # 32 hex
-    open: bool = False
-
-    @property
-    def ids(self) -> tuple[UUID, UUID]:
-        """Log and run as SQL takes them."""
-        return UUID(self.log), UUID(self.run)
-
-    @property
-    def public(self) -> str:
-        """The id in URLs."""
-        return f"run_{self.run}"
 
 
 class HoldingProvider:
@@ -95,6 +75,7 @@ class Scene:
     superuser: asyncpg.Connection
     rng: Random
     has: frozenset[str]  # which machinery there is
+    rivals: int = 0  # how many processes contend in class 40; 0: as many as the table says
     runs: list[RunRef] = field(default_factory=list)
 
     @property
@@ -133,7 +114,7 @@ def _task(number: int, *, held: bool) -> str:
     )
 
 
-def settings_for(directory: Path, roles: Roles) -> Settings:
+def settings_for(directory: Path, roles: Roles, **more: str) -> Settings:
     names = {
         "MESHFLOW_API_KEYS": ",".join(f"{tenant}:{key_of(tenant)}" for tenant in TENANTS),
         "MESHFLOW_DATABASE_URL": roles.app,
@@ -141,6 +122,7 @@ def settings_for(directory: Path, roles: Roles) -> Settings:
         "MESHFLOW_LEDGER_KEY_DIR": str(directory / "keys"),
         "MESHFLOW_MODEL_TIMEOUT_SECONDS": "3000",
         "MESHFLOW_LOG_LEVEL": "critical",
+        **more,
     }
     return Settings.from_environ(names, uid=1000, home=directory)
 
@@ -166,7 +148,8 @@ async def _submit(scene: Scene, tenant: str, number: int, *, held: bool) -> str:
     return public.removeprefix("run_")
 
 
-async def _populate(scene: Scene, runs_each: int, open_each: int) -> None:
+async def populate(scene: Scene, runs_each: int, open_each: int) -> None:
+    """Submit the runs of all tenants and wait for their ends, or for the open ones to hang."""
     logs = {row["name"]: row["tenant_id"].hex for row in await _tenants(scene)}
     turn = asyncio.Semaphore(_AT_ONCE)
 
@@ -190,7 +173,7 @@ async def _tenants(scene: Scene) -> list[asyncpg.Record]:
     return found
 
 
-async def _machinery(superuser: asyncpg.Connection) -> frozenset[str]:
+async def machinery(superuser: asyncpg.Connection) -> frozenset[str]:
     """What the schema shows to be there; classes without their machinery are open."""
     shown = await superuser.fetch(
         "SELECT table_name, column_name FROM information_schema.columns"
@@ -220,9 +203,9 @@ async def scene(
                     url=url,
                     superuser=superuser,
                     rng=Random(seed),
-                    has=await _machinery(superuser),
+                    has=await machinery(superuser),
                 )
-                await _populate(stage, runs_each, open_each)
+                await populate(stage, runs_each, open_each)
                 await undo.install(superuser)
                 yield stage
         finally:

@@ -18,7 +18,8 @@ SEED = 20260101
 
 @pytest.fixture(scope="module")
 def told(postgres: DatabaseServer) -> tuple[Tally, Mutations, str]:
-    return asyncio.run(bench(postgres.new_database(), SEED, full=False))
+    first, second = postgres.new_database(), postgres.new_database()
+    return asyncio.run(bench(first, second, SEED, full=False))
 
 
 def test_no_attack_stays_undetected(told: tuple[Tally, Mutations, str]) -> None:
