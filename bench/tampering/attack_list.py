@@ -4,6 +4,7 @@ from bench.tampering import (
     chain_attacks,
     content_attacks,
     contention,
+    erasure_attacks,
     order_attacks,
     role_attacks,
     witnessed_campaign,
@@ -45,7 +46,14 @@ COUNT = 48
 
 def classes() -> list[AttackClass]:
     """Those that can be run, by number."""
-    rooms = (content_attacks, chain_attacks, order_attacks, role_attacks, contention)
+    rooms = (
+        content_attacks,
+        chain_attacks,
+        order_attacks,
+        role_attacks,
+        contention,
+        erasure_attacks,
+    )
     found = [*(one for room in rooms for one in room.CLASSES), *witnessed_campaign.rows()]
     written = {one.number for one in found}
     missing = {number: title for number, title in OPEN.items() if number not in written}

@@ -96,7 +96,7 @@ async def _judge(scene: Scene, judge: Judge, told: Mutations, what: Made) -> Non
     changed = gone = False
     for run in own or tenants or scene.runs:
         now = await judge.read(run)
-        if now.is_valid and now.content == judge.before[run].content:
+        if now.is_honest(run) and now.content == judge.before[run].content:
             continue
         if _says_so(judge, run, now):
             told.degraded += 1

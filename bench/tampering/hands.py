@@ -43,6 +43,15 @@ class Hands:
         """Some run that has not."""
         return self.rng.choice(self.scene.opened)
 
+    def erased_run(self, erased: str) -> RunRef:
+        """Some run that was erased so."""
+        return self.rng.choice([run for run in self.scene.runs if run.erased == erased])
+
+    def erasure_key(self) -> Ed25519PrivateKey:
+        """The erasure key (A5)."""
+        seed = (self.scene.directory / "erasure" / "key").read_bytes()[:32]
+        return Ed25519PrivateKey.from_private_bytes(seed)
+
     async def records(self, run: RunRef) -> list[Row]:
         """All rows of `record` of a run, in order, to be changed at will."""
         found = await self.sql.fetch(

@@ -20,6 +20,8 @@ Json = dict[str, Any]
 _REASONS: tuple[tuple[str, str], ...] = (
     (r"^payload '.*' (does not open|differs from its commitment)", "D3"),
     (r"^column '.*' (of the run's row )?(differs from the (header|ledger)|holds no such)", "D2"),
+    (r"gone without a recorded erasure|still there although it was erased", "D8"),
+    (r"^the log's administration run was cut", "D8"),
     (r"^a payload field was never committed to", "D3"),
     (r"^a record is missing or out of order", "D1"),
     (r"^the (record|chain) hash does not match", "D1"),
@@ -49,7 +51,8 @@ class Answer:
     @property
     def content(self) -> tuple[object, ...]:
         """What a reader learns, without what changes by itself as witnesses see more."""
-        shown = {k: v for k, v in self.run[1].items() if k != "integrity"}
+        own = ("integrity",) if self.run[0] == 200 else ("integrity", "request_id")
+        shown = {k: v for k, v in self.run[1].items() if k not in own}
         return self.run[0], shown, self.entries[0], self.entries[1].get("data")
 
     @property
@@ -59,11 +62,21 @@ class Answer:
         return self.run[0] == self.entries[0] == 200 and said == "valid"
 
     @property
+    def is_lawfully_deleted(self) -> bool:
+        """No content anywhere, and a verification that holds."""
+        said = self.verification[1].get("verdict")
+        return self.run[0] == self.entries[0] == 404 and said == "valid"
+
+    def is_honest(self, run: RunRef) -> bool:
+        """As an honest run of this kind reads."""
+        return self.is_lawfully_deleted if run.erased == "deleted" else self.is_valid
+
+    @property
     def is_broken(self) -> bool:
         """Every door refuses it: a named break, and no content from any."""
         codes = {self.run[1].get("code"), self.entries[1].get("code")}
         said = self.verification[1].get("verdict")
-        return codes == {"ledger-broken"} and said == "broken"
+        return codes <= {"ledger-broken", "not-found"} and said == "broken"
 
     @property
     def is_gone(self) -> bool:
@@ -97,7 +110,7 @@ class Judge:
         """Read what is honest; everything must be valid. These are clean controls too."""
         for run in runs:
             answer = await self.read(run)
-            assert answer.is_valid, (run, answer.run, answer.verification)
+            assert answer.is_honest(run), (run, answer.run, answer.verification)
             self.before[run] = answer
 
     async def false_alarms(self, runs: Iterable[RunRef]) -> list[str]:
@@ -105,7 +118,7 @@ class Judge:
         wrong = []
         for run in runs:
             now = await self.read(run)
-            if not now.is_valid or now.content != self.before[run].content:
+            if not now.is_honest(run) or now.content != self.before[run].content:
                 wrong.append(f"{run.public}: {now.run[0]} {now.verification[1].get('break')}")
         return wrong
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random  # noqa: TID251 - seeded positions, so that a finding can be had again
+from typing import Any
 
 import asyncpg
 import httpx2
@@ -76,12 +77,14 @@ class Scene:
     rng: Random
     has: frozenset[str]  # which machinery there is
     rivals: int = 0  # how many processes contend in class 40; 0: as many as the table says
+    # Rows of the erased runs as they were before, by run and table: what a backup would hold.
+    kept: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
     runs: list[RunRef] = field(default_factory=list)
 
     @property
     def closed(self) -> list[RunRef]:
         """Runs that have ended."""
-        return [run for run in self.runs if not run.open]
+        return [run for run in self.runs if not run.open and not run.erased]
 
     @property
     def opened(self) -> list[RunRef]:
@@ -166,6 +169,40 @@ async def populate(scene: Scene, runs_each: int, open_each: int) -> None:
     scene.runs = list(await asyncio.gather(*wanted))
 
 
+async def erase_some(scene: Scene) -> None:
+    """One run of each tenant loses two fields, one is deleted: by the service, on request."""
+    logs = {row["name"]: row["tenant_id"].hex for row in await _tenants(scene)}
+    for tenant in TENANTS:
+        for action, erased in (("anonymize_run", "anonymized"), ("delete_run", "deleted")):
+            run = await _submit(scene, tenant, 7, held=False)
+            ref = RunRef(tenant=tenant, log=logs[tenant], run=run, erased=erased)
+            scene.kept[run] = {
+                table: [dict(row) for row in await _rows(scene, table, ref)]
+                for table in ("record", "payload", "runs", "run_key")
+            }
+            body: dict[str, object] = {"action": action, "run_id": ref.public}
+            body |= {"legal_basis": "gdpr.art17", "request_ref": "the attack bench"}
+            if action == "anonymize_run":
+                body["fields"] = ["task", "output"]
+            async with scene.client(tenant) as http:
+                asked = await http.post("/v1/erasures", json=body)
+                assert asked.status_code == 202, asked.text
+                status = ""
+                while status not in {"pending", "complete"}:
+                    await asyncio.sleep(0.1)
+                    status = (await http.get(asked.headers["location"])).json()["status"]
+                    assert status != "refused"
+            scene.runs.append(ref)
+
+
+async def _rows(scene: Scene, table: str, run: RunRef) -> list[asyncpg.Record]:
+    found: list[asyncpg.Record] = await scene.superuser.fetch(
+        f"SELECT * FROM {table} WHERE tenant_id = $1 AND run_id = $2",  # noqa: S608 - names from above
+        *run.ids,
+    )
+    return found
+
+
 async def _tenants(scene: Scene) -> list[asyncpg.Record]:
     found: list[asyncpg.Record] = await scene.superuser.fetch(
         "SELECT name, tenant_id FROM tenants WHERE name = ANY ($1)", list(TENANTS)
@@ -192,8 +229,17 @@ async def scene(
     """Build it, hand it out, take it down."""
     with tempfile.TemporaryDirectory(prefix="mf-attack-") as made:
         directory = Path(made)
+        (directory / "erasure").mkdir(mode=0o700)
         providers: dict[str, ModelProvider] = {"offline": HoldingProvider()}
-        app = create_app(settings_for(directory, roles), overrides=Overrides(providers=providers))
+        app = create_app(
+            settings_for(
+                directory,
+                roles,
+                MESHFLOW_ERASER_DATABASE_URL=roles.eraser,
+                MESHFLOW_ERASURE_KEY_FILE=str(directory / "erasure" / "key"),
+            ),
+            overrides=Overrides(providers=providers),
+        )
         superuser = await connect(roles.superuser)
         try:
             with serving(app) as url:
@@ -206,6 +252,8 @@ async def scene(
                     has=await machinery(superuser),
                 )
                 await populate(stage, runs_each, open_each)
+                if "erasure" in stage.has:
+                    await erase_some(stage)
                 await undo.install(superuser)
                 yield stage
         finally:

@@ -35,7 +35,14 @@ BEGIN
       EXECUTE format('DELETE FROM %s t WHERE %s', c.rel, k) USING c.became;
     END IF;
     IF c.was IS NOT NULL THEN
-      EXECUTE format('INSERT INTO %1$s SELECT (($1)::%1$s).*', c.rel) USING c.was;
+      BEGIN
+        EXECUTE format('INSERT INTO %1$s SELECT (($1)::%1$s).*', c.rel) USING c.was;
+      EXCEPTION WHEN unique_violation THEN
+        -- The server missed a tenant's name meanwhile and made it anew.
+        IF c.rel <> 'public.tenants'::regclass THEN RAISE; END IF;
+        DELETE FROM public.tenants t WHERE t.name = ((c.was)::public.tenants).name;
+        INSERT INTO public.tenants SELECT ((c.was)::public.tenants).*;
+      END;
     END IF;
     places := places + 1;
   END LOOP;
