@@ -9,7 +9,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .PHONY: help serve demo test check lanes proof openapi migration \
-  bench-help bench-submit bench-run bench-tamper env-serve env-test lint
+  bench-help bench-submit bench-run bench-ledger bench-tamper env-serve env-test lint
 
 help: ## say what there is
 	@echo "MeshFlow: make <target>"
@@ -28,7 +28,7 @@ test: lint ## lint, types, imports and every test; a skipped test is a failure
 check: lint ## the fast lane: lint, types, imports, unit and architecture tests
 	$(PYTEST) -n $(WORKERS) tests/unit tests/architecture $(ARGS)
 
-lanes: env-test ## what is shipped: reproducible wheel, wheel alone by pip, the API document
+lanes: env-test ## what is shipped: reproducible wheel, wheel alone by pip, the API document, the vectors by node
 	sh scripts/lanes.sh
 
 proof: env-test ## every attack, bench and chaos test at full counts
@@ -48,6 +48,9 @@ bench-submit: env-test ## measure accepting a task
 
 bench-run: env-test ## measure whole runs
 	$(BIN)/python -m bench.run_bench $(ARGS)
+
+bench-ledger: env-test ## measure appending to, verifying and sequencing the ledger
+	$(BIN)/python -m bench.ledger_bench $(ARGS)
 
 bench-tamper: env-test ## attack the ledger (ARGS=--full)
 	$(BIN)/python -m bench.tamper_bench $(ARGS)

@@ -6,13 +6,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID, uuid4
 
 from app.administration.admin_log import AdminLog, AdminParts
 from app.administration.writer_enrolment import WriterEnrolment
 from app.audit.erasure_book import ErasureBook
+from app.audit.erasure_calls import ErasureParts
 from app.audit.erasure_desk import ErasureDesk
-from app.audit.replay_ledger import ReplayLedger
+from app.audit.export import BundleExporter
+from app.audit.inclusion import InclusionCheck
+from app.audit.integrity_alarm import IntegrityAlarm
+from app.audit.key_book import KeyBook
+from app.audit.key_list import KeyLister
+from app.audit.proof_desk import ProofDesk
+from app.audit.replay_ledger import LogChecks, ReplayLedger
+from app.audit.witnessing import Witnessing
 from app.domain.errors import ConfigurationError, LedgerUnavailableError
 from app.erasing.assembly import SharedParts
 from app.keys.erasure_keys import published_erasure_keys
@@ -27,15 +36,14 @@ from app.sequencing.checkpoints import CheckpointMaker
 from app.sequencing.ledger_pulse import LedgerPulse, Vitals
 from app.sequencing.log_keeper import KeeperParts, LogKeeper
 from app.sequencing.log_names import log_origin
+from app.sequencing.log_signer import LogSigner
 from app.sequencing.recovery import RecoveryDesk
-from app.sequencing.witness_roster import WitnessRoster, load_witnesses
+from app.sequencing.witness_roster import WitnessRoster, load_policy, load_witnesses
 from app.settings import Settings
 from app.storage.database import Database
 from app.storage.erasure_store import ErasureStore
 from app.storage.ledger_store import LedgerStore
-from app.storage.log_store import read_head
 from app.storage.run_store import RunStore
-from app.transparency.note import ED25519, verifier_key
 
 
 def utc_now() -> datetime:
@@ -58,10 +66,14 @@ class LedgerParts:
     admin_log: AdminLog
     enrolment: WriterEnrolment
     enrolment_keys: frozenset[bytes]
+    logs: LogChecks
     replay: ReplayLedger
     book: ErasureBook
     desk: ErasureDesk
     erasures: ErasureStore
+    proofs: ProofDesk
+    exports: BundleExporter
+    key_lister: KeyLister
 
     @property
     def shared(self) -> SharedParts:
@@ -139,7 +151,6 @@ def log_keeper(settings: Settings, parts: LedgerParts) -> KeeperOfLogs | None:
         return None
     anchors = open_anchors(settings)
     database = Database(settings.sequencer_database_url.reveal(), pool_size=4)
-    log_key = parts.signing.current(LOG)
     keeper = LogKeeper(
         KeeperParts(
             database=database,
@@ -150,8 +161,12 @@ def log_keeper(settings: Settings, parts: LedgerParts) -> KeeperOfLogs | None:
             checkpoints_of=lambda operator: CheckpointMaker(
                 admin_log=parts.admin_log,
                 operator=operator,
-                seed=log_key.seed,
-                public_key=log_key.public_key,
+                signer=LogSigner(
+                    signing=parts.signing,
+                    admin_log=parts.admin_log,
+                    operator=operator,
+                    recorded=parts.logs.book.rotations,
+                ),
                 now=utc_now,
             ),
             appended=parts.ledger.appended,
@@ -196,26 +211,6 @@ async def recovery_desk(settings: Settings, parts: LedgerParts) -> AsyncIterator
         await owner.close()
 
 
-async def policy_lines(settings: Settings, parts: LedgerParts) -> list[str]:
-    """The lines of a verifier's policy that name this deployment's own keys. All of it is public.
-
-    LedgerUnavailableError without a database: the operator log's name is in it.
-    """
-    operator = await parts.admin_log.operator_log_id()
-    async with parts.database.snapshot(operator) as raw:
-        head = await read_head(raw, operator)
-    origin = log_origin(settings.deployment, operator.bytes) if head is None else head.origin
-    logs = [verifier_key(origin, ED25519, key.public_key) for key in parts.signing.every(LOG)]
-    enrolled = [
-        verifier_key(f"{settings.deployment}/enrolment", ED25519, key)
-        for key in sorted(parts.enrolment_keys)
-    ]
-    return [
-        *(f"log {key.encode()}" for key in logs),
-        *(f"#meshflow/v1 enrolment {key.encode()}" for key in enrolled),
-    ]
-
-
 def ledger_parts(settings: Settings) -> LedgerParts:
     """The parts for these settings. ConfigurationError, KeyStoreError when one is not right."""
     if settings.database_url is None:
@@ -230,21 +225,28 @@ def ledger_parts(settings: Settings) -> LedgerParts:
     database = Database(settings.database_url.reveal())
     ledger, runs, run_keys = LedgerStore(database), RunStore(database), RunKeys(keys, entropy)
     writer = WriterKey(entropy(32), uuid4().bytes)
-    admin_log = AdminLog(
-        AdminParts(
-            ledger=ledger, runs=runs, keys=run_keys, writer=writer, now=utc_now, entropy=entropy
-        )
-    )
+    admin_log = _admin_log(ledger, runs, run_keys, writer)
     erasures = ErasureStore(database)
+    desk = _erasure_desk(erasures, admin_log, writer)
     book = ErasureBook(
         ledger=ledger,
         runs=runs,
         erasures=erasures,
         keys=keys,
         enrolment=enrolled,
-        erasure_keys=lambda: published_erasure_keys(settings.ledger_key_dir),
+        erasure_keys=partial(published_erasure_keys, settings.ledger_key_dir),
     )
-    desk = _erasure_desk(erasures, admin_log, writer)
+    logs = _log_checks(settings, signing, database, keys, admin_log)
+    replay = ReplayLedger(
+        database=database,
+        ledger=ledger,
+        runs=runs,
+        keys=keys,
+        enrolment=enrolled,
+        erasures=ErasureParts(book=book, desk=desk),
+        logs=logs,
+        now=utc_now,
+    )
     return LedgerParts(
         database=database,
         heartbeat=Database(settings.database_url.reveal(), pool_size=1),
@@ -259,19 +261,36 @@ def ledger_parts(settings: Settings) -> LedgerParts:
             runs=runs, admin_log=admin_log, writer=writer, certify=certifier.sign
         ),
         enrolment_keys=enrolled,
-        replay=ReplayLedger(
-            database=database,
-            ledger=ledger,
-            runs=runs,
-            keys=keys,
-            enrolment=enrolled,
-            book=book,
-            desk=desk,
-            now=utc_now,
-        ),
+        logs=logs,
+        replay=replay,
+        proofs=ProofDesk(database=database, replay=replay, logs=logs),
+        exports=BundleExporter(database=database, replay=replay, logs=logs, keys=keys),
+        key_lister=_key_lister(settings, signing, database, logs),
         book=book,
         desk=desk,
         erasures=erasures,
+    )
+
+
+def _admin_log(ledger: LedgerStore, runs: RunStore, keys: RunKeys, writer: WriterKey) -> AdminLog:
+    return AdminLog(
+        AdminParts(
+            ledger=ledger, runs=runs, keys=keys, writer=writer, now=utc_now, entropy=os.urandom
+        )
+    )
+
+
+def _key_lister(
+    settings: Settings, signing: SigningKeys, database: Database, logs: LogChecks
+) -> KeyLister:
+    return KeyLister(
+        database=database,
+        signing=signing,
+        book=logs.book,
+        deployment=settings.deployment,
+        origin_of=lambda log: log_origin(settings.deployment, log),
+        witnesses=logs.witnessing.policy,
+        erasure_keys=lambda: sorted(published_erasure_keys(settings.ledger_key_dir)),
     )
 
 
@@ -283,4 +302,31 @@ def _erasure_desk(store: ErasureStore, admin_log: AdminLog, writer: WriterKey) -
         now=utc_now,
         entropy=os.urandom,
         new_id=lambda: new_run_id(utc_now(), os.urandom),
+    )
+
+
+def _log_checks(
+    settings: Settings,
+    signing: SigningKeys,
+    database: Database,
+    keys: FileKeyStore,
+    admin_log: AdminLog,
+) -> LogChecks:
+    policy = None if settings.witnesses is None else load_policy(settings.witnesses)
+    signing.current(LOG)
+    book = KeyBook(
+        database=database, keys=keys, signing=signing, operator=admin_log.operator_log_id
+    )
+    check = InclusionCheck(lambda: book.log_keys)
+    return LogChecks(
+        book=book,
+        check=check,
+        witnessing=Witnessing(
+            database=database,
+            keys=keys,
+            check=check,
+            policy=policy,
+            operator=admin_log.operator_log_id,
+        ),
+        alarm=IntegrityAlarm(admin_log),
     )

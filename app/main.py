@@ -19,6 +19,7 @@ from app.api import (
     docs_routes,
     erasure_routes,
     health_routes,
+    ledger_routes,
     metrics_routes,
     openapi_document,
     problems,
@@ -111,7 +112,14 @@ def create_app(
 
 def _mount(app: FastAPI, *, docs: bool) -> None:
     """Every route; all but health, version and docs behind the key dependency."""
-    guarded = (run_routes, stream_routes, erasure_routes, catalog_routes, metrics_routes)
+    guarded = (
+        run_routes,
+        stream_routes,
+        erasure_routes,
+        ledger_routes,
+        catalog_routes,
+        metrics_routes,
+    )
     for routes in guarded:
         app.include_router(routes.router, prefix="/v1", dependencies=[Depends(authenticated)])
     app.include_router(health_routes.router)

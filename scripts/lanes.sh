@@ -1,5 +1,5 @@
 #!/bin/sh
-# The lanes that work on what is shipped, not on the tree: the wheel twice, the wheel alone, the API document.
+# The lanes that work on what is shipped: the wheel twice, the wheel alone, the API document, the published vectors.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -34,5 +34,29 @@ diff -u openapi/openapi.json "$work/openapi.json" || {
   echo "openapi/openapi.json is stale: run 'make openapi' and read the difference" >&2
   exit 1
 }
+
+say "a second verifier agrees with every vector"
+command -v node >/dev/null 2>&1 || {
+  echo "node is missing: install Debian's nodejs (18 or later)" >&2
+  exit 1
+}
+node --version
+node tests/contract/second_verifier/vectors.mjs tests/contract/vectors
+
+say "both verifiers answer bundles that no vector has as the ledger's page demands"
+node tests/contract/second_verifier/forged.mjs "$work/forged"
+while read -r code name; do
+  answer=0
+  "$work/user/bin/meshflow" verify-bundle "$work/forged/$name.tar" --policy "$work/forged/policy" \
+    >"$work/told" 2>&1 </dev/null || answer=$?
+  test "$answer" = "$code" || {
+    echo "meshflow verify-bundle answers $answer and not $code: $name" >&2
+    cat "$work/told" >&2
+    exit 1
+  }
+done <"$work/forged/expected"
+
+say "the second verifier accepts a live export with a witness, and no altered copy of it"
+.venv/bin/python -m tests.contract.second_verifier.live_export
 
 echo "== all lanes passed"

@@ -15,9 +15,10 @@ from typing import TypeAlias
 from app.domain.run import Json, JsonObject, Usage
 from app.domain.verdict import Decision, Point, PolicyRef, Scrubbed, ScrubBlock, Verdict
 from app.ledger import hashing
+from app.ledger.batches import SealedBatch, signed_batch
 from app.ledger.header import FIELD_NUMBERS, Header
 from app.ledger.sealing import RunSealer
-from app.ledger.writing import ChainHead, Draft, RunWriter, SealedBatch, WriterKey
+from app.ledger.writing import ChainHead, Draft, RunWriter, WriterKey
 
 Vector: TypeAlias = JsonObject
 DIRECTORY = Path(__file__).resolve().parents[1] / "tests" / "contract" / "vectors"
@@ -282,7 +283,8 @@ def small_run() -> tuple[list[SealedBatch], JsonObject]:
     def words(text: str) -> Scrubbed:
         return Scrubbed(value=json.dumps({"text": text}, ensure_ascii=False).encode(), block=SCRUB)
 
-    writer = RunWriter(log=LOG, run=RUN, run_key=RUN_KEY, writer=WRITER, entropy=counted_entropy())
+    entropy = counted_entropy()
+    writer = RunWriter(log=LOG, run=RUN, run_key=RUN_KEY, writer=WRITER, entropy=entropy)
     allowed = decision(Verdict.ALLOW)
     submitted = Draft(
         kind="run.submitted",
@@ -309,8 +311,9 @@ def small_run() -> tuple[list[SealedBatch], JsonObject]:
         fields={"output": words("42, voilà"), "note": words("")},
     )
     first = writer.seal(ChainHead.empty(LOG, RUN), [submitted], epoch=1, at=AT)
+    opening = signed_batch([first], entropy(16))
     second = writer.seal(first.head, [decided, finished], epoch=2, at=AT)
-    return [first, second], told(log=LOG, run=RUN, run_key=RUN_KEY)
+    return [opening, signed_batch([second], entropy(16))], told(log=LOG, run=RUN, run_key=RUN_KEY)
 
 
 def rows_of(batches: Sequence[SealedBatch]) -> JsonObject:

@@ -23,9 +23,10 @@ from app.domain.run import (
     RunStatus,
     TenantId,
 )
-from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, SealedBatch, WriterKey
+from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, SealedAppend, WriterKey
 from app.privacy.scrubber import machine_note
-from app.storage.ledger_store import Claim, Companion, LedgerStore, NewRun, WrappedKey
+from app.storage.companions import Claim, Companion, NewRun, WrappedKey
+from app.storage.ledger_store import LedgerStore, Receipt
 from app.storage.run_store import RunStore
 
 OPENED = "admin.opened"
@@ -126,7 +127,7 @@ class AdminLog:
             for _ in range(_TRIES):
                 place = self._known.pop(tenant_id, None) or await self._find(tenant_id)
                 try:
-                    batch, place = await self._write(tenant_id, place, drafts, companions)
+                    sealed, receipt, place = await self._write(tenant_id, place, drafts, companions)
                 except StaleEpochError:
                     continue
                 self._known[tenant_id] = place
@@ -136,9 +137,9 @@ class AdminLog:
                         seq=record.seq,
                         rc=record.rc,
                         chain=record.chain,
-                        batch_id=batch.batch_id,
+                        batch_id=receipt.batch_id,
                     )
-                    for record in batch.records[-len(drafts) :]
+                    for record in sealed.records[-len(drafts) :]
                 ]
         raise LedgerUnavailableError("an administration run is never free")
 
@@ -181,7 +182,7 @@ class AdminLog:
         place: _Place,
         drafts: Sequence[Draft],
         companions: Sequence[Companion],
-    ) -> tuple[SealedBatch, _Place]:
+    ) -> tuple[SealedAppend, Receipt, _Place]:
         parts = self._parts
         own: Companion
         if place.opening is None:
@@ -198,6 +199,6 @@ class AdminLog:
             writer=parts.writer,
             entropy=parts.entropy,
         )
-        batch = writer.seal(place.head, drafts, epoch=place.epoch, at=parts.now())
-        await parts.ledger.append(tenant_id, place.run_id, batch, [own, *companions])
-        return batch, replace(place, head=batch.head, opening=None)
+        sealed = writer.seal(place.head, drafts, epoch=place.epoch, at=parts.now())
+        receipt = await parts.ledger.append(tenant_id, place.run_id, sealed, [own, *companions])
+        return sealed, receipt, replace(place, head=sealed.head, opening=None)

@@ -8,6 +8,9 @@ from fastapi import Depends, Request
 
 from app.api.stream_seats import StreamSeats
 from app.audit.erasure_desk import ErasureDesk
+from app.audit.export import BundleExporter
+from app.audit.key_list import KeyLister
+from app.audit.proof_desk import ProofDesk
 from app.audit.replay_ledger import ReplayLedger
 from app.domain.run import Agent, Budget
 from app.domain.step import ToolSpec
@@ -23,6 +26,9 @@ class ApiServices:
     runs: RunService
     ledger: ReplayLedger
     erasures: ErasureDesk
+    proofs: ProofDesk
+    exports: BundleExporter
+    keys: KeyLister
     bell: Bell
     seats: StreamSeats
     agents: Mapping[str, Agent]

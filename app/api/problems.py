@@ -24,12 +24,14 @@ from app.domain.errors import (
     LedgerUnavailableError,
     MeshFlowError,
     NotFoundError,
+    NotSequencedError,
     OverloadedError,
     PolicyDeniedError,
     StaleEpochError,
 )
 
 _log = logging.getLogger("meshflow.api")
+_SEQUENCED_SECONDS = 5
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -89,6 +91,7 @@ PROBLEMS: Mapping[type[Exception], Kind] = {
     PolicyDeniedError: Kind(403, "policy-denied", "The policy gate refused the task"),
     LedgerUnavailableError: Kind(503, "ledger-unavailable", "The ledger cannot be reached"),
     LedgerBrokenError: Kind(409, "ledger-broken", "The ledger of this run does not verify"),
+    NotSequencedError: Kind(409, "not-sequenced", "Not in the signed log yet"),
     StaleEpochError: Kind(409, "run-taken-over", "Another process owns the run"),
     IllegalTransitionError: Kind(409, "illegal-transition", "The run's state forbids this"),
     LedgerError: Kind(503, "ledger-refused", "The ledger refused the record"),
@@ -204,6 +207,8 @@ async def _meshflow_error(request: Request, error: Exception) -> Response:
             detail = f"the policy gate refused this task ({error.code})"
         case InvalidSubmissionError():
             fields = (FieldProblem(pointer=error.pointer, rule=error.reason),)
+        case NotSequencedError():
+            headers["Retry-After"] = str(_SEQUENCED_SECONDS)
         case OverloadedError():
             headers["Retry-After"] = str(error.retry_after_seconds)
     return problem_response(

@@ -183,7 +183,7 @@ async def verify(run_id: RunIdPath, caller: CallerDep, services: ServicesDep) ->
     require(caller, Scope.RUN, Scope.AUDIT)
     found = found_run_id(run_id)
     try:
-        dossier = await services.ledger.read_run(caller.tenant_id, found)
+        dossier = await services.ledger.read_run(caller.tenant_id, found, anew=True)
     except LedgerBrokenError as error:
         return as_json(broken_verification(found, error.found))
     except NotFoundError:

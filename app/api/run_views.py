@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from app.api.entry_views import Moment, OutputView, TaskView, View, body_of, parsed
-from app.audit.replay_ledger import Remains, RunDossier
+from app.audit.integrity import Integrity, IntegrityState
+from app.audit.run_dossier import Remains, RunDossier
 from app.domain.errors import ChainBreak
 from app.domain.run import OutputState, RunId, RunKind, RunRow, RunStatus, public_run_id
 from app.ledger.chain import VerifiedChain
@@ -33,9 +34,13 @@ class PolicyView(View):
 
 
 class IntegrityView(View):
-    """What is proved of the run's ledger. `pending`: it verifies, no witness has seen it yet."""
+    """What is proved of the run's ledger now.
 
-    state: Literal["anchored", "pending", "erased", "broken"]
+    `anchored`: every record is in a log that witnesses outside the database have signed, since
+    `witnessed_at`. `pending`: it verifies, and `unwitnessed` records are not witnessed yet.
+    """
+
+    state: IntegrityState
     size: int
     witnessed_at: Moment | None
     unwitnessed: int
@@ -146,7 +151,7 @@ def view_of(dossier: RunDossier) -> RunView:
     return run_view(
         dossier.run,
         task,
-        integrity=integrity_of(dossier.chain),
+        integrity=integrity_of(dossier.integrity),
         output=output,
         state=dossier.output_state,
     )
@@ -188,19 +193,26 @@ def run_view(
 
 def pending(entries: int) -> IntegrityView:
     """Verified here and now; no witness has seen it."""
-    return IntegrityView(state="pending", size=entries, witnessed_at=None, unwitnessed=entries)
+    return IntegrityView(
+        state=IntegrityState.PENDING, size=entries, witnessed_at=None, unwitnessed=entries
+    )
 
 
-def integrity_of(chain: VerifiedChain) -> IntegrityView:
-    """As `pending`, and whether anything was lawfully erased."""
-    found = pending(chain.head.next_seq)
-    return found.model_copy(update={"state": "erased"}) if chain.is_erased else found
+def integrity_of(found: Integrity) -> IntegrityView:
+    """As shown."""
+    return IntegrityView(
+        state=found.state,
+        size=found.size,
+        witnessed_at=found.witnessed_at,
+        unwitnessed=found.unwitnessed,
+    )
 
 
 PROVES = (
     "every record up to the last one is in its place and unchanged",
     "every stored text is the one that was committed to when it was written",
-    "every record was signed by a writer key that the deployment registered",
+    "every record was signed by a writer key that the deployment certified",
+    "every record that the tenant's log holds is at its place there, as the log key signed it",
     "status, error, usage, model, agent and times of the run are those that its records say",
 )
 PROVES_OF_GAPS = "what is missing was erased by a recorded statement that the erasure key signed"
@@ -209,14 +221,24 @@ PROVES_OF_REMAINS = (
     "their hashes are in their places and were signed by certified writers",
     PROVES_OF_GAPS,
 )
-DOES_NOT_PROVE = (
-    "that what a model or tool said is true",
-    "that no record was cut from the end of an unfinished run: no witness has seen this ledger yet",
+PROVES_OF_WITNESSES = (
+    "every record is in a log that a quorum of witnesses outside the database has signed: nobody"
+    " can change, cut or remove it any more without their seeing it"
+)
+DOES_NOT_PROVE = ("that what a model or tool said is true",)
+NOT_OF_THE_END = (
+    "that no unwitnessed record was changed or cut from the end by somebody who holds the"
+    " deployment's keys and its database: no witness has seen {count} of {size} records yet"
+)
+NOT_BY_ITSELF = (
+    "anything to somebody who does not trust this server: an export with `meshflow verify-bundle`"
+    " and keys obtained elsewhere does"
 )
 
 
 def valid_verification(dossier: RunDossier) -> VerificationView:
     """A run that verified, with the limits of that in words."""
+    integrity = dossier.integrity
     return VerificationView.model_validate(
         {
             "run_id": public_run_id(dossier.run.run_id),
@@ -224,12 +246,18 @@ def valid_verification(dossier: RunDossier) -> VerificationView:
             "entries": len(dossier.chain.records),
             "head": dossier.chain.head.chain.hex(),
             "break": None,
-            "integrity": integrity_of(dossier.chain),
+            "integrity": integrity_of(integrity),
             "erased": _erased(dossier.chain),
-            "proves": [*PROVES, PROVES_OF_GAPS] if dossier.chain.is_erased else [*PROVES],
-            "does_not_prove": list(DOES_NOT_PROVE),
+            "proves": _proved(dossier),
+            "does_not_prove": [*DOES_NOT_PROVE, *_limits(integrity)],
         }
     )
+
+
+def _proved(dossier: RunDossier) -> list[str]:
+    of_gaps = [PROVES_OF_GAPS] if dossier.chain.is_erased else []
+    of_witnesses = [] if dossier.integrity.unwitnessed else [PROVES_OF_WITNESSES]
+    return [*PROVES, *of_gaps, *of_witnesses]
 
 
 def _erased(chain: VerifiedChain) -> ErasedView | None:
@@ -241,7 +269,7 @@ def _erased(chain: VerifiedChain) -> ErasedView | None:
 
 def remains_verification(remains: Remains) -> VerificationView:
     """A deleted run: what is left of it holds."""
-    integrity = pending(remains.records).model_copy(update={"state": "erased"})
+    integrity = remains.integrity
     return VerificationView.model_validate(
         {
             "run_id": public_run_id(remains.run_id),
@@ -249,17 +277,24 @@ def remains_verification(remains: Remains) -> VerificationView:
             "entries": remains.records,
             "head": remains.head.chain.hex(),
             "break": None,
-            "integrity": integrity,
+            "integrity": integrity_of(integrity),
             "erased": ErasedView(deleted=True, fields={}),
             "proves": list(PROVES_OF_REMAINS),
-            "does_not_prove": list(DOES_NOT_PROVE),
+            "does_not_prove": [*DOES_NOT_PROVE, *_limits(integrity)],
         }
     )
 
 
+def _limits(integrity: Integrity) -> list[str]:
+    unseen = NOT_OF_THE_END.format(count=integrity.unwitnessed, size=integrity.size)
+    return [unseen, NOT_BY_ITSELF] if integrity.unwitnessed else [NOT_BY_ITSELF]
+
+
 def broken_verification(run_id: RunId, found: ChainBreak) -> VerificationView:
     """A run that did not verify: where, and how. Nothing else of it is believed."""
-    broken = IntegrityView(state="broken", size=found.seq, witnessed_at=None, unwitnessed=0)
+    broken = IntegrityView(
+        state=IntegrityState.BROKEN, size=found.seq, witnessed_at=None, unwitnessed=0
+    )
     return VerificationView.model_validate(
         {
             "run_id": public_run_id(run_id),

@@ -13,7 +13,7 @@ from app.api.entry_views import entry_of
 from app.api.problems import problems
 from app.api.run_routes import RunIdPath, found_run_id
 from app.api.stream_seats import SeatedStream
-from app.audit.replay_ledger import Tail
+from app.audit.run_dossier import Tail
 from app.domain.errors import InvalidSubmissionError, MeshFlowError
 from app.domain.run import TERMINAL, RunId, Scope, TenantId
 from app.ledger.chain import VerifiedRecord

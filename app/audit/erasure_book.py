@@ -28,9 +28,10 @@ from app.ledger.erasure_statement import (
 from app.ledger.hashing import commitment, record_hash
 from app.ledger.header import FIELD_NUMBERS, decode_header
 from app.ledger.sealing import RunSealer, SealError
+from app.storage.companions import WrappedKey
 from app.storage.database import Snapshot
 from app.storage.erasure_store import ErasureStore, StoredNote
-from app.storage.ledger_store import AdminRun, LedgerStore, WrappedKey
+from app.storage.ledger_store import AdminRun, LedgerStore
 from app.storage.run_store import RunStore
 
 _PAGE = 256

@@ -3,62 +3,59 @@
 Threat: Ledger tampering
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
-from app.audit.erasure_book import ErasureBook, OlderViewError
-from app.audit.erasure_desk import ErasureDesk
-from app.domain.erasure import ErasureAction, ErasureReceipt
+from app.audit.erasure_book import OlderViewError
+from app.audit.erasure_calls import ErasureCalls, ErasureParts
+from app.audit.inclusion import Inclusion, InclusionCheck, InclusionError
+from app.audit.integrity import Integrity, IntegrityState
+from app.audit.integrity_alarm import IntegrityAlarm
+from app.audit.key_book import KeyBook
+from app.audit.run_dossier import (
+    Bookmark,
+    Evidence,
+    Remains,
+    ReopenedRun,
+    RunDossier,
+    Tail,
+)
+from app.audit.witnessing import Witnessing
 from app.domain.errors import ChainBreak, KeyStoreError, LedgerBrokenError, NotFoundError
-from app.domain.run import OutputState, RunId, RunKind, RunRow, RunStatus, TenantId, Usage
+from app.domain.run import OutputState, RunId, RunKind, RunRow, RunStatus, TenantId
 from app.keys.key_store import KeyStore
 from app.ledger.chain import Resume, StoredRun, VerifiedChain, VerifiedRecord, verify_run
 from app.ledger.erasure_statement import Erased
 from app.ledger.run_account import RunAccount, account_of, row_break
 from app.ledger.sealing import SealError, open_result
+from app.storage.companions import WrappedKey
 from app.storage.database import Database
-from app.storage.ledger_store import LedgerStore, WrappedKey
+from app.storage.ledger_store import LedgerStore
+from app.storage.place_store import (
+    Placement,
+    is_named,
+    read_older,
+    read_overdue,
+    read_placement,
+)
 from app.storage.run_store import RunStore, StoredResult
 
 _LOOKS = 3
 _CUT = LedgerBrokenError(ChainBreak(seq=0, reason="the log's administration run was cut"))
+_SEQUENCED_WITHIN = timedelta(seconds=10)
+_OLDER = 8  # checkpoints in which a witnessed part of a run is looked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunDossier:
-    """A run as it can be shown: its row, its verified records, and its output if it has one."""
+class LogChecks:
+    """What holds runs against the logs of the deployment, and where a break is told."""
 
-    run: RunRow
-    chain: VerifiedChain
-    output: str | None  # the released output in full, while it is kept
-    output_state: OutputState
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bookmark:
-    """How far a reader has come: where the chain stands, and what it has said of the run."""
-
-    head: Resume
-    account: RunAccount
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tail:
-    """New verified records of a run, and where the next look begins."""
-
-    run: RunRow
-    records: tuple[VerifiedRecord, ...]
-    bookmark: Bookmark
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remains:
-    """A deleted run: how many records it had, and the chain over their hashes, which holds."""
-
-    run_id: RunId
-    records: int
-    head: Resume
+    book: KeyBook
+    check: InclusionCheck
+    witnessing: Witnessing
+    alarm: IntegrityAlarm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,19 +66,11 @@ class _Seen:
     stored: StoredRun
     key: WrappedKey
     kept: StoredResult | None
+    placement: Placement
     erased: Erased
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReopenedRun:
-    """What somebody needs who takes a run over: where its ledger ends, its key, what it used."""
-
-    head: Resume
-    run_key: bytes
-    spent: Usage
-
-
-class ReplayLedger:
+class ReplayLedger(ErasureCalls):
     """Verified reads of one deployment's runs, always within a tenant."""
 
     def __init__(
@@ -92,38 +81,49 @@ class ReplayLedger:
         runs: RunStore,
         keys: KeyStore,
         enrolment: Collection[bytes],
-        book: ErasureBook,
-        desk: ErasureDesk,
+        erasures: ErasureParts,
+        logs: LogChecks,
         now: Callable[[], datetime],
     ) -> None:
+        super().__init__(erasures.desk)
         self._database = database
         self._ledger = ledger
         self._runs = runs
         self._keys = keys
         self._enrolment = enrolment
-        self._book = book
-        self._desk = desk
+        self._book = erasures.book
+        self._logs = logs
         self._now = now
 
     async def read_run(
-        self, tenant_id: TenantId, run_id: RunId, *, with_output: bool = False
+        self, tenant_id: TenantId, run_id: RunId, *, with_output: bool = False, anew: bool = False
     ) -> RunDossier:
-        """The verified run. NotFoundError; LedgerBrokenError names the first break."""
-        seen = await self._look(tenant_id, run_id, with_output=with_output)
-        chain = self._verified(seen, None)
-        self._accounted(seen.run, chain, None)
+        """The verified run. NotFoundError; LedgerBrokenError names the first break.
+
+        `anew`: the signatures of all its batches are checked too, and nothing is remembered.
+        """
+        with self._alarmed(tenant_id, run_id):
+            seen = await self._look(tenant_id, run_id, with_output=with_output)
+            chain, inclusion = self._verified(seen, None, anew=anew)
+            self._accounted(seen.run, chain, None)
+            integrity = await self._integrity(tenant_id, chain, inclusion, anew=anew)
         output = None if seen.kept is None else self._opened_result(seen.run, seen.kept)
         state = OutputState.FULL if output is not None else OutputState.SCRUBBED
         if output is None and chain.records and "output" in chain.records[-1].erased:
             state = OutputState.ERASED
-        return RunDossier(run=seen.run, chain=chain, output=output, output_state=state)
+        return RunDossier(
+            run=seen.run, chain=chain, integrity=integrity, output=output, output_state=state
+        )
 
     async def tail(self, tenant_id: TenantId, run_id: RunId, bookmark: Bookmark | None) -> Tail:
         """What was recorded after `bookmark`, verified from there; the row always, and whole."""
         before = None if bookmark is None else bookmark.head
-        seen = await self._look(tenant_id, run_id, 0 if before is None else before.next_seq)
-        chain = self._verified(seen, before)
-        account = self._accounted(seen.run, chain, None if bookmark is None else bookmark.account)
+        with self._alarmed(tenant_id, run_id):
+            seen = await self._look(tenant_id, run_id, 0 if before is None else before.next_seq)
+            chain, _ = self._verified(seen, before)
+            account = self._accounted(
+                seen.run, chain, None if bookmark is None else bookmark.account
+            )
         bookmark = Bookmark(head=chain.head, account=account)
         return Tail(run=seen.run, records=chain.records, bookmark=bookmark)
 
@@ -133,90 +133,31 @@ class ReplayLedger:
 
     async def remains(self, tenant_id: TenantId, run_id: RunId) -> Remains:
         """What is left of a deleted run. NotFoundError for any other; LedgerBrokenError."""
-        for _ in range(_LOOKS):
-            try:
-                async with self._database.snapshot(tenant_id) as raw:
-                    erased = await self._book.of_run(raw, tenant_id, run_id)
-                    if not erased.is_deleted:
-                        raise NotFoundError("no such run")
-                    count = len(erased.records)
-                    stored = await self._ledger.remains(raw, tenant_id, run_id, count)
-            except OlderViewError:
-                continue
-            checked = verify_run(stored, None, self._enrolment, None, erased)
-            if isinstance(checked, ChainBreak):
-                raise LedgerBrokenError(checked)
-            return Remains(run_id=run_id, records=checked.deleted, head=checked.head)
+        with self._alarmed(tenant_id, run_id):
+            await self._logs.book.refresh()
+            for _ in range(_LOOKS):
+                try:
+                    async with self._database.snapshot(tenant_id) as raw:
+                        erased = await self._book.of_run(raw, tenant_id, run_id)
+                        if not erased.is_deleted:
+                            raise NotFoundError("no such run")
+                        count = len(erased.records)
+                        stored = await self._ledger.remains(raw, tenant_id, run_id, count)
+                        placement = await read_placement(raw, tenant_id, run_id, 0)
+                except OlderViewError:
+                    continue
+                checked = verify_run(stored, None, self._enrolment, None, erased)
+                if isinstance(checked, ChainBreak):
+                    raise LedgerBrokenError(checked)
+                inclusion = self._logs.check.check(placement, stored, 0)
+                integrity = await self._integrity(tenant_id, checked, inclusion, anew=True)
+                return Remains(
+                    run_id=run_id,
+                    records=checked.deleted,
+                    head=checked.head,
+                    integrity=replace(integrity, state=IntegrityState.ERASED),
+                )
         raise _CUT
-
-    async def anonymize_run(
-        self,
-        tenant_id: TenantId,
-        run_id: RunId,
-        *,
-        legal_basis: str,
-        request_ref: str,
-        actor: str,
-        fields: Collection[str] | None = None,
-        wait_seconds: float = 0,
-    ) -> ErasureReceipt:
-        """Ask that fields of a run be erased: all of its content, or the named fields.
-
-        The receipt says what became of it; NotFoundError, InvalidSubmissionError.
-        """
-        await self.row(tenant_id, run_id)
-        receipt = await self._desk.request(
-            tenant_id,
-            ErasureAction.ANONYMIZE_RUN,
-            run_id,
-            legal_basis=legal_basis,
-            request_ref=request_ref,
-            actor=actor,
-            fields=None if fields is None else sorted(fields),
-        )
-        return await self._desk.executed(receipt, wait_seconds)
-
-    async def delete_run(
-        self,
-        tenant_id: TenantId,
-        run_id: RunId,
-        *,
-        legal_basis: str,
-        request_ref: str,
-        actor: str,
-        wait_seconds: float = 0,
-    ) -> ErasureReceipt:
-        """Ask that nothing but the hashes of a run's records stay. NotFoundError."""
-        await self.row(tenant_id, run_id)
-        receipt = await self._desk.request(
-            tenant_id,
-            ErasureAction.DELETE_RUN,
-            run_id,
-            legal_basis=legal_basis,
-            request_ref=request_ref,
-            actor=actor,
-        )
-        return await self._desk.executed(receipt, wait_seconds)
-
-    async def delete_tenant(
-        self,
-        tenant_id: TenantId,
-        *,
-        legal_basis: str,
-        request_ref: str,
-        actor: str,
-        wait_seconds: float = 0,
-    ) -> ErasureReceipt:
-        """Ask that nothing of a tenant stay but the operator log's record of the erasure."""
-        receipt = await self._desk.request(
-            tenant_id,
-            ErasureAction.DELETE_TENANT,
-            None,
-            legal_basis=legal_basis,
-            request_ref=request_ref,
-            actor=actor,
-        )
-        return await self._desk.executed(receipt, wait_seconds)
 
     async def row(self, tenant_id: TenantId, run_id: RunId) -> RunRow:
         """The run's state alone, unverified: good for deciding when to look, never for showing.
@@ -242,31 +183,80 @@ class ReplayLedger:
 
     async def reopen(self, tenant_id: TenantId, run_id: RunId) -> ReopenedRun:
         """A run for somebody who is about to take it over. NotFoundError; LedgerBrokenError."""
-        seen = await self._look(tenant_id, run_id)
-        chain = self._verified(seen, None)
-        spent = self._accounted(seen.run, chain, None).spent
+        with self._alarmed(tenant_id, run_id):
+            seen = await self._look(tenant_id, run_id)
+            chain, _ = self._verified(seen, None, anew=True)
+            spent = self._accounted(seen.run, chain, None).spent
         return ReopenedRun(head=chain.head, run_key=self._open(seen.run, seen.key), spent=spent)
+
+    async def evidence(self, tenant_id: TenantId, run_id: RunId) -> Evidence:
+        """A run as it is stored, once all of it has verified. NotFoundError; LedgerBrokenError."""
+        with self._alarmed(tenant_id, run_id):
+            seen = await self._look(tenant_id, run_id)
+            chain, inclusion = self._verified(seen, None, anew=True)
+            self._accounted(seen.run, chain, None)
+        state = seen.placement.state
+        return Evidence(
+            stored=seen.stored,
+            run_key=self._open(seen.run, seen.key),
+            inclusion=inclusion,
+            newest=None if state is None else state.checkpoint,
+        )
+
+    @contextmanager
+    def _alarmed(self, tenant_id: TenantId, run_id: RunId) -> Iterator[None]:
+        """Whatever breaks inside is told to the operator log, too."""
+        try:
+            yield
+        except InclusionError as error:
+            self._logs.alarm.sound(tenant_id, run_id, error.found)
+            raise LedgerBrokenError(error.found) from error
+        except LedgerBrokenError as error:
+            self._logs.alarm.sound(tenant_id, run_id, error.found)
+            raise
 
     async def _look(
         self, tenant_id: TenantId, run_id: RunId, from_seq: int = 0, *, with_output: bool = False
     ) -> _Seen:
         """One snapshot of a run that is not older than what is known of erasures."""
+        operator = await self._logs.witnessing.operator()
+        await self._logs.book.refresh()
         for _ in range(_LOOKS):
             try:
                 async with self._database.snapshot(tenant_id) as raw:
-                    run = await self._found(await self._runs.find(raw, tenant_id, run_id))
+                    erased = await self._book.of_run(raw, tenant_id, run_id)
+                    found = await self._runs.find(raw, tenant_id, run_id)
+                    if found is None and not erased.is_deleted:
+                        self._check_never_was(is_in_log=await is_named(raw, tenant_id, run_id))
+                    run = await self._found(found)
                     stored, key = await self._ledger.read(raw, run, from_seq)
                     find = self._runs.find_result
-                    return _Seen(
-                        run=run,
-                        stored=stored,
-                        key=key,
-                        kept=await find(raw, tenant_id, run_id) if with_output else None,
-                        erased=await self._book.of_run(raw, tenant_id, run_id),
-                    )
+                    kept = await find(raw, tenant_id, run_id) if with_output else None
+                    placement = await read_placement(raw, tenant_id, run_id, from_seq)
+                    first = from_seq + len(placement.places.by_seq)
+                    if self._is_late(stored, first):
+                        overdue = await read_overdue(raw, operator, (tenant_id, run_id), first)
+                        placement = replace(placement, overdue=overdue)
             except OlderViewError:
                 continue
+            return _Seen(
+                run=run, stored=stored, key=key, kept=kept, placement=placement, erased=erased
+            )
         raise _CUT
+
+    @staticmethod
+    def _check_never_was(*, is_in_log: bool) -> None:
+        """A run without a row has no place in the log, unless an erasure took the row."""
+        if is_in_log:
+            raise InclusionError(0, "the run is gone that the log holds")
+
+    def _is_late(self, stored: StoredRun, first: int) -> bool:
+        """Whether a record without a place is old enough to have one."""
+        waiting = (record for record in stored.records if record.seq >= first)
+        record = next(waiting, None)
+        if record is None:
+            return False
+        return record.at is None or self._now() - record.at > _SEQUENCED_WITHIN
 
     async def _found(self, run: RunRow | None) -> RunRow:
         # What the administration runs say is read through what they are about.
@@ -282,12 +272,57 @@ class ReplayLedger:
             found = ChainBreak(seq=0, reason="the key of the run does not open")
             raise LedgerBrokenError(found) from error
 
-    def _verified(self, seen: _Seen, resume: Resume | None) -> VerifiedChain:
+    def _verified(
+        self, seen: _Seen, resume: Resume | None, *, anew: bool = False
+    ) -> tuple[VerifiedChain, Inclusion]:
         run_key = self._open(seen.run, seen.key)
-        checked = verify_run(seen.stored, run_key, self._enrolment, resume, seen.erased)
+        first = 0 if resume is None else resume.next_seq
+        end = first + len(seen.stored.records)
+        placed = 0 if anew else self._logs.check.covered(seen.placement, first, end)
+        checked = verify_run(
+            seen.stored, run_key, self._enrolment, resume, seen.erased, placed=placed
+        )
         if isinstance(checked, ChainBreak):
             raise LedgerBrokenError(checked)
-        return checked
+        return checked, self._logs.check.check(seen.placement, seen.stored, first)
+
+    async def _integrity(
+        self, tenant_id: TenantId, chain: VerifiedChain, inclusion: Inclusion, *, anew: bool
+    ) -> Integrity:
+        """How much of a run that verified is witnessed. InclusionError."""
+        size, witnessing = chain.head.next_seq, self._logs.witnessing
+        at, witnessed = None, 0
+        if inclusion.covering is not None and witnessing.is_asked_for:
+            at, witnessed = await witnessing.seen_at(inclusion.covering, anew=anew), 0
+            if at is not None:
+                witnessed = inclusion.covered
+            else:
+                at, witnessed = await self._older(tenant_id, inclusion, anew=anew)
+        state = IntegrityState.ANCHORED if witnessed == size else IntegrityState.PENDING
+        return Integrity(
+            state=IntegrityState.ERASED if chain.is_erased else state,
+            size=size,
+            witnessed_at=at,
+            unwitnessed=size - witnessed,
+        )
+
+    async def _older(
+        self, tenant_id: TenantId, inclusion: Inclusion, *, anew: bool
+    ) -> tuple[datetime | None, int]:
+        """When the longest part of a run was witnessed that is, and how many records that is."""
+        covering, first = inclusion.covering, min(inclusion.places.values())
+        if covering is None:
+            return None, 0
+        async with self._database.snapshot(tenant_id) as raw:
+            older = await read_older(raw, tenant_id, covering.origin, covering.size, _OLDER)
+        for head in older:
+            if head.size <= first:
+                break
+            self._logs.check.opened(head, covering.origin, tenant_id.bytes, 0)
+            at = await self._logs.witnessing.seen_at(head, anew=anew)
+            if at is not None:
+                return at, sum(index < head.size for index in inclusion.places.values())
+        return None, 0
 
     @staticmethod
     def _accounted(run: RunRow, chain: VerifiedChain, before: RunAccount | None) -> RunAccount:

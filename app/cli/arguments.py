@@ -37,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_erasing(commands)
     _add_witness(commands)
     _add_ledger(commands)
+    _add_audit(commands)
     commands.add_parser(
         "demo",
         help="run the main job end to end in a scratch directory, and say what held",
@@ -95,6 +96,20 @@ def _add_clients(commands: "_Commands[_Parser]") -> None:
         allow_abbrev=False,
     )
     verify.add_argument("run", metavar="RUN", help="the run's id, run_...")
+    export = commands.add_parser(
+        "export",
+        help="fetch a run with all that proves it, for verify-bundle",
+        description="Exit code: 0 written, 3 the run does not verify, 4 not found or not written.",
+        allow_abbrev=False,
+    )
+    export.add_argument("run", metavar="RUN", help="the run's id, run_...")
+    export.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    export.add_argument(
+        "--fields",
+        choices=("all", "none"),
+        default="all",
+        help="none: without the contents (default: all)",
+    )
     bundle = commands.add_parser(
         "verify-bundle",
         help="verify an exported run, offline",
@@ -103,7 +118,7 @@ def _add_clients(commands: "_Commands[_Parser]") -> None:
     )
     bundle.usage_exit = bundle_arguments.WRONG_WORDS
     bundle_arguments.add_arguments(bundle)
-    for command in (run, verify):
+    for command in (run, verify, export):
         command.add_argument("--url", default=DEFAULT_URL, help=f"default: {DEFAULT_URL}")
         command.add_argument(
             "--key-file",
@@ -220,6 +235,24 @@ def _add_witness(commands: "_Commands[_Parser]") -> None:
     _add_tls(serve)
 
 
+def _add_audit(commands: "_Commands[_Parser]") -> None:
+    audit = commands.add_parser(
+        "audit",
+        help="sweep whole logs with rights to read alone, and no content keys",
+        description="Exit code: 0 all of it holds, 3 something does not, 4 it cannot be looked at.",
+        allow_abbrev=False,
+    )
+    audit.add_argument("--tenant", metavar="NAME", help="one tenant's log and the operator's")
+    audit.add_argument(
+        "--policy",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the keys that the auditor trusts, not obtained from the audited server",
+    )
+    audit.add_argument("--json", action="store_true", help="the report for machines")
+
+
 def _add_ledger(commands: "_Commands[_Parser]") -> None:
     commands.add_parser(
         "sequencer",
@@ -231,6 +264,10 @@ def _add_ledger(commands: "_Commands[_Parser]") -> None:
     of_ledger.add_parser(
         "keys", help="print the public keys that witnesses and verifiers need", allow_abbrev=False
     )
+    rotate = of_ledger.add_parser(
+        "rotate-key", help="make the next key; the old one counts no further", allow_abbrev=False
+    )
+    rotate.add_argument("role", choices=("log",), help="which key")
     recover = of_ledger.add_parser(
         "recover",
         help="go on after a loss, under new names",

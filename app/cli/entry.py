@@ -77,6 +77,12 @@ def _verify(invocation: Invocation, arguments: Namespace) -> int:
     return verify_run(invocation, arguments)
 
 
+def _export(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.export_command import export_run
+
+    return export_run(invocation, arguments)
+
+
 def _verify_bundle(_invocation: Invocation, arguments: Namespace) -> int:
     from app.offline.verify_bundle_main import run
 
@@ -131,6 +137,12 @@ def _demo(invocation: Invocation, arguments: Namespace) -> int:
     return demo(invocation, arguments)
 
 
+def _audit(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.audit_command import audit
+
+    return audit(invocation, arguments)
+
+
 def _sequencer(invocation: Invocation, arguments: Namespace) -> int:
     from app.cli.ledger_command import sequencer
 
@@ -147,6 +159,7 @@ COMMANDS: Mapping[str, Command] = {
     "serve": _serve,
     "run": _run,
     "verify": _verify,
+    "export": _export,
     "verify-bundle": _verify_bundle,
     "keys": _keys,
     "db": _db,
@@ -157,6 +170,7 @@ COMMANDS: Mapping[str, Command] = {
     "witness": _witness,
     "sequencer": _sequencer,
     "ledger": _ledger,
+    "audit": _audit,
     "demo": _demo,
 }
 

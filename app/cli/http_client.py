@@ -63,6 +63,19 @@ class ApiClient:
         """The JSON object that a POST answers with."""
         return self._object("POST", path, body)
 
+    def download(self, path: str, most_bytes: int) -> Iterator[bytes]:
+        """The bytes of an answer as they come. CommandError for one that is too long."""
+        with self._reaching(), self._client.stream("GET", path) as response:
+            if not response.is_success:
+                response.read()
+                raise _problem(response)
+            size = 0
+            for part in response.iter_bytes():
+                size += len(part)
+                if size > most_bytes:
+                    raise CommandError("the server's answer is larger than a bundle may be")
+                yield part
+
     def events(self, path: str, after_seq: int) -> Iterator[ServerEvent]:
         """Events after a seq (-1: all of them) until the server ends the stream or it is cut."""
         resume = {"Last-Event-ID": str(after_seq)} if after_seq >= 0 else {}

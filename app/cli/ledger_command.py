@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("meshflow")
 UNKNOWN = "unknown"
 _RETRY_SECONDS = 1.0
+_ROTATION_SECONDS = 30
 T = TypeVar("T")
 
 
@@ -38,12 +39,16 @@ def sequencer(invocation: Invocation, _arguments: Namespace) -> int:
 
 
 def ledger(invocation: Invocation, arguments: Namespace) -> int:
-    """`ledger keys` and `ledger recover`."""
+    """`ledger keys`, `ledger rotate-key` and `ledger recover`."""
     settings = invocation.settings(dev=True)
     configure_logging(settings)
     if arguments.action == "keys":
         with serving_database(settings) as ready:
             asyncio.run(_print_keys(ready))
+        return OK
+    if arguments.action == "rotate-key":
+        with serving_database(settings) as ready:
+            asyncio.run(_rotate(ready))
         return OK
     lost = None if arguments.lost == UNKNOWN else int(arguments.lost)
     with _owned_database(settings) as ready:
@@ -116,11 +121,32 @@ async def _parts(settings: Settings) -> "AsyncIterator[LedgerParts]":
 
 async def _print_keys(settings: Settings) -> None:
     """Lines for a verifier's policy file and for a witness: public keys only."""
-    from app.ledger_assembly import policy_lines
+    async with _parts(settings) as parts:
+        for line in await parts.key_lister.own_lines():
+            print(line)
+
+
+async def _rotate(settings: Settings) -> None:
+    """Make the next log key, and wait until the leader has recorded that it took over."""
+    from app.keys.signing_keys import LOG
 
     async with _parts(settings) as parts:
-        for line in await policy_lines(settings, parts):
+        before = parts.signing.current(LOG).public_key
+        made = parts.signing.add(LOG).public_key
+        print(f"old  {before.hex()}\nnew  {made.hex()}")
+        try:
+            async with asyncio.timeout(_ROTATION_SECONDS):
+                while all(c.new != made for c in await parts.logs.book.rotations()):  # noqa: ASYNC110 - another process writes it
+                    await asyncio.sleep(_RETRY_SECONDS)
+        except TimeoutError:
+            print(
+                "The key is made. The sequencer takes it up, and records that, when it next signs."
+            )
+        else:
+            print("The sequencer has recorded the change and signs with the new key from now on.")
+        for line in await parts.key_lister.own_lines():
             print(line)
+    print("Witnesses need the new key beside the old one; verifiers that pin the old one need not.")
 
 
 async def _recover(settings: Settings, lost: int | None) -> None:

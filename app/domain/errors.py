@@ -13,6 +13,7 @@ MeshFlowError
 │   ├── KeyRetiredError         a key was retired that something was to be wrapped under
 │   ├── StaleEpochError         somebody else owns the run now: stop at once
 │   ├── WriterRetiredError      this process's key was retired: it has to start anew
+│   ├── NotSequencedError       no signed checkpoint covers what is asked for yet: come back
 │   ├── StaleTermError          another sequencer leads: this one must not write
 │   └── IllegalTransitionError  the run's state does not allow this change
 ├── KeyStoreError               a key is missing or cannot be written
@@ -109,6 +110,13 @@ class StaleEpochError(LedgerError):
 
 class WriterRetiredError(LedgerError):
     """The key with which this process signs was retired: nothing it appends is accepted."""
+
+
+class NotSequencedError(LedgerError):
+    """No signed checkpoint covers what a proof is asked for. Nothing is wrong: it takes seconds."""
+
+    def __init__(self) -> None:
+        super().__init__("no signed checkpoint covers this yet")
 
 
 class StaleTermError(LedgerError):

@@ -26,10 +26,11 @@ from app.ledger.run_account import account_of, row_break
 from app.ledger.sealing import NONCE_BYTES, RunSealer, SealError
 from app.ledger.writing import SealedField
 from app.runs.run_keys import RunKeys
+from app.storage.companions import WrappedKey
 from app.storage.database import Database
 from app.storage.erasing_store import AnonymizeRun, DeleteRun, DeleteTenant, Removal, RunSnapshot
 from app.storage.erasure_store import ErasureStore
-from app.storage.ledger_store import LedgerStore, WrappedKey
+from app.storage.ledger_store import LedgerStore
 from app.storage.run_store import RunStore
 
 _LOOKS = 3

@@ -14,8 +14,8 @@ from datetime import datetime
 from app.domain.errors import MeshFlowError
 from app.keys.key_store import KeyStore
 from app.runs.run_keys import first_version, newest_version, next_version
+from app.storage.companions import WrappedKey
 from app.storage.erasing_store import EraserStore, WaitingKek
-from app.storage.ledger_store import WrappedKey
 
 _log = logging.getLogger("meshflow.erasing")
 

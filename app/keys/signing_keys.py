@@ -66,6 +66,10 @@ class SigningKeys:
         """All keys of a role, oldest first; empty when none was made."""
         return tuple(self._load(f"{role}.{version}") for version in self._versions(role))
 
+    def names(self, role: str) -> tuple[str, ...]:
+        """The files of a role's keys, oldest first: as long as they are these, so are the keys."""
+        return tuple(f"{role}.{version}" for version in self._versions(role))
+
     def add(self, role: str) -> SigningKey:
         """A new version of a role's key, current from now on."""
         name = f"{role}.{(self._versions(role) or [0])[-1] + 1}"

@@ -11,26 +11,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from app.domain.errors import ChainBreak
 from app.domain.run import JsonObject
+from app.ledger.batches import BatchError, root_over
 from app.ledger.canonical import CanonicalError
 from app.ledger.enrolment import is_certified
 from app.ledger.erasure_statement import NOTHING, Erased
-from app.ledger.hashing import (
-    batch_entry,
-    batch_message,
-    chain_hash,
-    commitment,
-    genesis,
-    merkle_tree_hash,
-    record_hash,
-    u64be,
-)
+from app.ledger.hashing import batch_message, chain_hash, commitment, genesis, record_hash
 from app.ledger.header import FIELD_NAMES, decode_header, encode_time
 from app.ledger.sealing import RunSealer, SealError
+from app.ledger.signatures import signature_holds
 from app.ledger.writing import SealedField
 
 FINAL_KIND = "run.finished"
@@ -58,6 +48,7 @@ class StoredBatch:
     writer: bytes
     count: int
     ranges: bytes
+    entries: bytes | None
     tip: bytes
     signature: bytes
     public_key: bytes | None
@@ -126,16 +117,19 @@ def verify_run(
     enrolment: Collection[bytes],
     after: Resume | None = None,
     erased: Erased = NOTHING,
+    *,
+    placed: int = 0,
 ) -> VerifiedChain | ChainBreak:
     """The verified chain, or the first break in seq order. Never raises on hostile rows.
 
     Proves order, content and authorship by a writer whom one of the `enrolment` keys certified. A
     tail cut from an unfinished run is beyond it: that needs a witness. Without a run key no field
-    opens, so one that is there is a break.
+    opens, so one that is there is a break. The caller shows that the first `placed` records are in
+    a tree which the log key signed: their batches were checked then.
     """
     try:
         verified = _verify(stored, run_key, after or _start(stored), erased)
-        _check_batches(stored, enrolment)
+        _check_batches(stored, enrolment, placed)
     except _BrokenError as broken:
         return broken.found
     return verified
@@ -316,11 +310,13 @@ def _check_length(stored: StoredRun, verified: Sequence[VerifiedRecord], end: in
         raise _BrokenError(end - 1, "a finished run does not end with its final record")
 
 
-def _check_batches(stored: StoredRun, enrolment: Collection[bytes]) -> None:
+def _check_batches(stored: StoredRun, enrolment: Collection[bytes], placed: int) -> None:
     members: dict[bytes, list[StoredRecord]] = {}
     for record in stored.records:
         members.setdefault(record.batch_id, []).append(record)
     for batch_id, records in members.items():
+        if records[-1].seq < placed:
+            continue
         batch = stored.batches.get(batch_id)
         seq = records[0].seq
         if batch is None:
@@ -334,10 +330,12 @@ def _check_batches(stored: StoredRun, enrolment: Collection[bytes]) -> None:
 
 def _check_batch(stored: StoredRun, batch: StoredBatch, records: Sequence[StoredRecord]) -> None:
     seq = records[0].seq
-    if batch.ranges != stored.run + u64be(seq) + u64be(records[-1].seq):
-        raise _BrokenError(seq, "the ranges of a batch do not cover its records")
-    root = merkle_tree_hash([batch_entry(stored.run, r.seq, r.chain) for r in records])
-    if root != batch.tip or batch.count != len(records):
+    try:
+        shape = (batch.ranges, batch.count, batch.entries)
+        root = root_over(shape, stored.run, seq, [record.chain for record in records])
+    except BatchError as error:
+        raise _BrokenError(seq, str(error)) from error
+    if root != batch.tip:
         raise _BrokenError(seq, "the tip of a batch does not match its records")
     for record in records:
         if record.header is None:
@@ -346,7 +344,5 @@ def _check_batch(stored: StoredRun, batch: StoredBatch, records: Sequence[Stored
         if header["writer"] != batch.writer.hex():
             raise _BrokenError(record.seq, "a record names another writer than its batch")
     message = batch_message(stored.log, batch.batch_id, batch.count, root)
-    try:
-        Ed25519PublicKey.from_public_bytes(batch.public_key or b"").verify(batch.signature, message)
-    except (InvalidSignature, ValueError) as error:
-        raise _BrokenError(seq, "the signature of a batch does not hold") from error
+    if not signature_holds(batch.public_key or b"", batch.signature, message):
+        raise _BrokenError(seq, "the signature of a batch does not hold")

@@ -44,9 +44,22 @@ _GENESIS, _BATCH, _LEAF = tag("genesis"), tag("batch"), tag("leaf")
 
 def commitment(log: bytes, run: bytes, seq: int, name: str, salt: bytes, value: bytes) -> bytes:
     """Binds a salted value to its log, run, position and field name."""
-    parts = (length_prefixed(log), length_prefixed(run), u64be(seq))
-    named = (length_prefixed(name.encode("ascii")), length_prefixed(salt), length_prefixed(value))
-    return sha256(_FIELD + b"".join(parts) + b"".join(named)).digest()
+    named = name.encode("ascii")
+    parts = (
+        _FIELD,
+        len(log).to_bytes(4, "big"),
+        log,
+        len(run).to_bytes(4, "big"),
+        run,
+        seq.to_bytes(8, "big"),
+        len(named).to_bytes(4, "big"),
+        named,
+        len(salt).to_bytes(4, "big"),
+        salt,
+        len(value).to_bytes(4, "big"),
+        value,
+    )
+    return sha256(b"".join(parts)).digest()
 
 
 def record_hash(header: bytes) -> bytes:

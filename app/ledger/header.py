@@ -5,6 +5,7 @@ Source: docs/ledger-format.md section 3.
 Threat: Ledger tampering
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,14 @@ from typing import Final
 
 from app.domain.run import Json, JsonObject, Usage
 from app.domain.verdict import Decision, ScrubBlock
-from app.ledger.canonical import MAX_INTEGER, CanonicalError, parse_canonical, spelled
+from app.ledger.canonical import (
+    MAX_HEADER_BYTES,
+    MAX_INTEGER,
+    CanonicalError,
+    parse_canonical,
+    spelled,
+)
+from app.ledger.header_glance import HeaderGlance
 
 VERSION: Final = 1
 
@@ -65,10 +73,33 @@ class Header:
 
     def encode(self) -> bytes:
         """The canonical bytes. CanonicalError when a member breaks its rule."""
+        data = self._spelled()
+        if glance(data) is not None:
+            return data
         members = self._members()
         # The members' rules are narrower than the profile: what keeps them is in it.
         _check_members(members)
         return spelled(members)
+
+    def _spelled(self) -> bytes:
+        """The same bytes in a fraction of the time, as long as no member breaks its rule."""
+        names = sorted(self.commit)
+        commit = ",".join([f'"{name}":"{self.commit[name].hex()}"' for name in names])
+        size = ",".join([f'"{name}":{self.size[name]}' for name in sorted(self.size)])
+        policy = "null" if self.decision is None else spelled(_policy(self.decision)).decode()
+        scrub = "null" if self.scrub is None else spelled(_scrub(self.scrub)).decode()
+        usage = "null" if self.usage is None else spelled(_usage(self.usage)).decode()
+        return (
+            f'{{"actor":"{self.actor}","approval":{_hex(self.approval)},"commit":{{{commit}}},'
+            f'"engine":{_quoted(self.engine)},"epoch":{self.epoch},'
+            f'"event_id":"{self.event_id.hex()}","intent":{_number(self.intent)},'
+            f'"kind":"{self.kind}","log":"{self.log.hex()}","model":{_quoted(self.model)},'
+            f'"nonce":"{self.nonce.hex()}","outcome":{_quoted(self.outcome)},'
+            f'"parent":{_hex(self.parent)},"policy":{policy},"run":"{self.run.hex()}",'
+            f'"sandbox":{_quoted(self.sandbox)},"scrub":{scrub},"seq":{self.seq},'
+            f'"size":{{{size}}},"tool":{_hex(self.tool)},"ts":"{encode_time(self.at)}",'
+            f'"usage":{usage},"v":{VERSION},"writer":"{self.writer.hex()}"}}'
+        ).encode("utf-8", "replace")
 
     def _members(self) -> JsonObject:
         return {
@@ -101,16 +132,32 @@ class Header:
 
 def encode_time(at: datetime) -> str:
     """RFC 3339 in UTC with microseconds and `Z`."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    naive = at.astimezone(UTC).replace(tzinfo=None)
+    return f"{naive.isoformat(timespec='microseconds')}Z"
 
 
 def decode_header(data: bytes) -> JsonObject:
     """The members of stored header bytes. CanonicalError outside the closed list."""
+    if glance(data) is not None:  # canonical, and every rule kept
+        known: JsonObject = json.loads(data)
+        return known
     members = parse_canonical(data)
     if not isinstance(members, dict):
         raise CanonicalError("a header is an object")
     _check_members(members)
     return members
+
+
+def _hex(value: bytes | None) -> str:
+    return "null" if value is None else f'"{value.hex()}"'
+
+
+def _quoted(value: str | None) -> str:
+    return "null" if value is None else f'"{value}"'
+
+
+def _number(value: int | None) -> str:
+    return "null" if value is None else str(value)
 
 
 def _policy(decision: Decision | None) -> Json:
@@ -267,3 +314,14 @@ def _check_members(members: JsonObject) -> None:
         raise CanonicalError("size and commit name different fields")
     if isinstance(intent, int) and isinstance(seq, int) and intent >= seq:
         raise CanonicalError("an intent comes before its effect")
+
+
+def _part_holds(name: str, data: bytes) -> bool:
+    """Whether these are the canonical bytes of a value that this member may have."""
+    try:
+        return _MEMBERS[name](parse_canonical(data))
+    except CanonicalError:
+        return False
+
+
+glance: Final = HeaderGlance(_part_holds, MAX_HEADER_BYTES)

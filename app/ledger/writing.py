@@ -1,4 +1,6 @@
-"""Builds the records of one append: commitments, seals, hashes, chain and the batch signature.
+"""Builds the records of one append: commitments, seals, hashes and the chain of its run.
+
+The signature comes later, over all that is written together: see batches.py.
 
 Pure: time, ids and randomness come in; nothing is written here. A payload enters only as Scrubbed.
 
@@ -16,16 +18,12 @@ from app.domain.run import Usage
 from app.domain.verdict import Decision, Scrubbed, ScrubBlock
 from app.ledger.hashing import (
     SALT_BYTES,
-    batch_entry,
-    batch_message,
     chain_hash,
     commitment,
     digest_key,
     genesis,
     keyed_digest,
-    merkle_tree_hash,
     record_hash,
-    u64be,
 )
 from app.ledger.header import FIELD_NUMBERS, Header
 from app.ledger.sealing import NONCE_BYTES, RunSealer
@@ -84,20 +82,6 @@ class SealedField:
     blob: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealedBatch:
-    """What one append writes, and the head after it."""
-
-    batch_id: bytes
-    writer: bytes
-    ranges: bytes
-    tip: bytes
-    signature: bytes
-    records: tuple[SealedRecord, ...]
-    fields: tuple[SealedField, ...]
-    head: ChainHead
-
-
 class WriterKey:
     """The Ed25519 key with which this process signs what it appends."""
 
@@ -113,10 +97,30 @@ class WriterKey:
         return self._private.sign(message)
 
 
-class RunWriter:
-    """Turns drafts of one run into sealed batches. Holds no head: the caller passes it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedAppend:
+    """What one append adds to one run, who is to sign for it, and the run's head after it.
 
-    __slots__ = ("_digest_key", "_entropy", "_log", "_run", "_run_key", "_sealer", "_writer")
+    Its records do not know their batch: they may be signed again, in another one.
+    """
+
+    log: bytes
+    run: bytes
+    writer: WriterKey
+    records: tuple[SealedRecord, ...]
+    fields: tuple[SealedField, ...]
+
+    @property
+    def head(self) -> ChainHead:
+        """Where the next record of the run goes."""
+        last = self.records[-1]
+        return ChainHead(next_seq=last.seq + 1, chain=last.chain)
+
+
+class RunWriter:
+    """Turns drafts of one run into sealed records. Holds no head: the caller passes it."""
+
+    __slots__ = ("_entropy", "_log", "_run", "_run_key", "_sealer", "_tools", "_writer")
 
     def __init__(
         self, *, log: bytes, run: bytes, run_key: bytes, writer: WriterKey, entropy: Entropy
@@ -125,14 +129,14 @@ class RunWriter:
         self._run = run
         self._sealer = RunSealer(run_key, log=log, run=run)
         self._run_key = run_key
-        self._digest_key: bytes | None = None
+        self._tools: dict[str, bytes] | None = None  # made when needed: few runs live that long
         self._writer = writer
         self._entropy = entropy
 
     def seal(
         self, head: ChainHead, drafts: Sequence[Draft], *, epoch: int, at: datetime
-    ) -> SealedBatch:
-        """The batch that appends `drafts` after `head`."""
+    ) -> SealedAppend:
+        """What appends `drafts` after `head`."""
         records: list[SealedRecord] = []
         fields: list[SealedField] = []
         chain = head.chain
@@ -147,26 +151,12 @@ class RunWriter:
                     seq=seq, epoch=epoch, kind=draft.kind, at=at, header=header, rc=rc, chain=chain
                 )
             )
-        return self._sign(head, tuple(records), tuple(fields))
-
-    def _sign(
-        self,
-        head: ChainHead,
-        records: tuple[SealedRecord, ...],
-        fields: tuple[SealedField, ...],
-    ) -> SealedBatch:
-        batch_id = self._entropy(16)
-        tip = merkle_tree_hash([batch_entry(self._run, r.seq, r.chain) for r in records])
-        message = batch_message(self._log, batch_id, len(records), tip)
-        return SealedBatch(
-            batch_id=batch_id,
-            writer=self._writer.writer_id,
-            ranges=self._run + u64be(head.next_seq) + u64be(records[-1].seq),
-            tip=tip,
-            signature=self._writer.sign(message),
-            records=records,
-            fields=fields,
-            head=ChainHead(next_seq=records[-1].seq + 1, chain=records[-1].chain),
+        return SealedAppend(
+            log=self._log,
+            run=self._run,
+            writer=self._writer,
+            records=tuple(records),
+            fields=tuple(fields),
         )
 
     def _seal_fields(
@@ -188,11 +178,7 @@ class RunWriter:
     def _header(
         self, seq: int, draft: Draft, commits: Mapping[str, bytes], *, epoch: int, at: datetime
     ) -> Header:
-        tool = None
-        if draft.tool is not None:
-            if self._digest_key is None:  # derived when a record first needs it: many do not
-                self._digest_key = digest_key(self._run_key)
-            tool = keyed_digest(self._digest_key, "tool", draft.tool.encode())
+        tool = None if draft.tool is None else self._tool_digest(draft.tool)
         return Header(
             log=self._log,
             run=self._run,
@@ -218,6 +204,14 @@ class RunWriter:
             size={name: len(item.value).bit_length() for name, item in draft.fields.items()},
             commit=commits,
         )
+
+    def _tool_digest(self, name: str) -> bytes:
+        if self._tools is None:
+            self._tools = {}
+        if name not in self._tools:
+            key = digest_key(self._run_key)
+            self._tools[name] = keyed_digest(key, "tool", name.encode())
+        return self._tools[name]
 
 
 def _joined_blocks(blocks: Sequence[ScrubBlock]) -> ScrubBlock | None:

@@ -135,9 +135,12 @@ def check_statement(statement: Statement, found: RunRecords, index: int) -> None
 
 
 def check_gone(
-    found: RunRecords, statements: Sequence[Statement], broken: Break
+    found: RunRecords, statements: Sequence[Statement], broken: Break, *, withheld: bool
 ) -> dict[int, set[str]]:
-    """Compares what is gone with what lawfully is. Answers the fields that are, by record."""
+    """Compares what is gone with what lawfully is. Answers the fields that are, by record.
+
+    `withheld`: no content is there at all, so that none is missing from among the others.
+    """
     named: dict[int, set[str]] = {}
     deleted = any(statement.action == DELETE_RUN for statement in statements)
     for statement in statements:
@@ -151,10 +154,15 @@ def check_gone(
     for seq, name in sorted(found.disclosed):
         if name in named.get(seq, ()):
             broken(PAYLOADS, seq, f"field {name} is there though a statement says it is gone")
+    if not withheld:
+        _check_missing(found, named, broken)
+    return named
+
+
+def _check_missing(found: RunRecords, named: Mapping[int, set[str]], broken: Break) -> None:
     for seq, name in sorted(found.committed()):
         if (seq, name) not in found.disclosed and name not in named.get(seq, ()):
             broken(PAYLOADS, seq, f"field {name} is gone and no erasure statement names it")
-    return named
 
 
 def told(found: RunRecords, named: Mapping[int, set[str]]) -> list[dict[str, Json]]:

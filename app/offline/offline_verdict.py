@@ -13,6 +13,7 @@ from app.offline.bundle_reader import (
     CHECKPOINT,
     MANIFEST,
     OPERATOR,
+    PAYLOADS,
     RECORDS,
     WRITERS,
     Bundle,
@@ -185,7 +186,10 @@ def _check_run(case: _Case) -> RunRecords:
         _check_retired(case, writer_id, rows)
     _check_certificates(case, writers, signed)
     statements = _lawful_statements(case, found)
-    named = check_gone(found, statements, report.broken)
+    withheld = not bundle.members[PAYLOADS]
+    named = check_gone(found, statements, report.broken, withheld=withheld)
+    if withheld and any(name not in named.get(seq, ()) for seq, name in found.committed()):
+        report.missing(PAYLOADS, None, "no content is here, so what was said cannot be checked")
     report.erased = told(found, named)
     return found
 

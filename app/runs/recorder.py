@@ -22,12 +22,13 @@ from app.domain.record import (
 from app.domain.run import Json, RunId, RunStatus, TenantId, Usage
 from app.domain.verdict import ReleasedOutput, Scrubbed
 from app.ledger.sealing import NONCE_BYTES, seal_result
-from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, SealedBatch, WriterKey
+from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, WriterKey
 from app.privacy.scrubber import Scrubber
 from app.runs.event_drafts import draft_of
 from app.runs.notifier import Bell
 from app.runs.run_keys import RunKeys
-from app.storage.ledger_store import Change, Claim, Companion, LedgerStore, NewResult, NewRun
+from app.storage.companions import Change, Claim, Companion, NewResult, NewRun
+from app.storage.ledger_store import LedgerStore
 
 _INLINE_SCRUB_CHARACTERS = 32 * 1024
 
@@ -114,24 +115,25 @@ class LedgerRecorder:
         parts, place = self._parts, self._place
         drafts = await self._drafts(events)
         now = parts.now() if self._opened_at is None else self._opened_at
-        batch = self._writer.seal(place.head, drafts, epoch=place.epoch, at=now)
-        closing = self._closing(events[-1], batch, usage, now)
+        sealed = self._writer.seal(place.head, drafts, epoch=place.epoch, at=now)
+        head = sealed.head
+        closing = self._closing(events[-1], head, usage, now)
         try:
             companions = [*self._companions, *closing]
-            await parts.store.append(place.tenant_id, place.run_id, batch, companions)
+            await parts.store.append(place.tenant_id, place.run_id, sealed, companions)
         except KeyRetiredError:
             # A KEK was retired between the wrap and the write: the newest one is good.
             parts.keys.look_again()
             opening = [self._wrapped_again(item, now) for item in self._companions]
-            companions = [*opening, *self._closing(events[-1], batch, usage, now)]
-            await parts.store.append(place.tenant_id, place.run_id, batch, companions)
+            companions = [*opening, *self._closing(events[-1], head, usage, now)]
+            await parts.store.append(place.tenant_id, place.run_id, sealed, companions)
         self._recorded = drafts
         self._held.clear()
         self._companions.clear()
         self._opened_at = None
-        self._place = replace(place, head=batch.head)
+        self._place = replace(place, head=head)
         parts.bell.ring(place.run_id)
-        return batch.head.next_seq - 1
+        return head.next_seq - 1
 
     def _wrapped_again(self, item: Companion, now: datetime) -> Companion:
         if not isinstance(item, NewRun):
@@ -153,7 +155,7 @@ class LedgerRecorder:
         return self._parts.scrubber.scrub(value)
 
     def _closing(
-        self, last: RunEvent, batch: SealedBatch, usage: Usage, now: datetime
+        self, last: RunEvent, head: ChainHead, usage: Usage, now: datetime
     ) -> list[Companion]:
         """What the final record changes beside the ledger."""
         if not isinstance(last, RunFinished):
@@ -163,7 +165,7 @@ class LedgerRecorder:
             usage=usage,
             error_code=last.error_code,
             finished_at=now,
-            entries=batch.head.next_seq,
+            entries=head.next_seq,
         )
         if last.output is None or self._parts.result_ttl_seconds <= 0:
             return [change]

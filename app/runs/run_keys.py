@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from app.domain.run import RunId, TenantId
 from app.keys.key_store import KeyStore
-from app.storage.ledger_store import WrappedKey
+from app.storage.companions import WrappedKey
 
 KEY_BYTES = 32
 _CACHED = 4096

@@ -35,7 +35,7 @@ from app.runs.executor import RunExecutor, RunJob
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.run_keys import RunKeys
 from app.sandbox.workspace import Workspace, WorkspaceRoot
-from app.storage.ledger_store import NewRun
+from app.storage.companions import NewRun
 from app.storage.run_store import RunStore
 from app.tools.toolbox import Toolbox
 

@@ -15,17 +15,20 @@ from datetime import datetime
 
 from app.administration.admin_log import AdminLog
 from app.domain.run import TenantId
+from app.sequencing.log_names import is_name_after
+from app.sequencing.log_signer import LogSigner
 from app.storage.keeper_store import (
     NewCheckpoint,
     UnsignedHead,
     add_checkpoints,
+    newest_checkpoint,
     unsigned_heads,
 )
 from app.storage.log_store import StoredCheckpoint, read_checkpoint, read_tiles
 from app.storage.sequencer_store import Leader
-from app.transparency.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from app.transparency.checkpoint import Checkpoint
 from app.transparency.merkle_tree import verify_consistency
-from app.transparency.note import ED25519, NoteError, verifier_key
+from app.transparency.note import NoteError
 from app.transparency.tiles import (
     TileError,
     consistency_proof,
@@ -40,26 +43,25 @@ _CHECKPOINT_KIND = "checkpoint.tenant"
 
 
 class CheckpointMaker:
-    """Signs with the log key. `public_key` is that of the same key."""
+    """Signs the logs of one deployment."""
 
     def __init__(
         self,
         *,
         admin_log: AdminLog,
         operator: TenantId,
-        seed: bytes,
-        public_key: bytes,
+        signer: LogSigner,
         now: Callable[[], datetime],
     ) -> None:
         self._admin_log = admin_log
         self._operator = operator
-        self._seed = seed
-        self._public_key = public_key
+        self._signer = signer
         self._now = now
         self._refused: set[tuple[TenantId, int]] = set()
 
     async def sign_tenants(self, leader: Leader) -> int:
         """Sign every tenant's log that grew; how many. Each is in the operator log and durable."""
+        await self._signer.prepare(leader)
         count = 0
         while True:
             heads = await unsigned_heads(
@@ -83,6 +85,7 @@ class CheckpointMaker:
 
     async def sign_operator(self, leader: Leader) -> NewCheckpoint | None:
         """Sign the operator log's head if it grew; it is stored when this returns."""
+        await self._signer.prepare(leader)
         heads = await unsigned_heads(leader, self._operator, is_operator=True, limit=1)
         if not heads or not await self._follows(leader, heads[0]):
             return None
@@ -102,14 +105,16 @@ class CheckpointMaker:
 
     def _sign(self, head: UnsignedHead) -> str:
         checkpoint = Checkpoint(origin=head.origin, size=head.size, root=head.root)
-        return sign_checkpoint(checkpoint, self._seed).decode()
+        return self._signer.sign(checkpoint)
 
     async def _follows(self, leader: Leader, head: UnsignedHead) -> bool:
         """Whether the head is the root of its tiles and they only grew since the last signature."""
         if (head.tenant_id, head.size) in self._refused:
             return False
-        before = await read_checkpoint(leader.raw, head.tenant_id)
-        if await self._is_consistent(leader, head, before):
+        before = await newest_checkpoint(leader, head.tenant_id)
+        old = None if before is None else before.origin
+        is_named = is_name_after(head.origin, old, head.tenant_id.bytes)
+        if is_named and await self._is_consistent(leader, head, before):
             return True
         self._refused.add((head.tenant_id, head.size))
         _log.critical("a log does not follow from what was signed of it: it is not signed")
@@ -136,8 +141,7 @@ class CheckpointMaker:
             return False
 
     def _opened(self, stored: StoredCheckpoint) -> Checkpoint:
-        key = verifier_key(stored.origin, ED25519, self._public_key)
-        found = open_checkpoint(stored.note.encode(), key)
+        found = self._signer.opened(stored.note, stored.origin)
         if found.size != stored.size:
             raise NoteError("a checkpoint is stored under another size")
         return found

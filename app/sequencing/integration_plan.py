@@ -1,7 +1,8 @@
 """Which records go into which log, in what order, and which runs are left out from where on.
 
 Pure: it is given what was read and says what to write. A batch counts when its writer is certified
-and its signature holds over records that are all there; a run whose records are not gapless stops.
+and its signature holds; of its runs, each counts whose records are those that were signed, so that
+who changes one run's records stops that run alone. A run whose records are not gapless stops.
 
 Source: docs/ledger-format.md sections 5, 8 and 9.
 
@@ -12,8 +13,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from app.ledger.batches import BatchError, Span, batch_root, chains_of
 from app.ledger.enrolment import is_certified
-from app.ledger.hashing import batch_entry, batch_message, leaf_hash, merkle_tree_hash
+from app.ledger.hashing import batch_message, leaf_hash
 from app.ledger.signatures import signature_holds
 from app.storage.sequencer_store import (
     BatchRange,
@@ -24,6 +26,7 @@ from app.storage.sequencer_store import (
     RunPlace,
 )
 
+_OTHER_RECORDS = "the records of a batch are not those that its ranges name"
 NO_RUN = bytes(16)  # stands for the run of a batch that no record belongs to
 
 
@@ -94,15 +97,24 @@ class Planner:
         places: dict[RunPlace, int],
         plan: Plan,
     ) -> None:
-        own = [record for record in records if record.batch_id == batch.batch_id]
-        fault = self._fault(batch, own)
-        if fault is not None:
-            self._condemn(batch, own, fault, plan)
+        own: dict[bytes, list[PendingRecord]] = {}
+        for record in records:
+            if record.batch_id == batch.batch_id:
+                own.setdefault(record.run, []).append(record)
+        try:
+            signed = self._signed_chains(batch, own)
+        except BatchError as error:
+            self._condemn(batch, own, str(error), plan)
             return
         at = 0
         for item in batch.ranges:
-            part, at = own[at : at + item.count], at + item.count
-            self._add(item, part, places, plan)
+            part, chains = own.get(item.place[1], []), signed[at : at + item.count]
+            at += item.count
+            fault = _difference(item, part, chains)
+            if fault is None:
+                self._add(item, part, places, plan)
+            else:
+                self._leave_out(item.place, item.first, fault, plan)
 
     def _add(
         self,
@@ -124,28 +136,39 @@ class Planner:
         )
         places[item.place] = item.last + 1
 
-    def _fault(self, batch: PendingBatch, records: Sequence[PendingRecord]) -> str | None:
-        """Why a batch does not count, or None."""
-        spread = [(item.place[1], seq) for item in batch.ranges for seq in item.seqs]
-        if len(spread) != batch.count or [(r.run, r.seq) for r in records] != spread:
-            return "the records of a batch are not those that its ranges name"
-        root = merkle_tree_hash([batch_entry(r.run, r.seq, r.chain) for r in records])
+    def _signed_chains(
+        self, batch: PendingBatch, own: Mapping[bytes, Sequence[PendingRecord]]
+    ) -> Sequence[bytes]:
+        """The chain hashes that the writer signed. BatchError when the batch does not count."""
+        spans, at = {}, 0
+        for item in batch.ranges:
+            spans[item.place[1]] = Span(item.place[1], item.first, item.last, at)
+            at += item.count
+        if not spans or at != batch.count:
+            raise BatchError(_OTHER_RECORDS)
+        records = own.get(batch.ranges[0].place[1], [])
+        if batch.entries is None and len(records) != batch.count:
+            raise BatchError(_OTHER_RECORDS)
+        chains = chains_of(spans, batch.entries, [record.chain for record in records])
+        root = batch_root(spans, chains)
         if root != batch.tip:
-            return "the tip of a batch does not match its records"
+            raise BatchError("the tip of a batch does not match its records")
         key = batch.public_key
         if key is None or not is_certified(self._enrolment, batch.writer, key, batch.certificate):
-            return "the writer of a batch is not certified"
+            raise BatchError("the writer of a batch is not certified")
         message = batch_message(batch.log, batch.batch_id, batch.count, root)
         if not signature_holds(key, batch.signature, message):
-            return "the signature of a batch does not hold"
-        return None
+            raise BatchError("the signature of a batch does not hold")
+        return chains
 
     def _condemn(
-        self, batch: PendingBatch, records: Sequence[PendingRecord], reason: str, plan: Plan
+        self,
+        batch: PendingBatch,
+        own: Mapping[bytes, Sequence[PendingRecord]],
+        reason: str,
+        plan: Plan,
     ) -> None:
-        first: dict[bytes, int] = {}
-        for record in records:
-            first.setdefault(record.run, record.seq)
+        first = {run: records[0].seq for run, records in own.items()}
         for run, seq in (first or {NO_RUN: 0}).items():
             self._leave_out((batch.log, run), seq, reason, plan)
 
@@ -153,3 +176,14 @@ class Planner:
         if place not in self.left_out:
             self.left_out.add(place)
             plan.left_out.append(LeftOut(log=place[0], run=place[1], seq=seq, reason=reason))
+
+
+def _difference(
+    item: BatchRange, records: Sequence[PendingRecord], signed: Sequence[bytes]
+) -> str | None:
+    """Why the stored records of one run are not those that were signed, or None."""
+    if [record.seq for record in records] != list(item.seqs):
+        return _OTHER_RECORDS
+    if [record.chain for record in records] != list(signed):
+        return "the entries of a batch do not match its records"
+    return None

@@ -13,6 +13,25 @@ def log_origin(deployment: str, log: bytes) -> str:
     return f"{deployment}/ledger/{log.hex()}"
 
 
+def is_name_after(origin: str, before: str | None, log: bytes) -> bool:
+    """Whether a log whose last checkpoint bore `before` may be signed under this origin.
+
+    Its name never changes but by a recovery, so that nobody gets a fresh start by renaming it.
+    """
+    base, number = _parts(origin)
+    if not base.endswith(f"/ledger/{log.hex()}"):
+        return False
+    if before is None:
+        return True
+    old_base, old_number = _parts(before)
+    return base == old_base and number >= old_number
+
+
+def _parts(origin: str) -> tuple[str, int]:
+    found = _RECOVERED.search(origin)
+    return (origin, 0) if found is None else (origin[: found.start()], int(found[1]))
+
+
 def next_origin(origin: str) -> str:
     """The origin that the next recovery gives to the log of this one."""
     found = _RECOVERED.search(origin)

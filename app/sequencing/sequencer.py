@@ -21,9 +21,11 @@ from app.transparency.tiles import TileAddress, Tiles, edge_addresses, grown, ro
 
 _log = logging.getLogger("meshflow.sequencer")
 
-BATCHES_AT_ONCE = 1000  # bounds memory and the length of a transaction
+# Both bound memory and the length of a transaction; a batch holds up to some hundred records.
+BATCHES_AT_ONCE = 1000
+RECORDS_AT_ONCE = 8000
 _KNOWN_LOGS = 1024
-_INLINE_BATCHES = 16
+_INLINE_RECORDS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +80,11 @@ class Sequencer:
         self, batches: list[PendingBatch], horizon: Horizon
     ) -> tuple[list[PendingBatch], int]:
         """Whole transactions only, and up to where they reach."""
-        if len(batches) <= BATCHES_AT_ONCE:
+        few = _few(batches)
+        if len(few) == len(batches):
             return batches, horizon.settled
-        cut = batches[-1].xid
-        kept = [batch for batch in batches if batch.xid < cut]
+        cut = batches[len(few)].xid
+        kept = [batch for batch in few if batch.xid < cut]
         if not kept:  # one transaction beyond the bound: it is taken as a whole
             kept = await self._leader.batches(cut, cut + 1, 1 << 31)
             cut += 1
@@ -100,8 +103,10 @@ class Sequencer:
         while True:
             late: list[PendingBatch] = []
             before = len(waiting)
-            for at in range(0, before, BATCHES_AT_ONCE):
-                plan = await self._plan(waiting[at : at + BATCHES_AT_ONCE], may_defer=not is_last)
+            while waiting:
+                few = _few(waiting)
+                waiting = waiting[len(few) :]
+                plan = await self._plan(few, may_defer=not is_last)
                 late += plan.deferred
                 await self._write(plan, None, None)
                 leaves, left_out = leaves + plan.count, left_out + len(plan.left_out)
@@ -115,7 +120,7 @@ class Sequencer:
         places = {item.place for batch in batches for item in batch.ranges}
         records = await self._leader.records(batches)
         next_seqs = await self._leader.next_seqs(places)
-        if len(batches) <= _INLINE_BATCHES:
+        if len(batches) + sum(map(len, records.values())) <= _INLINE_RECORDS:
             return self._planner.plan(batches, records, next_seqs, may_defer=may_defer)
         # Signatures of many batches take long enough to be felt by whoever shares this loop.
         return await asyncio.to_thread(
@@ -173,6 +178,16 @@ def _continues(leader: Leader, horizon: Horizon) -> bool:
         leader.system_identifier == horizon.system_identifier
         and leader.watermark <= horizon.settled
     )
+
+
+def _few(batches: Sequence[PendingBatch]) -> Sequence[PendingBatch]:
+    """The first of them, at least one, as many as are integrated at once."""
+    records = 0
+    for at, batch in enumerate(batches[:BATCHES_AT_ONCE]):
+        records += batch.count
+        if at and records > RECORDS_AT_ONCE:
+            return batches[:at]
+    return batches[:BATCHES_AT_ONCE]
 
 
 def _told(plan: Plan, *, has_more: bool) -> Tick:

@@ -27,14 +27,19 @@ class WitnessRoster:
         await self.http.aclose()
 
 
-def load_witnesses(path: Path) -> WitnessRoster:
-    """The witnesses of a policy file. ConfigurationError when it is malformed or names no URL."""
+def load_policy(path: Path) -> WitnessPolicy:
+    """Which witnesses there are and which are enough. ConfigurationError when it is malformed."""
     try:
-        policy = parse_policy(path.read_bytes())
+        return parse_policy(path.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"the witness file cannot be read: {error.strerror}") from None
     except WitnessPolicyError as error:
         raise ConfigurationError(f"the witness file is malformed: {error}") from None
+
+
+def load_witnesses(path: Path) -> WitnessRoster:
+    """The witnesses of a policy file. ConfigurationError when it is malformed or names no URL."""
+    policy = load_policy(path)
     # The environment's proxies are for what models and tools fetch.
     http = httpx2.AsyncClient(trust_env=False)
     anchors = []

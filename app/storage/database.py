@@ -13,13 +13,14 @@ import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from app.domain.errors import LedgerUnavailableError
 from app.domain.run import TenantId
 
 _POOL_WAIT_SECONDS = 1.0
 _CONNECT_SECONDS = 5.0
+_CLOSING_TURNS = 100
 _UNAVAILABLE = (
     OSError,
     PoolTimeoutError,
@@ -65,7 +66,12 @@ class Database:
         )
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; those in use have a moment to come back."""
+        pool = self._engine.pool
+        for _ in range(_CLOSING_TURNS):
+            if not isinstance(pool, QueuePool) or not pool.checkedout():
+                break
+            await asyncio.sleep(0.01)
         await self._engine.dispose()
         # A connection that was thrown away lets go of its socket at the loop's next turns.
         await asyncio.sleep(0.01)

@@ -13,17 +13,12 @@ import asyncpg
 
 from app.domain.erasure import ErasureId
 from app.domain.errors import ErasureRefusedError
-from app.domain.run import RunId, TenantId
-from app.ledger.writing import SealedBatch, SealedField
+from app.domain.run import JsonObject, RunId, TenantId
+from app.ledger.batches import signed_batch
+from app.ledger.writing import SealedAppend, SealedField
+from app.storage.companions import WrappedKey
 from app.storage.database import Database
-from app.storage.ledger_store import (
-    APPEND,
-    Companion,
-    LedgerStore,
-    WrappedKey,
-    append_arguments,
-    translated,
-)
+from app.storage.ledger_store import APPEND, LedgerStore, append_arguments, translated
 
 _ANONYMIZE = (
     "SELECT erase_anonymize_run($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18)"
@@ -108,24 +103,21 @@ class ErasingLedger(LedgerStore):
         self._occasion = occasion
         self._before_commit = before_commit
 
-    async def _append_once(
-        self,
-        tenant_id: TenantId,
-        run_id: RunId,
-        batch: SealedBatch,
-        companions: Sequence[Companion],
-    ) -> None:
-        record = (run_id, batch.records[-1].seq)
+    async def _commit(self, sealed: SealedAppend, companions: list[JsonObject]) -> bytes:
+        tenant_id = TenantId(UUID(bytes=sealed.log))
+        record = (RunId(UUID(bytes=sealed.run)), sealed.records[-1].seq)
+        batch = signed_batch([sealed], self._entropy(16))
         try:
             async with self._erasing.driver() as raw:
                 await raw.execute("BEGIN")
-                await raw.execute(APPEND, *append_arguments(tenant_id, run_id, batch, companions))
+                await raw.execute(APPEND, *append_arguments(batch, companions))
                 await self._remove(raw, tenant_id, record)
                 await self._before_commit()
                 await raw.execute("COMMIT")
         except asyncpg.PostgresError as error:
             code = _REFUSALS.get(error.sqlstate or "")
             raise (ErasureRefusedError(code) if code else translated(error)) from error
+        return batch.batch_id
 
     async def _remove(
         self, raw: asyncpg.Connection, tenant_id: TenantId, record: tuple[RunId, int]

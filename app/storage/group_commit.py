@@ -1,26 +1,49 @@
-"""Group commit: appends that wait at the same time share one transaction, so one fsync.
+"""Group commit: appends that wait at the same time share a transaction, and one signature a log.
 
-Each caller still learns of its own fate only: when a shared transaction fails, every part of it is
-tried alone.
+Each caller still learns of its own fate only: whoever is refused is dropped, and the others are
+signed anew and written without it.
+
+Threat: Ledger tampering
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 import asyncpg
 
-from app.domain.errors import MeshFlowError
+from app.domain.errors import LedgerUnavailableError, OverloadedError
+from app.domain.run import JsonObject
+from app.ledger.batches import SealedBatch, signed_batch
+from app.ledger.writing import Entropy, SealedAppend
 from app.storage.database import Database
 
-MOST_TOGETHER = 64
+MOST_TOGETHER = 512
+MOST_OUTSTANDING = 4096
+_MOST_BYTES = 4 << 20  # of payloads in one statement; one append alone may be larger
+_PATIENCE_TURNS = 3  # of the loop: what those who were just answered append next comes at once
+_BATCH_ID_BYTES = 16
+_HELD = "MF014"  # somebody holds a row of the named runs: they wait for it alone
+_EVERYBODYS = frozenset({"MF006", "55P03"})  # the writer is retired; a lock on a whole table
 Arguments = tuple[object, ...]
+Call = Callable[[SealedBatch, Sequence[JsonObject]], Arguments]
+Translation = Callable[[asyncpg.PostgresError], Exception]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
-    arguments: Arguments
-    done: asyncio.Future[None]
+    sealed: SealedAppend
+    companions: Sequence[JsonObject]
+    done: asyncio.Future[bytes]
+
+    @property
+    def place(self) -> tuple[bytes, bytes]:
+        return self.sealed.log, self.sealed.run
+
+
+_Group = Sequence[_Waiting]
 
 
 class GroupCommit:
@@ -29,64 +52,151 @@ class GroupCommit:
     def __init__(
         self,
         database: Database,
+        entropy: Entropy,
         statement: str,
-        translated: Callable[[asyncpg.PostgresError], Exception],
+        call: Call,
+        translated: Translation,
     ) -> None:
         self._database = database
+        self._entropy = entropy
         self._statement = statement
+        self._call = call
         self._translated = translated
-        self._queue: list[_Waiting] = []
+        self._queue: deque[_Waiting] = deque()
+        self._in_flight: set[tuple[bytes, bytes]] = set()
         self._flusher: asyncio.Task[None] | None = None
 
-    async def append(self, arguments: Arguments) -> None:
-        """Durable when this returns. Raises what the statement said, or LedgerUnavailableError."""
-        waiting = _Waiting(arguments, asyncio.get_running_loop().create_future())
+    async def append(self, sealed: SealedAppend, companions: Sequence[JsonObject]) -> bytes:
+        """The id of the batch that holds it; durable when this returns.
+
+        Raises what the database said of this append, LedgerUnavailableError when it said nothing,
+        OverloadedError before anything is done when too many wait already.
+        """
+        if len(self._queue) + len(self._in_flight) >= MOST_OUTSTANDING:
+            raise OverloadedError(retry_after_seconds=1)
+        waiting = _Waiting(sealed, companions, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
+        # A second flusher at a time gains nothing: what waits would be sent in two halves.
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.create_task(self._flush_all())
-        await waiting.done
+        return await waiting.done
 
     async def _flush_all(self) -> None:
-        while self._queue:
-            await self._flush(self._next_group(), go_on=True)
+        """Ends when nobody waits, and gives way to nobody between that look and its end."""
+        try:
+            while group := self._next_group():
+                await self._flush(deque([group]))
+        except BaseException:
+            _refuse(self._queue, LedgerUnavailableError("the process is about to end"))
+            self._queue.clear()
+            raise
 
-    def _next_group(self) -> list[_Waiting]:
-        group, self._queue = self._queue[:MOST_TOGETHER], self._queue[MOST_TOGETHER:]
+    def _next_group(self) -> _Group:
+        """Those who have waited longest; of each run one at a time, for the next builds on it."""
+        group: list[_Waiting] = []
+        later: list[_Waiting] = []
+        size = 0
+        while self._queue and len(group) < MOST_TOGETHER and size < _MOST_BYTES:
+            item = self._queue.popleft()
+            if item.done.done():
+                continue  # its caller has gone away before anything was done
+            if item.place in self._in_flight:
+                later.append(item)
+                continue
+            self._in_flight.add(item.place)
+            group.append(item)
+            size += sum([len(part.blob) for part in item.sealed.fields])
+        self._queue.extendleft(reversed(later))
         return group
 
-    async def _flush(self, group: list[_Waiting], *, go_on: bool) -> None:
-        """Never raises: whoever waits is told. May go on with what has come in the meantime."""
-        try:
-            async with self._database.driver() as raw:
-                await self._write(raw, group)
-                while go_on and self._queue:
-                    _tell(group, None)
-                    group = self._next_group()
-                    await self._write(raw, group)
-        except asyncpg.PostgresError as error:
-            if len(group) > 1:
-                # One of them was refused and took the others with it: each gets its own try.
-                for item in group:
-                    await self._flush([item], go_on=False)
-                return
-            _tell(group, self._translated(error))
-        except MeshFlowError as error:
-            _tell(group, error)
-        except BaseException as error:
-            _tell(group, error)
-            raise
-        else:
-            _tell(group, None)  # the last ones once the connection is back in the pool
+    async def _flush(self, groups: deque[_Group]) -> None:
+        """Settle the groups, and go on with what comes meanwhile while the connection is there.
 
-    async def _write(self, raw: asyncpg.Connection, group: Sequence[_Waiting]) -> None:
-        await raw.executemany(self._statement, [item.arguments for item in group])
+        Never raises but for what ends the task, and then nobody is left waiting.
+        """
+        while groups:
+            try:
+                async with self._database.driver() as raw:
+                    await self._write_all(raw, groups)
+            except asyncpg.PostgresError as error:
+                groups.extendleft(reversed(self._without_refused(groups.popleft(), error)))
+            except Exception as error:  # noqa: BLE001 - whoever waits must hear of a fault of ours
+                if groups:  # else all was written, and the connection broke afterwards
+                    self._refuse(groups.popleft(), error)
+            except BaseException:
+                for group in groups:
+                    self._refuse(group, LedgerUnavailableError("the process is about to end"))
+                raise
+
+    async def _write_all(self, raw: asyncpg.Connection, groups: deque[_Group]) -> None:
+        while groups:
+            batch_ids = await self._write(raw, groups[0])
+            self._acknowledge(groups.popleft(), batch_ids)
+            for _ in range(_PATIENCE_TURNS):
+                if groups:
+                    break
+                await asyncio.sleep(0)
+                if group := self._next_group():
+                    groups.append(group)
+
+    async def _write(self, raw: asyncpg.Connection, group: _Group) -> Sequence[bytes]:
+        """All of a group or nothing, in one transaction; the batch of each."""
+        shares: dict[tuple[bytes, bytes], list[_Waiting]] = {}
+        for item in group:
+            # In one order everywhere, so that two processes do not wait for each other.
+            shares.setdefault((item.sealed.log, item.sealed.writer.writer_id), []).append(item)
+        calls: list[Arguments] = []
+        batch_ids: dict[tuple[bytes, bytes], bytes] = {}
+        for key, share in sorted(shares.items()):
+            share.sort(key=lambda item: item.sealed.run)
+            batch_ids[key] = self._entropy(_BATCH_ID_BYTES)
+            batch = signed_batch([item.sealed for item in share], batch_ids[key])
+            calls.append(self._call(batch, [told for item in share for told in item.companions]))
+        if calls:
+            await raw.executemany(self._statement, calls)
+        return [batch_ids[item.sealed.log, item.sealed.writer.writer_id] for item in group]
+
+    def _without_refused(self, group: _Group, error: asyncpg.PostgresError) -> list[_Group]:
+        """What to try next. Who is named is refused; when nobody is, each half tries alone."""
+        if error.sqlstate in _EVERYBODYS:
+            self._refuse(group, self._translated(error))
+            return []
+        named, rest = _named(group, error)
+        if error.sqlstate == _HELD:
+            return [group for group in (rest, *([item] for item in named)) if group]
+        if named or len(group) == 1:
+            self._refuse(named or group, self._translated(error))
+            return [rest] if rest and named else []
+        middle = len(group) // 2
+        return [group[:middle], group[middle:]]
+
+    def _acknowledge(self, group: _Group, batch_ids: Sequence[bytes]) -> None:
+        for item, batch_id in zip(group, batch_ids, strict=True):
+            self._in_flight.discard(item.place)
+            if not item.done.done():  # else its caller has gone away
+                item.done.set_result(batch_id)
+
+    def _refuse(self, group: _Group, error: Exception) -> None:
+        self._in_flight.difference_update(item.place for item in group)
+        _refuse(group, error)
 
 
-def _tell(group: Sequence[_Waiting], error: BaseException | None) -> None:
+def _named(
+    group: _Group, error: asyncpg.PostgresError
+) -> tuple[Sequence[_Waiting], Sequence[_Waiting]]:
+    """Those whose runs the database names, by our own codes only, and the others."""
+    if error.detail is None or not (error.sqlstate or "").startswith("MF"):
+        return (), group
+    log, *runs = (UUID(told).bytes for told in error.detail.split())
+    named: list[_Waiting] = []
+    rest: list[_Waiting] = []
     for item in group:
-        if item.done.done():
-            continue  # its caller has gone away
-        if error is None:
-            item.done.set_result(None)
-        else:
+        is_named = item.sealed.log == log and item.sealed.run in runs
+        (named if is_named else rest).append(item)
+    return named, rest
+
+
+def _refuse(group: Collection[_Waiting], error: Exception) -> None:
+    for item in group:
+        if not item.done.done():
             item.done.set_exception(error)

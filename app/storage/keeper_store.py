@@ -13,6 +13,7 @@ from uuid import UUID
 import asyncpg
 
 from app.domain.run import TenantId
+from app.storage.log_store import StoredCheckpoint, stored_checkpoint
 from app.storage.sequencer_store import Leader, LeftOut
 
 _UNSIGNED = """
@@ -173,6 +174,22 @@ async def retired_writers(leader: Leader) -> list[UUID]:
 async def log_sizes(leader: Leader) -> dict[str, int]:
     """The size of each log that has leaves, by its id in hex."""
     rows = await leader.raw.fetch("SELECT tenant_id, size FROM log_head WHERE size > 0")
+    return {row["tenant_id"].hex: row["size"] for row in rows}
+
+
+async def newest_checkpoint(leader: Leader, tenant_id: TenantId) -> StoredCheckpoint | None:
+    """The largest checkpoint of a log, whatever the log was called then."""
+    row = await leader.raw.fetchrow(
+        "SELECT origin, size, root, note, created_at, anchor_run, anchor_seq FROM checkpoint"
+        " WHERE tenant_id = $1 ORDER BY size DESC, created_at DESC LIMIT 1",
+        tenant_id,
+    )
+    return None if row is None else stored_checkpoint(row)
+
+
+async def signed_sizes(leader: Leader) -> dict[str, int]:
+    """The size of the newest checkpoint of each log, by its id in hex."""
+    rows = await leader.raw.fetch("SELECT tenant_id, max(size) AS size FROM checkpoint GROUP BY 1")
     return {row["tenant_id"].hex: row["size"] for row in rows}
 
 

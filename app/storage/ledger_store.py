@@ -5,9 +5,9 @@ Threat: Ledger tampering
 
 import asyncio
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from uuid import UUID
 
 import asyncpg
@@ -20,28 +20,35 @@ from app.domain.errors import (
     LedgerError,
     LedgerUnavailableError,
     NotFoundError,
+    OverloadedError,
     StaleEpochError,
     WriterRetiredError,
 )
 from app.domain.run import (
     TERMINAL,
-    TRANSITIONS,
-    Json,
+    JsonObject,
     RunId,
-    RunKind,
     RunRow,
-    RunStatus,
     TenantId,
-    Usage,
 )
+from app.ledger.batches import SealedBatch
 from app.ledger.chain import StoredBatch, StoredRecord, StoredRun
-from app.ledger.writing import SealedBatch, SealedField
+from app.ledger.writing import Entropy, SealedAppend, SealedField
+from app.storage.companions import (
+    Companion,
+    WrappedKey,
+    companion_json,
+)
 from app.storage.database import Database
 from app.storage.group_commit import GroupCommit
-from app.storage.holds import ReleaseHold, SetHold, hold_json
 
 _NO_END = 2**62
-APPEND = "SELECT ledger_append($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19)"
+APPEND = (
+    "SELECT ledger_append($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20)"
+)
+_STORED = """
+SELECT chain, batch_id FROM record WHERE tenant_id = $1 AND run_id = $2 AND seq = $3
+"""
 # Postgres knows years that Python does not. Whoever writes one into a row must meet the reader's
 # comparison, which names it, and not a crash on the way there: such a time is read as the nearest.
 _RECORDS = """
@@ -54,7 +61,8 @@ SELECT seq, field, blob FROM payload
 WHERE tenant_id = $1 AND run_id = $2 AND seq >= $3 AND seq < $4
 """
 _BATCHES = """
-SELECT b.batch_id, b.writer_id, b.n, b.ranges, b.tip, b.sig, k.public_key, k.certificate
+SELECT b.batch_id, b.writer_id, b.n, b.ranges, b.entries, b.tip,
+  b.sig, k.public_key, k.certificate
 FROM batch b LEFT JOIN writer_key k ON k.writer_id = b.writer_id
 WHERE b.tenant_id = $1 AND b.batch_id = ANY ($2)
 """
@@ -70,55 +78,18 @@ WHERE r.tenant_id = $1 AND r.kind = 'admin'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WrappedKey:
-    """A key as stored: wrapped by a key of the key store."""
+class Receipt:
+    """Where the last record of an append stands, and its hashes.
 
-    kek_id: str
-    wrapped: bytes
+    Whoever keeps this can prove that the record was there, and all records of the run before it.
+    """
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewRun:
-    """Companion: the run's row and key, written with its first record."""
-
-    kind: RunKind
-    status: RunStatus
-    provider: str
-    model: str
-    agent: str | None
-    policy_digest: str
-    created_at: datetime
-    key: WrappedKey
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """Companion: raise the epoch, so that whoever held the run before can write no more."""
-
-    from_epoch: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """Companion: the run's next state. `entries` and `finished_at` are set when it is terminal."""
-
-    status: RunStatus
-    usage: Usage
-    error_code: str | None = None
-    finished_at: datetime | None = None
-    entries: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewResult:
-    """Companion: the released output, sealed under a key of its own, for a limited time."""
-
-    key: WrappedKey
-    blob: bytes
-    expires_at: datetime
-
-
-Companion = NewRun | Claim | Change | NewResult | SetHold | ReleaseHold
+    log: TenantId
+    run: RunId
+    seq: int
+    rc: bytes
+    chain: bytes
+    batch_id: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,66 +106,78 @@ class AdminRun:
 class LedgerStore:
     """Appends and reads records of one deployment."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, entropy: Entropy = os.urandom) -> None:
         self._database = database
-        self._appender = GroupCommit(database, APPEND, translated)
+        self._entropy = entropy
+        self._appender = GroupCommit(database, entropy, APPEND, append_arguments, translated)
         self.appended = asyncio.Event()  # set after every append; whoever waits for it clears it
 
     async def append(
         self,
         tenant_id: TenantId,
         run_id: RunId,
-        batch: SealedBatch,
+        sealed: SealedAppend,
         companions: Sequence[Companion] = (),
-    ) -> None:
-        """Write a batch and what goes with it, in one transaction; durable when this returns.
+    ) -> Receipt:
+        """Write records of a run and what goes with them in one transaction; durable on return.
 
+        What is appended to other runs meanwhile shares the transaction and, in the same log, the
+        batch and its signature, never the fate.
         StaleEpochError: another owner. IllegalTransitionError: the state forbids it.
-        LedgerUnavailableError: not known to be written; a repeat of the same batch is safe.
+        OverloadedError: too many wait, nothing was done. LedgerUnavailableError: not known to be
+        written; a repeat of the same records is safe.
         """
+        told = [companion_json(run_id, item) for item in companions]
         try:
-            await self._append_once(tenant_id, run_id, batch, companions)
+            batch_id = await self._commit(sealed, told)
         except LedgerUnavailableError:
-            # The connection may have died after the commit. The same batch is the same write:
-            # either it is there already, or it goes in now, or the database is really gone.
-            if not await self._is_stored(tenant_id, batch):
-                await self._append_again(tenant_id, run_id, batch, companions)
+            # The connection may have died after the commit. The same records are the same write:
+            # either they are there already, or they go in now, or the database is really gone.
+            batch_id = await self._batch_of(sealed) or await self._append_again(sealed, told)
         except LedgerError:
-            if not await self._is_stored(tenant_id, batch):
+            found = await self._batch_of(sealed)
+            if found is None:
                 raise
+            batch_id = found
         self.appended.set()
+        last = sealed.records[-1]
+        return Receipt(
+            log=tenant_id,
+            run=run_id,
+            seq=last.seq,
+            rc=last.rc,
+            chain=last.chain,
+            batch_id=batch_id,
+        )
 
-    async def _append_again(
-        self,
-        tenant_id: TenantId,
-        run_id: RunId,
-        batch: SealedBatch,
-        companions: Sequence[Companion],
-    ) -> None:
+    async def _append_again(self, sealed: SealedAppend, companions: list[JsonObject]) -> bytes:
         try:
-            await self._append_once(tenant_id, run_id, batch, companions)
+            return await self._commit(sealed, companions)
+        except OverloadedError as error:
+            raise LedgerUnavailableError("not known to be written, and too many wait") from error
         except LedgerError:
             # The first attempt may have committed in between: then it is this batch that refused.
-            if not await self._is_stored(tenant_id, batch):
+            found = await self._batch_of(sealed)
+            if found is None:
                 raise
+            return found
 
-    async def _append_once(
-        self,
-        tenant_id: TenantId,
-        run_id: RunId,
-        batch: SealedBatch,
-        companions: Sequence[Companion],
-    ) -> None:
-        await self._appender.append(append_arguments(tenant_id, run_id, batch, companions))
+    async def _commit(self, sealed: SealedAppend, companions: list[JsonObject]) -> bytes:
+        """Write it, in whichever transaction; the id of its batch once that is durable."""
+        return await self._appender.append(sealed, companions)
 
-    async def _is_stored(self, tenant_id: TenantId, batch: SealedBatch) -> bool:
-        async with self._database.snapshot(tenant_id) as raw:
-            found = await raw.fetchval(
-                "SELECT 1 FROM batch WHERE tenant_id = $1 AND batch_id = $2",
-                tenant_id,
-                UUID(bytes=batch.batch_id),
-            )
-        return found is not None
+    async def _batch_of(self, sealed: SealedAppend) -> bytes | None:
+        """The batch in which these very records are stored, or None.
+
+        The chain hash covers all of them, random event ids included: nobody else's has the same.
+        """
+        last, log = sealed.records[-1], TenantId(UUID(bytes=sealed.log))
+        async with self._database.snapshot(log) as raw:
+            row = await raw.fetchrow(_STORED, log, UUID(bytes=sealed.run), last.seq)
+        if row is None or row["chain"] != last.chain:
+            return None
+        found: bytes = row["batch_id"].bytes
+        return found
 
     async def admin_run(self, tenant_id: TenantId) -> AdminRun | None:
         """The administration run of a log, unverified, or None before its first record."""
@@ -262,80 +245,33 @@ class LedgerStore:
         )
 
 
-def append_arguments(
-    tenant_id: TenantId, run_id: RunId, batch: SealedBatch, companions: Sequence[Companion]
-) -> tuple[object, ...]:
+def append_arguments(batch: SealedBatch, companions: Sequence[JsonObject]) -> tuple[object, ...]:
     """What `ledger_append` takes for one batch."""
-    records, fields = batch.records, batch.fields
+    pairs = [(UUID(bytes=append.run), append) for append in batch.appends]
+    records = [(run, record) for run, append in pairs for record in append.records]
+    fields = [(run, item) for run, append in pairs for item in append.fields]
     return (
-        tenant_id,
+        UUID(bytes=batch.log),
         UUID(bytes=batch.batch_id),
         UUID(bytes=batch.writer),
         batch.ranges,
+        batch.entries,
         batch.tip,
         batch.signature,
-        [run_id] * len(records),
-        [record.seq for record in records],
-        [record.epoch for record in records],
-        [record.kind for record in records],
-        [record.at for record in records],
-        [record.header for record in records],
-        [record.rc for record in records],
-        [record.chain for record in records],
-        [run_id] * len(fields),
-        [item.seq for item in fields],
-        [item.field for item in fields],
-        [item.blob for item in fields],
-        json.dumps([_companion(run_id, item) for item in companions]),
+        [run for run, _ in records],
+        [record.seq for _, record in records],
+        [record.epoch for _, record in records],
+        [record.kind for _, record in records],
+        [record.at for _, record in records],
+        [record.header for _, record in records],
+        [record.rc for _, record in records],
+        [record.chain for _, record in records],
+        [run for run, _ in fields],
+        [item.seq for _, item in fields],
+        [item.field for _, item in fields],
+        [item.blob for _, item in fields],
+        json.dumps(companions) if companions else None,
     )
-
-
-def _companion(run_id: RunId, item: Companion) -> dict[str, Json]:
-    run = str(run_id)
-    match item:
-        case NewRun():
-            return {
-                "op": "run.insert",
-                "run_id": run,
-                "kind": item.kind.value,
-                "status": item.status.value,
-                "provider": item.provider,
-                "model": item.model,
-                "agent": item.agent,
-                "policy_digest": item.policy_digest,
-                "created_at": item.created_at.isoformat(),
-                **_key(item.key),
-            }
-        case Claim():
-            return {"op": "run.claim", "run_id": run, "from_epoch": item.from_epoch}
-        case Change():
-            return {
-                "op": "run.change",
-                "run_id": run,
-                "status": item.status.value,
-                "from": [old.value for old, new in TRANSITIONS.items() if item.status in new],
-                "input_tokens": item.usage.input_tokens,
-                "output_tokens": item.usage.output_tokens,
-                "cost_micros": item.usage.cost_micros,
-                "steps": item.usage.steps,
-                "entries": item.entries,
-                "error_code": item.error_code,
-                "finished_at": None if item.finished_at is None else item.finished_at.isoformat(),
-            }
-        case SetHold() | ReleaseHold():
-            return hold_json(item)
-        case NewResult():
-            return {
-                "op": "result.insert",
-                "run_id": run,
-                "blob": item.blob.hex(),
-                "expires_at": item.expires_at.isoformat(),
-                **_key(item.key),
-            }
-
-
-def _key(key: WrappedKey) -> dict[str, Json]:
-    return {"kek_id": key.kek_id, "wrapped": key.wrapped.hex()}
 
 
 def translated(error: asyncpg.PostgresError) -> Exception:
@@ -377,6 +313,7 @@ def _batch(row: asyncpg.Record) -> StoredBatch:
         writer=row["writer_id"].bytes,
         count=row["n"],
         ranges=row["ranges"],
+        entries=row["entries"],
         tip=row["tip"],
         signature=row["sig"],
         public_key=row["public_key"],

@@ -96,7 +96,7 @@ async def read_checkpoint(
     row = await raw.fetchrow(
         _CHECKPOINT + " AND c.size >= $2 ORDER BY c.size DESC LIMIT 1", tenant_id, at_least
     )
-    return None if row is None else _checkpoint(row)
+    return None if row is None else stored_checkpoint(row)
 
 
 async def read_first_checkpoint(
@@ -106,7 +106,7 @@ async def read_first_checkpoint(
     row = await raw.fetchrow(
         _CHECKPOINT + " AND c.size >= $2 ORDER BY c.size LIMIT 1", tenant_id, at_least
     )
-    return None if row is None else _checkpoint(row)
+    return None if row is None else stored_checkpoint(row)
 
 
 async def read_cosignatures(
@@ -156,7 +156,8 @@ async def read_left_out(
     return {RunId(UUID(bytes=row["run_id"].bytes)): row["seq"] for row in rows}
 
 
-def _checkpoint(row: asyncpg.Record) -> StoredCheckpoint:
+def stored_checkpoint(row: asyncpg.Record) -> StoredCheckpoint:
+    """A row of `checkpoint`."""
     run = row["anchor_run"]
     return StoredCheckpoint(
         origin=row["origin"],

@@ -11,8 +11,8 @@ import asyncpg
 
 from app.domain.errors import ChainBreak, LedgerBrokenError
 from app.domain.run import RunId, RunKind, RunRow, RunStatus, TenantId, Usage
+from app.storage.companions import WrappedKey
 from app.storage.database import Database
-from app.storage.ledger_store import WrappedKey
 
 Word = TypeVar("Word", bound=StrEnum)
 

@@ -47,7 +47,7 @@ UPDATE sequencer_state SET system_identifier = $3, xid = $4::text::xid8, beaten_
 WHERE tenant_id = $1 AND term = $2
 """
 _BATCH_COLUMNS = """
-SELECT b.tenant_id, b.batch_id, b.xid::text, b.writer_id, b.n, b.ranges, b.tip, b.sig,
+SELECT b.tenant_id, b.batch_id, b.xid::text, b.writer_id, b.n, b.ranges, b.entries, b.tip, b.sig,
   k.public_key, k.certificate
 FROM batch b LEFT JOIN writer_key k ON k.writer_id = b.writer_id
 """
@@ -113,6 +113,7 @@ class PendingBatch:
     writer: bytes
     count: int
     ranges: tuple[BatchRange, ...]
+    entries: bytes | None
     tip: bytes
     signature: bytes
     public_key: bytes | None
@@ -350,6 +351,7 @@ def _batch(row: asyncpg.Record) -> PendingBatch:
         writer=row["writer_id"].bytes,
         count=row["n"],
         ranges=_ranges(log, row["ranges"]),
+        entries=row["entries"],
         tip=row["tip"],
         signature=row["sig"],
         public_key=row["public_key"],

@@ -103,6 +103,13 @@ def tiles_for_consistency(old_size: int, new_size: int) -> frozenset[TileAddress
     return _addresses(_consistency_spans(old_size, new_size))
 
 
+def tile_root(data: bytes) -> bytes:
+    """The root over a full tile: what the tile above holds of it. ValueError for any other."""
+    if len(data) != TILE_BYTES:
+        raise ValueError("a full tile has 256 hashes")
+    return _full_root(data)
+
+
 def root_from(size: int, tiles: Tiles) -> bytes:
     """The root of the first `size` leaves. TileError if a tile is missing or too short."""
     _check_size(size)

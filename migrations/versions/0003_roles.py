@@ -31,7 +31,7 @@ _READS = {
 }
 _FUNCTIONS = {
     "ledger_append": (
-        "uuid, uuid, uuid, bytea, bytea, bytea, uuid[], bigint[], bigint[], text[],"
+        "uuid, uuid, uuid, bytea, bytea, bytea, bytea, uuid[], bigint[], bigint[], text[],"
         " timestamptz[], bytea[], bytea[], bytea[], uuid[], bigint[], smallint[], bytea[], jsonb"
     ),
     "tenant_ensure": "text",

@@ -41,8 +41,9 @@ _REQUEST = (
     " uuid, bytea)"
 )
 _APPEND = (
-    "ledger_append(uuid, uuid, uuid, bytea, bytea, bytea, uuid[], bigint[], bigint[], text[],"
-    " timestamptz[], bytea[], bytea[], bytea[], uuid[], bigint[], smallint[], bytea[], jsonb)"
+    "ledger_append(uuid, uuid, uuid, bytea, bytea, bytea, bytea, uuid[], bigint[], bigint[],"
+    " text[], timestamptz[], bytea[], bytea[], bytea[], uuid[], bigint[], smallint[], bytea[],"
+    " jsonb)"
 )
 # What erasing may change: nothing that a hash was taken of, except to make it empty.
 _ERASES = (

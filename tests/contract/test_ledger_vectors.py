@@ -129,6 +129,7 @@ def app_run(i: Members, o: Members) -> bool:
                 writer=bytes.fromhex(b["writer_id"]),
                 count=b["n"],
                 ranges=bytes.fromhex(b["ranges"]),
+                entries=None if b.get("entries") is None else bytes.fromhex(b["entries"]),
                 tip=bytes.fromhex(b["tip"]),
                 signature=bytes.fromhex(b["sig"]),
                 public_key=keys[b["writer_id"]],

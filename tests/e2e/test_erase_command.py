@@ -36,7 +36,7 @@ def _environ(live: LiveServer) -> dict[str, str]:
         "MESHFLOW_ERASER_DATABASE_URL": live.roles.eraser,
         "MESHFLOW_ERASURE_KEY_FILE": str(live.directory / "erasing" / "key"),
         "MESHFLOW_DATA_DIR": str(live.directory / "data"),
-        "MESHFLOW_LEDGER_KEY_DIR": str(live.directory / "keys"),
+        "MESHFLOW_LEDGER_KEY_DIR": str(live.keys),
     }
 
 

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from app.keys.signing_keys import ENROLMENT, SigningKeys
+from app.ledger.batches import SealedBatch, signed_batch
 from app.ledger.canonical import canonical
 from app.ledger.chain import FINAL_KIND
 from app.ledger.enrolment import writer_statement
@@ -22,7 +23,7 @@ from app.ledger.hashing import (
     record_hash,
 )
 from app.ledger.header import decode_header
-from app.ledger.writing import ChainHead, Draft, RunWriter, SealedBatch, WriterKey
+from app.ledger.writing import ChainHead, Draft, RunWriter, WriterKey
 from tests.security.tampering_scene import (
     Run,
     as_superuser,
@@ -79,7 +80,8 @@ def _forged(run: Run, last: Row, writer: WriterKey, kind: str = FINAL_KIND) -> S
     )
     head = ChainHead(next_seq=last.seq + 1, chain=last.chain)
     draft = Draft(kind=kind, actor="system", outcome="succeeded")
-    return maker.seal(head, [draft], epoch=last.epoch, at=last.ts)
+    sealed = maker.seal(head, [draft], epoch=last.epoch, at=last.ts)
+    return signed_batch([sealed], os.urandom(16))
 
 
 def enrolled(live: LiveServer, writer: WriterKey) -> bytes:

@@ -9,7 +9,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from app.audit.replay_ledger import Bookmark, ReplayLedger
+from app.audit.replay_ledger import ReplayLedger
+from app.audit.run_dossier import Bookmark
 from app.domain.errors import LedgerBrokenError
 from app.domain.run import RunId, TenantId
 from app.ledger_assembly import ledger_parts
@@ -300,9 +301,11 @@ def _replayed(live: LiveServer, run: Run, look: Look[T]) -> T:
 
     async def act() -> T:
         parts = ledger_parts(settings_for(live.directory, live.roles))
+        await parts.enrolment.enrol()
         try:
             return await look(parts.replay, tenant_id)
         finally:
+            await parts.logs.alarm.settled()
             await parts.database.close()
 
     async def tenant(raw: asyncpg.Connection) -> UUID:

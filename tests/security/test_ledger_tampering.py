@@ -32,8 +32,8 @@ OUTSIDE: Mapping[str, str] = {
     "writer_key.seen_at": "a heartbeat: it changes every second",
     "writer_key.retired_at": "what keeps a writer from appending; the ledger says key.retired",
     "writer_key.retired_xid": "as batch.xid",
+    "batch.entries": "NULL: one run alone is in these batches; other tests attack shared ones",
     "writer_key.retirement_seq": "where key.retired is; it is found without this",
-    "batch.entries": "nobody reads it: the entries are made from the records",
 }
 
 # Where the altered row stands in the run, and what the verifier says of it. The row is that of

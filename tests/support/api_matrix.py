@@ -75,7 +75,9 @@ class Operation:
         query: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
         """Make the request, with a small good body where one is needed. No stream is followed."""
-        wanted = dict(query or {})
+        parameters = self.described.get("parameters", [])
+        needed = {item["name"]: "0" for item in parameters if _is_needed_query(item)}
+        wanted = {**needed, **(query or {})}
         if self.path.endswith("/events"):
             wanted["follow"] = "false"
         body = self.small_body(run_id)
@@ -84,6 +86,10 @@ class Operation:
         return client.request(
             self.method, self.address(run_id), params=wanted, json=body, headers=list(headers)
         )
+
+
+def _is_needed_query(parameter: Document) -> bool:
+    return bool(parameter["in"] == "query" and parameter["required"])
 
 
 def operations(document: Document) -> list[Operation]:
@@ -107,8 +113,15 @@ def problem_of(response: httpx2.Response, status: int, code: str) -> dict[str, A
     assert body["request_id"] == response.headers["x-request-id"]
     assert response.headers["x-content-type-options"] == "nosniff"
     assert ("www-authenticate" in response.headers) == (status == 401)
-    assert ("retry-after" in response.headers) == (status == 503)
+    assert ("retry-after" in response.headers) == (status == 503 or code == "not-sequenced")
     return body
+
+
+def is_let_in(response: httpx2.Response) -> bool:
+    """Whether the request was served, be it with the word that no log is signed here yet."""
+    if response.status_code in {200, 202}:
+        return True
+    return response.status_code == 409 and response.json()["code"] == "not-sequenced"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

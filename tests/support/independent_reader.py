@@ -15,7 +15,7 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tests.support.independent_verifier import Row, lp, tagged
+from tests.support.independent_verifier import Row, lp, spans, tagged
 
 
 class Connection(Protocol):
@@ -28,13 +28,23 @@ def _plain(value: object) -> object:
     return value.hex if isinstance(value, UUID) else value
 
 
+def _entries(batch: Mapping[str, Any]) -> list[tuple[str, int, bytes]]:
+    """What a batch keeps of its records, in the order of its ranges."""
+    places = [
+        (r, seq) for r, a, b in spans(batch["ranges"]) for seq in range(a, min(b, a + 512) + 1)
+    ]
+    chains = [batch["entries"][at : at + 32] for at in range(0, len(batch["entries"]), 32)]
+    same = len(places) == len(chains)
+    return [(*place, chain) for place, chain in zip(places, chains, strict=True)] if same else []
+
+
 async def read_run(
     connection: Connection, tenant_id: str, run_id: str
 ) -> tuple[Sequence[Row], Sequence[Row], Mapping[str, Row], dict[str, bytes]]:
     """What `verify_run` takes, by plain SQL on an asyncpg connection; ids in hex.
 
     Rows are dicts of the columns: ids in hex, `ts` as in the header, `entries` of a batch are
-    (run hex, seq, chain) of every record of the batch, those of other runs too.
+    (run hex, seq, chain) of every record of the batch, those of other runs too: section 7.
     For a run still being written the caller opens a repeatable-read transaction around this; the
     caller also sets what row level security asks for. `writers` come from the same database: who
     distrusts it passes pinned keys to `verify_run` instead.
@@ -49,13 +59,10 @@ async def read_run(
     payloads = await fetch("payload", mine, tenant_id, run_id)
     names = sorted({row["batch_id"] for row in rows})
     theirs = "WHERE tenant_id = $1 AND batch_id = ANY($2)"
-    batches = {
-        b["batch_id"]: {**b, "entries": []} for b in await fetch("batch", theirs, tenant_id, names)
-    }
-    for row in await fetch("record", theirs, tenant_id, names):
-        entry = (row["run_id"], row["seq"], row["chain"])
-        if row["batch_id"] in batches:
-            batches[row["batch_id"]]["entries"].append(entry)
+    batches = {b["batch_id"]: b for b in await fetch("batch", theirs, tenant_id, names)}
+    for name, batch in batches.items():
+        own = [(run_id, row["seq"], row["chain"]) for row in rows if row["batch_id"] == name]
+        batch["entries"] = own if batch["entries"] is None else _entries(batch)
     writers = {w["writer_id"]: w["public_key"] for w in await fetch("writer_key", "")}
     return rows, payloads, batches, writers
 

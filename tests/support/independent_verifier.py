@@ -134,18 +134,18 @@ def _check_payloads(header: Row, payloads: Rows, key: Key, erased: Lot) -> None:
     _require({FIELDS.get(n) for s, n in erased if s == seq} >= owed.keys(), "payload: missing")
 
 
-def _spans(ranges: bytes) -> list[tuple[str, int, int]]:
+def spans(ranges: bytes) -> list[tuple[str, int, int]]:
     whole = [ranges[at : at + 32] for at in range(0, len(ranges), 32)]
     return [(w[:16].hex(), int.from_bytes(w[16:24]), int.from_bytes(w[24:])) for w in whole]
 
 
 def _check_batch(log: bytes, batch_id: str, batch: Row, key: bytes, own: Chains) -> None:
-    chains = {(run, seq): chain for run, seq, chain in batch["entries"]} | own
-    spans = _spans(batch["ranges"])
-    _require(all(first <= last for _, first, last in spans), "batch: ranges")
-    _require(sum(b - a + 1 for _, a, b in spans) == batch["n"] == len(chains), "batch: count")
-    places = [(run, seq) for run, first, last in spans for seq in range(first, last + 1)]
-    _require(chains.keys() == set(places), "batch: records")
+    chains = {(run, seq): chain for run, seq, chain in batch["entries"]}
+    named = spans(batch["ranges"])
+    _require(all(first <= last for _, first, last in named), "batch: ranges")
+    _require(sum(b - a + 1 for _, a, b in named) == batch["n"] == len(chains), "batch: count")
+    places = [(run, seq) for run, first, last in named for seq in range(first, last + 1)]
+    _require(chains.keys() == set(places) and chains.items() >= own.items(), "batch: records")
     tip = merkle_tree_hash([bytes.fromhex(r) + s.to_bytes(8) + chains[r, s] for r, s in places])
     _require(tip == batch["tip"], "batch: tip")
     message = batch_message(log, bytes.fromhex(batch_id), batch["n"], tip)
@@ -184,7 +184,7 @@ def verify_run(
             own[run, seq] = head
             name, batch = row["batch_id"], batches.get(row["batch_id"], {"writer_id": None})
             _require(header["writer"] == batch["writer_id"] in writers, "batch: writer")
-            lasts = [b for r, a, b in _spans(batch["ranges"]) if r == run and a <= seq <= b]
+            lasts = [b for r, a, b in spans(batch["ranges"]) if r == run and a <= seq <= b]
             _require(len(lasts) == 1, "batch: does not cover the record")
             following = rows[seq + 1] if seq + 1 < len(rows) else {"seq": None, "batch_id": None}
             if following["batch_id"] != name:

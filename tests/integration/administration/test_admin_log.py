@@ -20,7 +20,7 @@ from app.keys.signing_keys import ENROLMENT, SigningKeys
 from app.ledger.chain import VerifiedChain, verify_run
 from app.ledger.enrolment import is_certified
 from app.runs.run_keys import RunKeys
-from app.storage.ledger_store import Claim
+from app.storage.companions import Claim
 from tests.integration.storage.append_scene import AT, Scene, scene_on
 from tests.integration.storage.append_scene import ENROLMENT as ENROLLED
 from tests.support.databases import DatabaseServer, Roles

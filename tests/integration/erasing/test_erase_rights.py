@@ -12,8 +12,8 @@ from app.domain.errors import ErasureRefusedError, KeyRetiredError, LedgerBroken
 from app.domain.run import RunId
 from app.erasing.erasure_plan import Plan
 from app.runs.run_keys import next_version
+from app.storage.companions import WrappedKey
 from app.storage.erasing_store import DeleteRun, RunSnapshot
-from app.storage.ledger_store import WrappedKey
 from tests.integration.erasing.erasing_scene import WHY, Erasing, erasing_beside
 from tests.integration.storage.test_rights import acting_as, logged_in
 from tests.security.tampering_scene import Run, attack, disarm, finished_run

@@ -21,7 +21,7 @@ from app.privacy.scrubber import Scrubber
 from app.runs.notifier import Bell
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.run_keys import RunKeys
-from app.storage.ledger_store import NewRun
+from app.storage.companions import NewRun
 from tests.integration.storage.append_scene import AT, ENROLMENT, Scene, scene_on
 from tests.support.databases import Roles, connect
 

@@ -16,10 +16,12 @@ from app.domain.run import TenantId
 from app.keys.key_store import FileKeyStore
 from app.keys.signing_keys import LOG, SigningKey, SigningKeys
 from app.ledger.chain import VerifiedChain, verify_run
+from app.ledger.key_statements import KeyChange
 from app.runs.run_keys import RunKeys
 from app.sequencing.anchoring import Anchor, Anchoring
 from app.sequencing.checkpoints import CheckpointMaker
 from app.sequencing.log_keeper import KeeperParts, LogKeeper
+from app.sequencing.log_signer import LogSigner
 from app.storage.database import Database
 from tests.integration.sequencing.log_scene import origin_of
 from tests.integration.storage.append_scene import ENROLMENT, Scene, scene_on
@@ -37,6 +39,7 @@ class Watch:
     admin_log: AdminLog
     run_keys: RunKeys
     log_key: SigningKey
+    signing: SigningKeys
     operator: TenantId
     database: Database
     keeper: LogKeeper
@@ -46,8 +49,7 @@ class Watch:
         return CheckpointMaker(
             admin_log=self.admin_log,
             operator=self.operator,
-            seed=self.log_key.seed,
-            public_key=self.log_key.public_key,
+            signer=signer_of(self.signing, self.admin_log, self.operator),
             now=lambda: datetime.now(UTC),
         )
 
@@ -77,6 +79,17 @@ class Watch:
                 await task
 
 
+async def _no_rotations() -> Sequence[KeyChange]:
+    return ()
+
+
+def signer_of(signing: SigningKeys, admin_log: AdminLog, operator: TenantId) -> LogSigner:
+    """A signer of the first key, which nothing has followed."""
+    return LogSigner(
+        signing=signing, admin_log=admin_log, operator=operator, recorded=_no_rotations
+    )
+
+
 @asynccontextmanager
 async def watch_on(
     roles: Roles, directory: Path, anchors: Sequence[Anchor] = ()
@@ -87,7 +100,8 @@ async def watch_on(
     try:
         async with scene_on(roles) as scene:
             keys = RunKeys(FileKeyStore(directory / "keys", os.urandom), os.urandom)
-            log_key = SigningKeys(directory / "keys", os.urandom).current(LOG)
+            signing = SigningKeys(directory / "keys", os.urandom)
+            log_key = signing.current(LOG)
             admin_log = AdminLog(
                 AdminParts(
                     ledger=scene.store,
@@ -108,8 +122,7 @@ async def watch_on(
                 checkpoints_of=lambda log: CheckpointMaker(
                     admin_log=admin_log,
                     operator=log,
-                    seed=log_key.seed,
-                    public_key=log_key.public_key,
+                    signer=signer_of(signing, admin_log, log),
                     now=lambda: datetime.now(UTC),
                 ),
                 appended=scene.store.appended,
@@ -121,6 +134,7 @@ async def watch_on(
                 admin_log=admin_log,
                 run_keys=keys,
                 log_key=log_key,
+                signing=signing,
                 operator=operator,
                 database=database,
                 keeper=LogKeeper(parts),

@@ -97,10 +97,34 @@ async def test_a_head_that_does_not_follow_from_what_was_signed_is_not_signed(
         await raw.close()
 
 
+async def test_a_log_that_was_renamed_is_not_signed_anew(fresh: Roles, tmp_path: Path) -> None:
+    """Under another name it would begin without a past that it has to follow from."""
+    async with watch_on(fresh, tmp_path) as watch:
+        author = await watch.scene.begun()
+        maker = watch.checkpoints()
+        async with led(fresh) as (leader, sequencer):
+            await sequencer.tick()
+            assert await maker.sign_tenants(leader) == 1
+            await watch.scene.write(author, author.seal())
+            await sequencer.tick()
+            own = origin_of(watch.scene.tenant_id.bytes)
+            for name in ("other.test/ledger/" + watch.scene.tenant_id.hex, own + "x"):
+                await execute(
+                    fresh.superuser,
+                    "ALTER TABLE log_head DISABLE TRIGGER ALL",
+                    f"UPDATE log_head SET origin = '{name}' WHERE origin = '{own}'",
+                )
+                assert await maker.sign_tenants(leader) == 0
+                await execute(
+                    fresh.superuser, f"UPDATE log_head SET origin = '{own}' WHERE origin = '{name}'"
+                )
+            assert await watch.checkpoints().sign_tenants(leader) == 1
+
+
 async def test_what_is_left_out_is_alarmed_once(fresh: Roles, tmp_path: Path) -> None:
     async with watch_on(fresh, tmp_path) as watch:
         victim = await watch.scene.begun()
-        await forge(watch.scene, victim, victim.seal(), watch.scene.writer)
+        await forge(watch.scene, victim, victim.seal())
         for _ in range(2):  # the second keeper begins anew and knows of the first one's alarm
             async with watch.running():
                 await watch.scene.write(victim, victim.seal())

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -9,7 +10,7 @@ import pytest
 
 from app.domain.errors import LedgerError, StaleTermError
 from app.domain.run import RunId
-from app.ledger.writing import SealedBatch, WriterKey
+from app.ledger.writing import SealedAppend, WriterKey
 from app.storage.database import Database
 from app.storage.sequencer_store import leading
 from tests.integration.sequencing.log_scene import (
@@ -173,25 +174,16 @@ async def test_on_another_server_work_is_found_without_the_watermark(
     assert await assert_logs_whole(fresh) == 17
 
 
-async def forge(scene: Scene, author: Author, batch: SealedBatch, writer: WriterKey) -> None:
+async def forge(scene: Scene, author: Author, sealed: SealedAppend) -> None:
     """Append through the function, as somebody with the application's login and no key could."""
-    forged = SealedBatch(
-        batch_id=batch.batch_id,
-        writer=writer.writer_id,
-        ranges=batch.ranges,
-        tip=batch.tip,
-        signature=os.urandom(64),
-        records=batch.records,
-        fields=batch.fields,
-        head=batch.head,
-    )
-    await scene.write(author, forged)
+    forger = WriterKey(os.urandom(32), sealed.writer.writer_id)
+    await scene.write(author, replace(sealed, writer=forger))
 
 
 async def test_a_forged_batch_stops_its_run_alone_and_is_found_once(fresh: Roles) -> None:
     async with scene_on(fresh) as scene:
         victim, innocent = await scene.begun(), await scene.begun()
-        await forge(scene, victim, victim.seal(), scene.writer)
+        await forge(scene, victim, victim.seal())
         await scene.write(victim, victim.seal())
         await scene.write(innocent, innocent.seal())
         assert await integrated(fresh) == 3
@@ -220,6 +212,7 @@ async def test_a_writer_without_a_certificate_counts_for_nothing(fresh: Roles) -
 
 
 BATCH = "SELECT batch_id FROM record WHERE run_id = $1 AND seq = 2"
+FIRST = "SELECT batch_id FROM record WHERE run_id = $1 AND seq = 1"
 
 
 @pytest.mark.parametrize(
@@ -258,6 +251,46 @@ async def test_what_was_changed_before_it_was_sequenced_is_left_out(
         await integrated(fresh)
         await integrated(fresh)
     assert reason in await _reasons(fresh)
+
+
+@pytest.mark.parametrize(
+    ("attack", "left_out", "reason"),
+    [
+        (
+            "UPDATE record SET chain = sha256(chain) WHERE run_id = $1 AND seq = 1",
+            1,
+            "the entries of a batch do not match its records",
+        ),
+        (
+            "DELETE FROM record WHERE run_id = $1 AND seq = 1",
+            1,
+            "the records of a batch are not those that its ranges name",
+        ),
+        (
+            f"UPDATE batch SET entries = NULL WHERE batch_id IN ({FIRST})",
+            4,
+            "the records of a batch are not those that its ranges name",
+        ),
+        (
+            f"UPDATE batch SET entries = sha256(entries) WHERE batch_id IN ({FIRST})",
+            4,
+            "the entries of a batch do not match its records",
+        ),
+    ],
+)
+async def test_of_a_shared_batch_only_what_was_changed_is_left_out(
+    fresh: Roles, attack: str, left_out: int, reason: str
+) -> None:
+    async with scene_on(fresh) as scene:
+        authors = [await scene.begun() for _ in range(4)]
+        await asyncio.gather(*(scene.write(author, author.seal()) for author in authors))
+        raw = await connect(fresh.superuser)
+        for table in ("record", "record_default", "batch"):
+            await raw.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+        await raw.execute(attack, authors[0].run_id)
+        await raw.close()
+        assert await integrated(fresh) == 8 - left_out
+        assert await _reasons(fresh) == [reason] * left_out
 
 
 async def _reasons(roles: Roles) -> list[str]:

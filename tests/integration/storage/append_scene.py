@@ -14,9 +14,10 @@ from app.domain.verdict import Scrubbed, ScrubBlock
 from app.keys.signing_keys import SigningKey
 from app.ledger.chain import StoredRun, VerifiedChain, verify_run
 from app.ledger.enrolment import writer_statement
-from app.ledger.writing import ChainHead, Draft, RunWriter, SealedBatch, WriterKey
+from app.ledger.writing import ChainHead, Draft, RunWriter, SealedAppend, WriterKey
+from app.storage.companions import Change, Companion, NewRun, WrappedKey
 from app.storage.database import Database
-from app.storage.ledger_store import Change, Companion, LedgerStore, NewRun, WrappedKey
+from app.storage.ledger_store import LedgerStore, Receipt
 from app.storage.run_store import RunStore
 from tests.support.databases import Roles
 
@@ -65,8 +66,8 @@ class Author:
     def __post_init__(self) -> None:
         self.head = ChainHead.empty(self.tenant_id.bytes, self.run_id.bytes)
 
-    def seal(self, *drafts: Draft, at: datetime = AT) -> SealedBatch:
-        """A batch after the present head, which does not move."""
+    def seal(self, *drafts: Draft, at: datetime = AT) -> SealedAppend:
+        """Records after the present head, which does not move."""
         writer = RunWriter(
             log=self.tenant_id.bytes,
             run=self.run_id.bytes,
@@ -106,10 +107,11 @@ class Scene:
             self.tenant_id, run_id or RunId(uuid4()), self.writer, run_key or os.urandom(32)
         )
 
-    async def write(self, author: Author, batch: SealedBatch, *companions: Companion) -> None:
+    async def write(self, author: Author, batch: SealedAppend, *companions: Companion) -> Receipt:
         """Append, and let the author's head follow."""
-        await self.store.append(author.tenant_id, author.run_id, batch, companions)
+        receipt = await self.store.append(author.tenant_id, author.run_id, batch, companions)
         author.head = batch.head
+        return receipt
 
     async def begun(self, status: RunStatus = RunStatus.QUEUED) -> Author:
         """A run with its first record."""
@@ -143,7 +145,7 @@ class Scene:
         return checked
 
 
-def ending(author: Author, batch: SealedBatch, status: RunStatus = RunStatus.SUCCEEDED) -> Change:
+def ending(author: Author, batch: SealedAppend, status: RunStatus = RunStatus.SUCCEEDED) -> Change:
     """The companion of a final record."""
     assert batch.head.next_seq > author.head.next_seq
     return Change(status=status, usage=Usage(), finished_at=AT, entries=batch.head.next_seq)

@@ -23,7 +23,7 @@ async def main(url: str, run: str, key: str, times: int) -> None:
             except StaleEpochError:
                 continue
             times -= 1
-            print(batch.records[0].chain.hex())
+            print(batch.records[0].chain.hex(), flush=True)  # what may be killed in between
 
 
 if __name__ == "__main__":

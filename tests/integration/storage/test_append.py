@@ -14,7 +14,8 @@ from app.domain.errors import (
     StaleEpochError,
 )
 from app.domain.run import TERMINAL, TRANSITIONS, RunId, RunStatus, Usage
-from app.storage.ledger_store import Change, Claim, NewResult
+from app.storage.companions import Change, Claim, NewResult
+from app.storage.ledger_store import Receipt
 from tests.integration.storage.append_scene import (
     AT,
     NO_KEY,
@@ -89,7 +90,7 @@ async def test_of_two_that_claim_a_run_one_gets_it(roles: Roles) -> None:
                 ),
                 return_exceptions=True,
             )
-            assert sorted(map(type, done), key=str) == [type(None), StaleEpochError]
+            assert sorted(map(type, done), key=str) == [StaleEpochError, Receipt]
             assert seqs(await one.verified(first)) == [0, 1]
 
 
@@ -102,9 +103,9 @@ async def test_of_two_records_at_one_place_exactly_one_is_kept(roles: Roles) -> 
                 *(scene.store.append(author.tenant_id, author.run_id, r, ()) for r in rivals),
                 return_exceptions=True,
             )
-            assert sorted(map(type, done), key=str) == [type(None), StaleEpochError]
+            assert sorted(map(type, done), key=str) == [StaleEpochError, Receipt]
             chain = await scene.verified(author)
-            won = rivals[done.index(None)]
+            won = rivals[next(at for at, told in enumerate(done) if isinstance(told, Receipt))]
             assert [record.chain for record in chain.records][1:] == [won.records[0].chain]
             connection = await connect(roles.superuser)
             assert await count(connection, "payload", author.run_id) == 2
@@ -261,7 +262,7 @@ async def test_appends_at_one_time_share_a_commit_and_not_each_others_fate(roles
             *(scene.write(author, author.seal()) for author in [*authors, unknown]),
             return_exceptions=True,
         )
-        refused = {at: type(told) for at, told in enumerate(done) if told is not None}
+        refused = {at: type(told) for at, told in enumerate(done) if not isinstance(told, Receipt)}
         assert refused == {3: StaleEpochError, 24: NotFoundError}
         for author in authors:
             assert len(seqs(await scene.verified(author))) == (1 if author is stale else 2)
@@ -284,7 +285,7 @@ async def test_a_caller_that_goes_away_harms_nobody_who_waits_with_it(roles: Rol
         await asyncio.sleep(0)
         tasks[5].cancel()
         done = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [told for at, told in enumerate(done) if at != 5] == [None] * 11
+        assert [type(told) for at, told in enumerate(done) if at != 5] == [Receipt] * 11
         for author in authors:
             assert len((await scene.verified(author)).records) in (1, 2)
             fresh = await scene.head(author)

@@ -67,7 +67,7 @@ async def test_an_answer_lost_on_the_way_is_found_in_the_database(
         author = await scene.begun()
         for number in range(1, 25):
             batch = author.seal()
-            proxy.marker = batch.batch_id
+            proxy.marker = batch.records[-1].chain
             await scene.write(author, batch)
             assert proxy.cuts == number, "nothing was cut"
         assert seqs(await scene.verified(author)) == list(range(25))
@@ -80,7 +80,7 @@ async def test_a_lost_final_record_ends_the_run_once(roles: Roles, socket_dir: P
         for _ in range(10):
             author = await scene.begun(RunStatus.RUNNING)
             batch = author.seal(step("run.finished"))
-            proxy.marker = batch.batch_id
+            proxy.marker = batch.records[-1].chain
             await scene.write(author, batch, ending(author, batch))
             await _once(roles, author.run_id, 2)
         assert proxy.cuts == 10
@@ -103,7 +103,7 @@ async def test_a_first_attempt_that_commits_during_the_second_counts(
         for _ in range(5):
             author = await scene.begun()
             batch = author.seal()
-            proxy.marker = batch.batch_id
+            proxy.marker = batch.records[-1].chain
             lock = holder.transaction()
             await lock.start()
             await holder.execute("LOCK TABLE batch IN SHARE MODE")
@@ -125,7 +125,7 @@ async def test_somebody_elses_record_is_not_taken_for_the_lost_one(
         rival.head = author.head
         await other.write(rival, rival.seal())
         batch = author.seal()
-        proxy.marker = batch.batch_id
+        proxy.marker = batch.records[-1].chain
         with pytest.raises(StaleEpochError):
             await scene.write(author, batch)
         await _once(roles, author.run_id, 2)

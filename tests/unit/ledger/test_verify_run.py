@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from app.domain.errors import ChainBreak
 from app.domain.verdict import Scrubbed, ScrubBlock
 from app.keys.signing_keys import SigningKey
+from app.ledger.batches import SealedBatch, signed_batch
 from app.ledger.chain import (
     Resume,
     StoredBatch,
@@ -23,7 +24,7 @@ from app.ledger.chain import (
 from app.ledger.enrolment import writer_statement
 from app.ledger.hashing import chain_hash, record_hash
 from app.ledger.sealing import RunSealer, SealError
-from app.ledger.writing import ChainHead, Draft, RunWriter, SealedBatch, SealedField, WriterKey
+from app.ledger.writing import ChainHead, Draft, RunWriter, SealedField, WriterKey
 
 LOG, RUN, KEY = bytes(range(16)), bytes(range(16, 32)), bytes(range(32))
 ENROLMENT = SigningKey(b"e" * 32)
@@ -63,15 +64,17 @@ class Book:
     epoch: int = 1
 
     def add(self, *drafts: Draft, at: datetime = AT) -> None:
-        head = self.batches[-1].head if self.batches else ChainHead.empty(LOG, RUN)
+        head = self.batches[-1].appends[0].head if self.batches else ChainHead.empty(LOG, RUN)
+        entropy = _entropy(f"batch {len(self.batches)}")
         maker = RunWriter(
             log=LOG,
             run=RUN,
             run_key=KEY,
             writer=self.writer,
-            entropy=_entropy(f"batch {len(self.batches)}"),
+            entropy=entropy,
         )
-        self.batches.append(maker.seal(head, drafts, epoch=self.epoch, at=at))
+        sealed = maker.seal(head, drafts, epoch=self.epoch, at=at)
+        self.batches.append(signed_batch([sealed], entropy(16)))
 
     def stored(self, *, ended: bool = True) -> StoredRun:
         records = [
@@ -104,6 +107,7 @@ class Book:
             writer=batch.writer,
             count=len(batch.records),
             ranges=batch.ranges,
+            entries=batch.entries,
             tip=batch.tip,
             signature=batch.signature,
             public_key=self.writer.public_key,

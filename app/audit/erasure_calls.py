@@ -1,0 +1,101 @@
+"""The requests to erase that the ledger takes: the names that the security policy promises.
+
+Threat: PHI leakage in audit logs
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from app.audit.erasure_book import ErasureBook
+from app.audit.erasure_desk import ErasureDesk
+from app.domain.erasure import ErasureAction, ErasureReceipt
+from app.domain.run import RunId, RunRow, TenantId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureParts:
+    """What knows of erasures that were made, and what takes requests for more."""
+
+    book: ErasureBook
+    desk: ErasureDesk
+
+
+class ErasureCalls(ABC):
+    """Asks for erasures; the eraser executes them, elsewhere."""
+
+    def __init__(self, desk: ErasureDesk) -> None:
+        self._desk = desk
+
+    @abstractmethod
+    async def row(self, tenant_id: TenantId, run_id: RunId) -> RunRow:
+        """The row of a run. NotFoundError."""
+
+    async def anonymize_run(
+        self,
+        tenant_id: TenantId,
+        run_id: RunId,
+        *,
+        legal_basis: str,
+        request_ref: str,
+        actor: str,
+        fields: Collection[str] | None = None,
+        wait_seconds: float = 0,
+    ) -> ErasureReceipt:
+        """Ask that fields of a run be erased: all of its content, or the named fields.
+
+        The receipt says what became of it; NotFoundError, InvalidSubmissionError.
+        """
+        await self.row(tenant_id, run_id)
+        receipt = await self._desk.request(
+            tenant_id,
+            ErasureAction.ANONYMIZE_RUN,
+            run_id,
+            legal_basis=legal_basis,
+            request_ref=request_ref,
+            actor=actor,
+            fields=None if fields is None else sorted(fields),
+        )
+        return await self._desk.executed(receipt, wait_seconds)
+
+    async def delete_run(
+        self,
+        tenant_id: TenantId,
+        run_id: RunId,
+        *,
+        legal_basis: str,
+        request_ref: str,
+        actor: str,
+        wait_seconds: float = 0,
+    ) -> ErasureReceipt:
+        """Ask that nothing but the hashes of a run's records stay. NotFoundError."""
+        await self.row(tenant_id, run_id)
+        receipt = await self._desk.request(
+            tenant_id,
+            ErasureAction.DELETE_RUN,
+            run_id,
+            legal_basis=legal_basis,
+            request_ref=request_ref,
+            actor=actor,
+        )
+        return await self._desk.executed(receipt, wait_seconds)
+
+    async def delete_tenant(
+        self,
+        tenant_id: TenantId,
+        *,
+        legal_basis: str,
+        request_ref: str,
+        actor: str,
+        wait_seconds: float = 0,
+    ) -> ErasureReceipt:
+        """Ask that nothing of a tenant stay but the operator log's record of the erasure."""
+        receipt = await self._desk.request(
+            tenant_id,
+            ErasureAction.DELETE_TENANT,
+            None,
+            legal_basis=legal_basis,
+            request_ref=request_ref,
+            actor=actor,
+        )
+        return await self._desk.executed(receipt, wait_seconds)

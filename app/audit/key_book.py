@@ -1,0 +1,105 @@
+"""Knows the deployment's keys and what the operator log says of them: rotations, retirements.
+
+Log keys are the files of the key directory. A reader trusts those; that a key counts only in its
+range is what the rotations say, which both keys signed.
+
+Source: docs/ledger-format.md section 11.
+
+Threat: Ledger tampering
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from app.audit.log_entries import EntryError, OpenedEntry, open_entry
+from app.audit.log_keys import LogKeys
+from app.domain.errors import ChainBreak, LedgerBrokenError
+from app.domain.run import TenantId
+from app.keys.key_store import KeyStore
+from app.keys.signing_keys import LOG, SigningKeys
+from app.ledger.key_statements import RETIRED, ROTATED, KeyChange, read_retirement, read_rotation
+from app.storage.database import Database
+from app.storage.entry_store import find_entries, read_entries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyHistory:
+    """What the operator log says of keys, and the records that say it."""
+
+    entries: tuple[OpenedEntry, ...]
+    rotations: tuple[KeyChange, ...]
+    retired: Mapping[bytes, Mapping[str, int]]  # sizes of logs by writer
+
+
+class KeyBook:
+    """The keys of one deployment."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        keys: KeyStore,
+        signing: SigningKeys,
+        operator: Callable[[], Awaitable[TenantId]],
+    ) -> None:
+        self._database = database
+        self._keys = keys
+        self._signing = signing
+        self._operator = operator
+        self._seen: tuple[str, ...] | None = None
+        self._turn = asyncio.Lock()
+        self.log_keys = LogKeys([])
+
+    async def operator(self) -> TenantId:
+        """The operator log's id."""
+        return await self._operator()
+
+    async def refresh(self) -> None:
+        """Take over keys that were made meanwhile. LedgerBrokenError, KeyStoreError.
+
+        A new key without its rotation does not count yet, so the book is not closed before that.
+        """
+        names = self._signing.names(LOG)
+        if names == self._seen:
+            return
+        async with self._turn:
+            keys = [key.public_key for key in self._signing.every(LOG)]
+            rotations: tuple[KeyChange, ...] = ()
+            if len(keys) > 1:
+                rotations = (await self.history()).rotations
+            changes = [change for change in rotations if change.role == LOG]
+            announced = {change.new for change in changes}
+            known = [key for key in keys if key == keys[0] or key in announced]
+            self.log_keys = LogKeys(known, changes)
+            self._seen = names if known == keys else None
+
+    async def rotations(self) -> tuple[KeyChange, ...]:
+        """The changes of keys that the operator log holds. LedgerBrokenError."""
+        return (await self.history()).rotations
+
+    async def history(self) -> KeyHistory:
+        """All that the operator log says of keys. LedgerBrokenError when it does not hold."""
+        operator = await self._operator()
+        async with self._database.snapshot(operator) as raw:
+            places = await find_entries(raw, operator, [ROTATED, RETIRED])
+            opened: list[OpenedEntry] = []
+            rotations: list[KeyChange] = []
+            retired: dict[bytes, Mapping[str, int]] = {}
+            for run_id in dict.fromkeys(run for run, _ in places):
+                seqs = [seq for run, seq in places if run == run_id]
+                for stored in await read_entries(raw, operator, run_id, seqs):
+                    try:
+                        entry = open_entry(operator, stored, self._keys)
+                        if entry.kind == ROTATED:
+                            rotations.append(read_rotation(entry.note))
+                        else:
+                            writer, sizes = read_retirement(entry.note)
+                            retired[writer] = sizes
+                    except (EntryError, ValueError) as error:
+                        reason = "a record of the operator log about a key does not hold"
+                        raise LedgerBrokenError(
+                            ChainBreak(seq=stored.seq, reason=reason)
+                        ) from error
+                    opened.append(entry)
+            return KeyHistory(entries=tuple(opened), rotations=tuple(rotations), retired=retired)

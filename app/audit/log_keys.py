@@ -1,0 +1,47 @@
+"""The deployment's log keys as a reader of its logs knows them, each with where it counts.
+
+Source: docs/ledger-format.md sections 10 and 11.
+
+Threat: Ledger tampering
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from app.ledger.key_statements import KeyChange
+from app.transparency.checkpoint import Checkpoint, open_checkpoint
+from app.transparency.note import ED25519, NoteError, parse_note, verifier_key
+
+
+class LogKeys:
+    """Public keys, oldest first, with the recorded changes between them."""
+
+    def __init__(self, keys: Sequence[bytes], changes: Sequence[KeyChange] = ()) -> None:
+        self.keys = tuple(keys)
+        self.changes = tuple(changes)
+
+    def opened(self, note: str, origin: str, log: bytes) -> Checkpoint:
+        """The checkpoint of a note that a key which counts at its size signed. NoteError."""
+        data = note.encode("utf-8", "surrogateescape")
+        parse_note(data)
+        for key in reversed(self.keys):
+            try:
+                found = _opened(data, origin, key)
+            except NoteError:
+                continue
+            if not self._counts(key, found.size, log):
+                raise NoteError("the key that signed it does not count at this size")
+            return found
+        raise NoteError("no key of this deployment signed it")
+
+    def _counts(self, key: bytes, size: int, log: bytes) -> bool:
+        for change in self.changes:
+            at = change.sizes.get(log.hex(), 0)
+            if (key == change.old and size > at) or (key == change.new and size <= at):
+                return False
+        return True
+
+
+@lru_cache(maxsize=4096)
+def _opened(data: bytes, origin: str, key: bytes) -> Checkpoint:
+    return open_checkpoint(data, verifier_key(origin, ED25519, key))

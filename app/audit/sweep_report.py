@@ -1,0 +1,75 @@
+"""What a sweep found: per log, with a bound on how much of it is told.
+
+Threat: Ledger tampering
+"""
+
+from dataclasses import dataclass, field
+
+from app.domain.run import JsonObject
+
+_MOST_TOLD = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that does not hold: where, of which run, and how."""
+
+    where: str
+    run: bytes | None
+    seq: int | None
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True)
+class LogReport:
+    """One log. Counts say how much was looked at."""
+
+    log: bytes
+    tenant: str
+    records: int = 0
+    runs: int = 0
+    batches: int = 0
+    leaves: int = 0
+    tiles: int = 0
+    checkpoints: int = 0
+    cosignatures: int = 0
+    erased: int = 0  # headers or fields that are gone; their statements are sealed
+    signed: int = 0  # leaves under the newest checkpoint
+    witnessed_at: int | None = None
+    broken: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(
+        self, where: str, reason: str, run: bytes | None = None, seq: int | None = None
+    ) -> None:
+        """One more thing that does not hold."""
+        self.broken += 1
+        if len(self.findings) < _MOST_TOLD:
+            self.findings.append(Finding(where=where, run=run, seq=seq, reason=reason))
+
+    def as_json(self) -> JsonObject:
+        """For machines."""
+        return {
+            "log": self.log.hex(),
+            "tenant": self.tenant,
+            "records": self.records,
+            "runs": self.runs,
+            "batches": self.batches,
+            "leaves": self.leaves,
+            "tiles": self.tiles,
+            "checkpoints": self.checkpoints,
+            "cosignatures": self.cosignatures,
+            "erased": self.erased,
+            "signed": self.signed,
+            "witnessed_at": self.witnessed_at,
+            "broken": self.broken,
+            "findings": [
+                {
+                    "where": item.where,
+                    "run": None if item.run is None else item.run.hex(),
+                    "seq": item.seq,
+                    "reason": item.reason,
+                }
+                for item in self.findings
+            ],
+        }

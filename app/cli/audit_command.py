@@ -1,0 +1,92 @@
+"""`meshflow audit`: sweeps the logs of a deployment with rights to read alone and keys of its own.
+
+Threat: Ledger tampering
+"""
+
+import asyncio
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from app.audit.sweep import Pins, Sweep
+from app.audit.sweep_report import LogReport
+from app.cli.database_setup import driver_url
+from app.cli.invocation import OK, CommandError, Invocation
+from app.domain.errors import ConfigurationError, MeshFlowError
+from app.storage.database import Database
+from app.transparency.witness_policy import WitnessPolicyError, parse_policy
+
+BROKEN = 3
+UNUSABLE = 4
+_WIDTH = 30
+
+
+def audit(invocation: Invocation, arguments: Namespace) -> int:
+    """0 all of it holds, 3 something does not, 4 it could not be looked at."""
+    settings = invocation.settings(dev=False)
+    try:
+        if settings.audit_database_url is None:
+            raise ConfigurationError("an audit needs MESHFLOW_AUDIT_DATABASE_URL")
+        pins = _pins(arguments.policy)
+        database = Database(driver_url(settings.audit_database_url), pool_size=1)
+        reports = asyncio.run(_swept(database, pins, arguments.tenant))
+    except MeshFlowError as error:
+        raise CommandError(str(error), UNUSABLE) from None
+    if arguments.tenant is not None and all(item.tenant != arguments.tenant for item in reports):
+        raise CommandError("no such tenant", UNUSABLE)
+    holds = not any(report.broken for report in reports)
+    if arguments.json:
+        result = "clean" if holds else "tampered"
+        print(json.dumps({"result": result, "logs": [report.as_json() for report in reports]}))
+    else:
+        _tell(reports)
+    return OK if holds else BROKEN
+
+
+def _pins(path: Path) -> Pins:
+    try:
+        return Pins.of(parse_policy(path.read_bytes()))
+    except OSError as error:
+        raise ConfigurationError(f"the policy cannot be read: {error.strerror}") from None
+    except WitnessPolicyError as error:
+        raise ConfigurationError(f"the policy is malformed: {error}") from None
+
+
+async def _swept(database: Database, pins: Pins, tenant: str | None) -> list[LogReport]:
+    try:
+        return await Sweep(database, pins, _progress).run(tenant)
+    finally:
+        await database.close()
+        _progress("", 0, 0)
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    """A bar on a terminal; nothing anywhere else."""
+    if not sys.stderr.isatty():
+        return
+    if not what:
+        sys.stderr.write("\r" + " " * (_WIDTH + 40) + "\r")
+    else:
+        filled = _WIDTH if done >= total else _WIDTH * done // total
+        bar = "#" * filled + "." * (_WIDTH - filled)
+        sys.stderr.write(f"\r{what:8} [{bar}] {done}")
+    sys.stderr.flush()
+
+
+def _tell(reports: Sequence[LogReport]) -> None:
+    for report in reports:
+        print(
+            f"{report.tenant}: {report.records} records of {report.runs} runs,"
+            f" {report.leaves} leaves, {report.tiles} tiles, {report.checkpoints} checkpoints,"
+            f" {report.batches} batches: {report.broken or 'nothing'} broken"
+        )
+        if report.erased:
+            print(f"  {report.erased} parts are gone; the statements about them are sealed")
+        for item in report.findings:
+            run = "" if item.run is None else f" run_{item.run.hex()}"
+            seq = "" if item.seq is None else f" seq {item.seq}"
+            print(f"  {item.where}{run}{seq}: {item.reason}")
+        if report.broken > len(report.findings):
+            print(f"  and {report.broken - len(report.findings)} more")

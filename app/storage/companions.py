@@ -1,0 +1,108 @@
+"""What an append may bring with it: rows and changes of a run, in the same transaction."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.domain.run import TRANSITIONS, Json, JsonObject, RunId, RunKind, RunStatus, Usage
+from app.storage.holds import ReleaseHold, SetHold, hold_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrappedKey:
+    """A key as stored: wrapped by a key of the key store."""
+
+    kek_id: str
+    wrapped: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRun:
+    """Companion: the run's row and key, written with its first record."""
+
+    kind: RunKind
+    status: RunStatus
+    provider: str
+    model: str
+    agent: str | None
+    policy_digest: str
+    created_at: datetime
+    key: WrappedKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Companion: raise the epoch, so that whoever held the run before can write no more."""
+
+    from_epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Companion: the run's next state. `entries` and `finished_at` are set when it is terminal."""
+
+    status: RunStatus
+    usage: Usage
+    error_code: str | None = None
+    finished_at: datetime | None = None
+    entries: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewResult:
+    """Companion: the released output, sealed under a key of its own, for a limited time."""
+
+    key: WrappedKey
+    blob: bytes
+    expires_at: datetime
+
+
+Companion = NewRun | Claim | Change | NewResult | SetHold | ReleaseHold
+
+
+def companion_json(run_id: RunId, item: Companion) -> JsonObject:
+    """What `ledger_append` is told of it."""
+    run = str(run_id)
+    match item:
+        case NewRun():
+            return {
+                "op": "run.insert",
+                "run_id": run,
+                "kind": item.kind.value,
+                "status": item.status.value,
+                "provider": item.provider,
+                "model": item.model,
+                "agent": item.agent,
+                "policy_digest": item.policy_digest,
+                "created_at": item.created_at.isoformat(),
+                **_key(item.key),
+            }
+        case Claim():
+            return {"op": "run.claim", "run_id": run, "from_epoch": item.from_epoch}
+        case Change():
+            return {
+                "op": "run.change",
+                "run_id": run,
+                "status": item.status.value,
+                "from": [old.value for old, new in TRANSITIONS.items() if item.status in new],
+                "input_tokens": item.usage.input_tokens,
+                "output_tokens": item.usage.output_tokens,
+                "cost_micros": item.usage.cost_micros,
+                "steps": item.usage.steps,
+                "entries": item.entries,
+                "error_code": item.error_code,
+                "finished_at": None if item.finished_at is None else item.finished_at.isoformat(),
+            }
+        case SetHold() | ReleaseHold():
+            return hold_json(item)
+        case NewResult():
+            return {
+                "op": "result.insert",
+                "run_id": run,
+                "blob": item.blob.hex(),
+                "expires_at": item.expires_at.isoformat(),
+                **_key(item.key),
+            }
+
+
+def _key(key: WrappedKey) -> dict[str, Json]:
+    return {"kek_id": key.kek_id, "wrapped": key.wrapped.hex()}

@@ -1,0 +1,135 @@
+"""A live run's export before the second verifier: as it was exported, and with one bit turned.
+
+`python -m tests.contract.second_verifier.live_export`: a server, a witness and node, each a process
+of its own. 0 when the export is answered by 0 and every altered copy by 3.
+"""
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+
+from tests.e2e.server_process import (
+    ENTRY,
+    PATIENCE_SECONDS,
+    ServerProcess,
+    run_command,
+    serving,
+    surroundings,
+)
+
+HERE = Path(__file__).resolve().parent
+KEY = "acme-key-000000000000000000000001"
+WITNESS = "witness.live/w1"
+# Where a bit is turned: in a record, in a note and in the manifest's digest of one.
+ALTERED = (b'"header":"', b'"value":"', b'"tip":"', b"/ledger/")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@contextmanager
+def _witness(directory: Path, port: int, vkey: str) -> Iterator[None]:
+    """A witness of that log on that port, until the block ends."""
+    files = ["--key-file", str(directory / "witness.key"), "--state", str(directory / "state")]
+    process = subprocess.Popen(
+        [*ENTRY, "witness", "serve", "--port", str(port), "--log", vkey, *files],
+        env=surroundings(directory / "witness-data"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_SECONDS)
+
+
+def _node(bundle: bytes, policy: str, directory: Path) -> tuple[int, str]:
+    (directory / "run.tar").write_bytes(bundle)
+    (directory / "policy").write_text(policy, encoding="utf-8")
+    words = ["node", str(HERE / "verify.mjs"), str(directory / "run.tar")]
+    done = subprocess.run(
+        [*words, "--policy", str(directory / "policy")],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def _run_id(client: httpx2.Client) -> str:
+    made = client.post("/v1/runs", json={"task": "What is 6*7?"}, headers={"Prefer": "wait=20"})
+    made.raise_for_status()
+    name: str = made.json()["id"]
+    return name
+
+
+def _exported(client: httpx2.Client, run: str, policy: str, directory: Path) -> bytes:
+    """The run's bundle once node answers it with 0: it is witnessed a little after it ended."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        answer = client.get(f"/v1/runs/{run}/bundle")
+        answer.raise_for_status()
+        code, told = _node(answer.content, policy, directory)
+        if code == 0:
+            return answer.content
+        if code != 2 or time.monotonic() > deadline:
+            raise AssertionError(f"node answered {code}: {told}")
+
+
+def _check_altered(bundle: bytes, policy: str, directory: Path) -> None:
+    for mark in ALTERED:
+        at = bundle.index(mark) + len(mark)
+        altered = bundle[:at] + bytes([bundle[at] ^ 1]) + bundle[at + 1 :]
+        code, told = _node(altered, policy, directory)
+        assert code == 3, f"{mark!r} altered: node answered {code}: {told}"
+
+
+def _check(server: ServerProcess, directory: Path, port: int) -> None:
+    with server.client(KEY) as client:
+        told = client.get("/v1/ledger/policy")
+        told.raise_for_status()
+        policy = told.text
+        vkey = next(line.split()[1] for line in policy.splitlines() if line.startswith("log "))
+        with _witness(directory, port, vkey):
+            bundle = _exported(client, _run_id(client), policy, directory)
+            _check_altered(bundle, policy, directory)
+    print(f"a live export of {len(bundle)} bytes: 0, and {len(ALTERED)} altered copies: 3")
+
+
+def main() -> int:
+    """Raises AssertionError or an error of HTTP when something is not as it should be."""
+    with tempfile.TemporaryDirectory(prefix="mf-live-export-") as made:
+        directory = Path(made)
+        directory.chmod(0o711)  # the embedded PostgreSQL may be another user's, and has to get in
+        port = _free_port()
+        environ = surroundings(directory / "data")
+        key_file = str(directory / "witness.key")
+        made_key = run_command(
+            "witness", "keygen", "--name", WITNESS, "--key-file", key_file, environ=environ
+        )
+        assert made_key.code == 0, made_key.err
+        witnesses = directory / "witnesses"
+        vkey = made_key.out.strip()
+        witnesses.write_text(
+            f"witness w1 {vkey} http://127.0.0.1:{port}\nquorum w1\n", encoding="utf-8"
+        )
+        names = {"MESHFLOW_API_KEYS": f"acme:{KEY}", "MESHFLOW_WITNESSES": str(witnesses)}
+        with serving("--dev", environ=environ | names, log=directory / "log") as server:
+            _check(server, directory, port)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

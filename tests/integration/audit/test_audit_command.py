@@ -1,0 +1,178 @@
+"""An auditor with rights to read alone finds what a database's owner changed anywhere in a log."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from app.transparency.note import ED25519, VerifierKey, verifier_key
+from tests.e2e.server_process import Finished, run_command, surroundings
+from tests.security.tampering_scene import Run, as_superuser, disarm, finished_run
+from tests.security.test_log_tampering import LOG_TABLES, tampered
+from tests.support.databases import DatabaseServer, Roles, connect
+from tests.support.witnessed_server import WitnessedServer, witnessed_server
+
+MINE = "tenant_id = $1 AND run_id = $2"
+OURS = "tenant_id = $1 AND $2::uuid IS NOT NULL"
+THEIRS = "tenant_id <> $1 AND $2::uuid IS NOT NULL"
+FLIPPED = "set_byte({c}, 3, get_byte({c}, 3) # 1)"
+FORGED = "replace(note, E'\\n\\n', E'\\nx\\n\\n')"
+ATTACKS = [
+    ("record", f"{MINE} AND seq = 3", "ts = ts + interval '1 second'", "column 'ts'"),
+    ("record", f"{MINE} AND seq = 3", f"header = {FLIPPED.format(c='header')}", "record hash"),
+    ("record", f"{MINE} AND seq = 3", f"chain = {FLIPPED.format(c='chain')}", "chain hash"),
+    ("record", f"{MINE} AND seq = 3", None, "the log holds a record that is gone"),
+    ("record", f"{MINE} AND seq = 8", None, "was cut"),
+    ("record", MINE, None, "the log holds a record that is gone"),
+    ("payload", f"{MINE} AND seq = 0", None, "a payload is gone"),
+    ("payload", f"{MINE} AND seq = 0", "field = 7", "never committed to"),
+    ("runs", MINE, "entries = NULL, status = 'running'", "do not agree"),
+    ("runs", MINE, None, "the run's row is gone"),
+    ("leaf", f"{MINE} AND seq = 8", None, "the log has 17 leaves"),
+    ("leaf", f"{MINE} AND seq = 2", "seq = 77", "the log holds a record that is gone"),
+    ("tile", OURS, f"data = {FLIPPED.format(c='data')}", "is not what the leaves make it"),
+    ("tile", OURS, None, "is missing"),
+    ("log_head", OURS, f"root = {FLIPPED.format(c='root')}", "another root"),
+    ("log_head", OURS, None, "the head of the log is gone"),
+    ("checkpoint", OURS, f"root = {FLIPPED.format(c='root')}", "is stored as another one"),
+    ("checkpoint", OURS, f"note = {FORGED}", "signature does not hold"),
+    ("checkpoint", OURS, "anchor_seq = 99999", "the operator log does not hold it"),
+    ("checkpoint", OURS, "size = size + 100000", "the log ends before it"),
+    ("cosignature", THEIRS, "size = size + 0, line = replace(line, '=', '')", "does not hold"),
+    ("batch", OURS, f"sig = {FLIPPED.format(c='sig')}", "signature of a batch"),
+    ("batch", OURS, f"tip = {FLIPPED.format(c='tip')}", "tip of a batch"),
+    ("batch", OURS, "n = n + 1", "do not match"),
+    ("batch", OURS, None, "the batch of a record is gone"),
+]
+
+
+@pytest.fixture(scope="module")
+def roles(postgres: DatabaseServer) -> Roles:
+    return postgres.new_database()
+
+
+@pytest.fixture(scope="module")
+def served(roles: Roles) -> Iterator[WitnessedServer]:
+    with witnessed_server(roles) as server:
+        made = finished_run(server.live)
+        server.when(made.public, lambda found: found["state"] == "anchored")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def run(served: WitnessedServer, roles: Roles) -> Run:
+    made = finished_run(served.live)
+    served.when(made.public, lambda found: found["state"] == "anchored")
+    disarm(roles)
+
+    async def act(raw: asyncpg.Connection) -> None:
+        for table in (*LOG_TABLES, "leaf_default", "tile_default"):
+            await raw.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+
+    as_superuser(roles, act)
+    return made
+
+
+@pytest.fixture(scope="module")
+def tenant(roles: Roles, run: Run) -> UUID:
+    async def act(raw: asyncpg.Connection) -> UUID:
+        found = await raw.fetchval("SELECT tenant_id FROM runs WHERE run_id = $1", run.run_id)
+        return UUID(bytes=found.bytes)
+
+    return as_superuser(roles, act)
+
+
+def audited(roles: Roles, policy: str, directory: Path, *words: str) -> Finished:
+    """What an auditor's own process says, who has nothing but a login and a policy."""
+    pinned = directory / "policy"
+    pinned.write_text(policy, encoding="utf-8")
+    environ = surroundings(directory / "data", MESHFLOW_AUDIT_DATABASE_URL=roles.audit)
+    return run_command("audit", "--policy", str(pinned), "--json", *words, environ=environ)
+
+
+def report_of(done: Finished, tenant: str) -> dict[str, Any]:
+    logs: list[dict[str, Any]] = json.loads(done.out)["logs"]
+    return next(log for log in logs if log["tenant"] == tenant)
+
+
+def test_a_clean_deployment_is_clean_and_was_all_looked_at(
+    served: WitnessedServer, roles: Roles, run: Run, tmp_path: Path
+) -> None:
+    assert run.public
+    done = audited(roles, served.policy, tmp_path)
+    assert done.code == 0, done.out + done.err
+    acme, operator = report_of(done, "acme"), report_of(done, "!operator")
+    assert (acme["runs"], acme["records"], acme["leaves"]) == (2, 18, 18)
+    assert acme["signed"] == 18
+    assert acme["tiles"] >= 1
+    assert operator["cosignatures"] >= 1
+    assert operator["witnessed_at"] is not None
+    assert audited(roles, served.policy, tmp_path, "--tenant", "acme").code == 0
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: f"{attack[0]} {attack[3]}")
+def test_each_change_is_found(
+    served: WitnessedServer,
+    roles: Roles,
+    run: Run,
+    tenant: UUID,
+    tmp_path: Path,
+    attack: tuple[str, str, str | None, str],
+) -> None:
+    table, where, change, reason = attack
+    with tampered(roles, table, where, (tenant, run.run_id), change) as is_done:
+        assert is_done
+        done = audited(roles, served.policy, tmp_path)
+    assert done.code == 3, done.out + done.err
+    told = [item["reason"] for log in json.loads(done.out)["logs"] for item in log["findings"]]
+    assert any(reason in item for item in told), told
+
+
+@pytest.mark.parametrize("line", ["log ", "#meshflow/v1 enrolment "])
+def test_keys_that_are_not_pinned_prove_nothing(
+    served: WitnessedServer, roles: Roles, run: Run, tmp_path: Path, line: str
+) -> None:
+    assert run.public
+    stranger = bytes(range(32))
+
+    def other(own: str) -> str:
+        start, _, vkey = own.rpartition(" ")
+        name = VerifierKey.parse(vkey).name
+        public = Ed25519PrivateKey.from_private_bytes(stranger).public_key().public_bytes_raw()
+        return f"{start} {verifier_key(name, ED25519, public).encode()}"
+
+    pins = [other(own) if own.startswith(line) else own for own in served.policy.splitlines()]
+    assert audited(roles, "\n".join([*pins, ""]), tmp_path).code == 3
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [("quorum none\n", ()), ("nonsense\n", ()), (None, ("--tenant", "nobody"))],
+)
+def test_what_cannot_be_audited_is_no_verdict(
+    served: WitnessedServer,
+    roles: Roles,
+    tmp_path: Path,
+    policy: str | None,
+    words: tuple[str, ...],
+) -> None:
+    assert audited(roles, policy or served.policy, tmp_path, *words).code == 4
+
+
+def test_the_auditors_login_cannot_write(roles: Roles) -> None:
+    async def act() -> None:
+        raw = await connect(roles.audit)
+        try:
+            for table in (*LOG_TABLES, "record", "payload", "batch", "runs"):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await raw.execute(f"DELETE FROM {table}")
+        finally:
+            await raw.close()
+
+    asyncio.run(act())

@@ -1,0 +1,54 @@
+"""An export of what was lawfully erased verifies offline by the statement that says so."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.domain.erasure import ErasureStatus
+from tests.e2e.server_process import run_command, surroundings
+from tests.integration.erasing.erasing_scene import erasing_beside
+from tests.security.tampering_scene import Run, finished_run
+from tests.support.databases import DatabaseServer
+from tests.support.witnessed_server import WitnessedServer, witnessed_server
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def served(postgres: DatabaseServer) -> Iterator[WitnessedServer]:
+    with witnessed_server(postgres.new_database()) as server:
+        yield server
+
+
+def exported(served: WitnessedServer, run: Run, directory: Path) -> tuple[int, dict[str, Any]]:
+    """The bundle of a run, judged by the offline verifier under the served policy."""
+    with served.live.client("audit") as client:
+        bundle = client.get(f"/v1/runs/{run.public}/bundle")
+        assert bundle.status_code == 200, bundle.text
+        policy = client.get("/v1/ledger/policy").text
+    (directory / "run.tar").write_bytes(bundle.content)
+    (directory / "policy").write_text(policy, encoding="utf-8")
+    words = (str(directory / "run.tar"), "--policy", str(directory / "policy"), "--json")
+    done = run_command("verify-bundle", *words, environ=surroundings(directory / "data"))
+    return done.code, json.loads(done.out)
+
+
+async def test_an_export_of_an_anonymized_run_holds_and_says_what_is_gone(
+    served: WitnessedServer, tmp_path: Path
+) -> None:
+    run = await asyncio.to_thread(finished_run, served.live)
+    async with erasing_beside(served.live) as erasing:
+        assert (await erasing.anonymize(run, ["output"])).status is ErasureStatus.COMPLETE
+    await asyncio.to_thread(served.when, run.public, lambda found: found["unwitnessed"] == 0)
+    for _ in range(100):  # the erasure record itself has to come under a witnessed checkpoint
+        code, report = await asyncio.to_thread(exported, served, run, tmp_path)
+        if code == 0:
+            break
+        assert code == 2 or "erasure" in str(report["findings"]), report
+        await asyncio.sleep(0.2)
+    assert (code, report["result"]) == (0, "valid"), report
+    assert report["erased"], report
