@@ -45,6 +45,9 @@ class AttackClass:
     # variant goes further than the table's words and another detector looks first.
     waits: Mapping[str, frozenset[str]] = field(default_factory=dict)
     also: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    # A server remembers the longest administration run that it saw, so after an attack that makes
+    # one longer only a new process can be asked about the rows as they were.
+    own_server: bool = False
     guarded: bool = False  # the deny triggers stay as the migrations left them
 
     def ready(self, has: frozenset[str]) -> list[tuple[str, Act]]:

@@ -31,7 +31,7 @@ Cell = tuple[str, str]
 
 @dataclass(slots=True, kw_only=True)
 class Mutations:
-    """What became of them. `gone`: a run reads 404 and no door told an alarm.
+    """What became of them.
 
     `degraded`: the output that is kept for a while outside the ledger is not there any more, the
     answer says so (`output_state` scrubbed), and what it shows instead is the ledger's own.
@@ -44,7 +44,6 @@ class Mutations:
     degraded: int = 0
     idle: int = 0  # changed nothing: not counted as made
     undetected: list[str] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
     silent: dict[str, int] = field(default_factory=dict)
 
 
@@ -58,8 +57,11 @@ async def schema(sql: asyncpg.Connection) -> dict[str, list[Cell]]:
     return found
 
 
-async def mutate(scene: Scene, judge: Judge, count: int) -> Mutations:
-    """Make `count` mutations, one at a time, each on the rows as they were."""
+async def mutate(scene: Scene, judge: Judge, count: int, most: int) -> Mutations:
+    """Make `count` mutations, each on the rows as they were, and ask for `most` runs that it names.
+
+    A mutation that names no run is asked about with runs of its tenant, or with any.
+    """
     told = Mutations()
     await undo.set_guards(scene.superuser, on=False)
     tables = await schema(scene.superuser)
@@ -77,7 +79,7 @@ async def mutate(scene: Scene, judge: Judge, count: int) -> Mutations:
             await undo.put_back(scene.superuser)
             continue
         told.made += 1
-        await _judge(scene, judge, told, what)
+        await _judge(scene, judge, told, what, most)
         await undo.put_back(scene.superuser)
     return told
 
@@ -90,11 +92,12 @@ class Made:
     ids: frozenset[UUID]
 
 
-async def _judge(scene: Scene, judge: Judge, told: Mutations, what: Made) -> None:
+async def _judge(scene: Scene, judge: Judge, told: Mutations, what: Made, most: int) -> None:
     own = [run for run in scene.runs if UUID(run.run) in what.ids]
     tenants = [run for run in scene.runs if UUID(run.log) in what.ids]
-    changed = gone = False
-    for run in own or tenants or scene.runs:
+    changed = missed = False
+    asked = own or tenants or scene.runs
+    for run in scene.rng.sample(asked, min(len(asked), most)):
         now = await judge.read(run)
         if now.is_honest(run) and now.content == judge.before[run].content:
             continue
@@ -102,20 +105,25 @@ async def _judge(scene: Scene, judge: Judge, told: Mutations, what: Made) -> Non
             told.degraded += 1
             continue
         changed = True
-        if now.is_gone:
-            gone = True
-            told.gone.append(f"{what.words}: {run.public}")
-        elif not now.is_broken:
+        if not (now.is_broken or _names_it(judge, run, now)):
+            missed = True
             states = (now.run[0], now.entries[0], now.verification[1].get("verdict"))
             told.undetected.append(
                 f"{what.words}: {run.public} {states} {_difference(judge, run, now)}"
             )
-    if changed and not gone:
+    if changed and not missed:
         told.detected += 1
     if not changed:
         told.harmless += 1
         column = what.words.partition(" =")[0]
         told.silent[column] = told.silent.get(column, 0) + 1
+
+
+def _names_it(judge: Judge, run: RunRef, now: Answer) -> bool:
+    """Records under a signed checkpoint are shown by that; only `/verification` asks for more."""
+    return (
+        now.verification[1].get("verdict") == "broken" and now.content == judge.before[run].content
+    )
 
 
 def _says_so(judge: Judge, run: RunRef, now: Answer) -> bool:

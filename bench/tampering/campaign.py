@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bench.tampering import undo
-from bench.tampering.attack import AttackClass, Outcome, Trial
+from bench.tampering.attack import AttackClass, Deed, Outcome, Trial
 from bench.tampering.hands import hands
 from bench.tampering.judge import Judge
 from bench.tampering.scene import Scene
@@ -41,11 +41,28 @@ async def run_class(
         for _ in range(each):
             async with hands(scene) as attacker:
                 deed = await act(attacker)
-            tally.trials.append(await judge.judged(one, name, deed))
+            look = _judged_apart if one.own_server else _judged
+            tally.trials.append(await look(scene, judge, one, (name, deed)))
             await undo.put_back(scene.superuser, guarded=one.guarded)
     await control(
         judge, scene.rng.sample(scene.runs, min(len(scene.runs), 20 if full else 2)), tally
     )
+
+
+async def _judged(_scene: Scene, judge: Judge, one: AttackClass, done: tuple[str, Deed]) -> Trial:
+    return await judge.judged(one, *done)
+
+
+async def _judged_apart(
+    scene: Scene, judge: Judge, one: AttackClass, done: tuple[str, Deed]
+) -> Trial:
+    """By a server that is started for it and forgets everything after it."""
+    with scene.server() as url:
+        apart = Judge(replace(scene, url=url), judge.before)
+        try:
+            return await apart.judged(one, *done)
+        finally:
+            await apart.close()
 
 
 async def control(judge: Judge, runs: Iterable[object], tally: Tally) -> None:

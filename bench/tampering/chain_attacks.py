@@ -174,7 +174,7 @@ async def cut_tail(hands: Hands, run: RunRef, count: int) -> Deed:
 
 async def drop_before_sequencing(hands: Hands) -> Deed:
     """The newest records of an open run, which no log holds yet; the client kept what it saw."""
-    run = hands.open_run()
+    run = hands.fresh_run()
     deed = await cut_tail(hands, run, hands.rng.randrange(1, 6))
     return Deed(runs=deed.runs, kept=True)
 
@@ -267,7 +267,7 @@ CLASSES = (
         who="A2",
         named=frozenset({"D4"}),
         acts=(("open run", delete_last), ("ended run", delete_last_of_ended)),
-        needs=frozenset({"inclusion"}),
+        needs=frozenset({"log"}),
     ),
     AttackClass(
         number=12,

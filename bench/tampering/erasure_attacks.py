@@ -217,9 +217,6 @@ async def tamper_then_delete(hands: Hands) -> Deed:
 
 
 _NEEDS = frozenset({"erasure"})
-# A server remembers the longest administration run that it saw, so after an attack that makes one
-# longer only a new process can be asked about the rows as they were.
-_OWN_SERVER = frozenset({"a server for each trial"})
 CLASSES = (
     AttackClass(
         number=19,
@@ -235,7 +232,7 @@ CLASSES = (
         who="A2",
         named=frozenset({"D8"}),
         acts=(("one record", blank_header), ("a run", blank_run)),
-        waits={"a run": frozenset({"audit"})},
+        also={"a run": frozenset({"D4"})},  # its places in the log are looked for first
         needs=_NEEDS,
     ),
     AttackClass(
@@ -244,7 +241,7 @@ CLASSES = (
         who="A3",
         named=frozenset({"D8"}),
         acts=(("own key", statement_with_own_key),),
-        waits={"own key": _OWN_SERVER},
+        own_server=True,
         needs=_NEEDS,
     ),
     AttackClass(
@@ -282,7 +279,7 @@ CLASSES = (
         who="A2/A5",
         named=frozenset({"D4", "D7"}),
         acts=(("with the erasure key", tamper_then_delete),),
-        waits={"with the erasure key": _OWN_SERVER},
+        own_server=True,
         needs=_NEEDS,
     ),
 )

@@ -40,8 +40,12 @@ class Hands:
         return self.rng.choice(self.scene.closed)
 
     def open_run(self) -> RunRef:
-        """Some run that has not."""
-        return self.rng.choice(self.scene.opened)
+        """Some run that has not, and whose records stand in the log."""
+        return self.rng.choice([run for run in self.scene.opened if not run.fresh])
+
+    def fresh_run(self) -> RunRef:
+        """Some run that has not ended and of which no log holds anything."""
+        return self.rng.choice([run for run in self.scene.opened if run.fresh])
 
     def erased_run(self, erased: str) -> RunRef:
         """Some run that was erased so."""

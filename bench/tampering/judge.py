@@ -4,7 +4,6 @@ A detector is told by the reason that a door gives, so a reason that no rule bel
 an alarm, but by nobody whom the table names.
 """
 
-import asyncio
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
     (r"gone without a recorded erasure|still there although it was erased", "D8"),
     (r"^the log's administration run was cut", "D8"),
     (r"^a payload field was never committed to", "D3"),
+    (r"that the log holds$|^the log (leaves|ends)|(of|in|beyond the end of) the log( |$)", "D4"),
     (r"^a record is missing or out of order", "D1"),
     (r"^the (record|chain) hash does not match", "D1"),
     (r"^the header is malformed", "D1"),
@@ -87,10 +87,10 @@ class Answer:
 class Judge:
     """Reads runs through HTTP and compares with what it read before any attack."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, before: Mapping[RunRef, Answer] | None = None) -> None:
         self._scene = scene
         self._clients = {run.tenant: scene.client(run.tenant) for run in scene.runs}
-        self.before: dict[RunRef, Answer] = {}
+        self.before: dict[RunRef, Answer] = dict(before or {})
 
     async def close(self) -> None:
         """Hang up."""
@@ -160,8 +160,3 @@ def _receipts_lost(now: Answer, before: Answer) -> str | None:
         if shown.get(seq) != chain:
             return f"receipt of seq {seq} does not hold"
     return None
-
-
-async def settle(seconds: float) -> None:
-    """Give background work of the server a moment."""
-    await asyncio.sleep(seconds)

@@ -1,13 +1,12 @@
 """The table of the bench, in Markdown, and the line of figures."""
 
-import os
-import platform
 from collections import Counter
 
 from bench.tampering.attack import AttackClass, Outcome
 from bench.tampering.attack_list import COUNT, NOT_OFFERED, OPEN
 from bench.tampering.blind_mutator import Mutations
 from bench.tampering.campaign import Tally
+from bench.tampering.scene import MISSING
 
 _HEAD = """# The attack bench
 
@@ -58,10 +57,19 @@ def _row(one: AttackClass, has: frozenset[str], tally: Tally) -> str:
         *(str(counts[outcome]) for outcome in Outcome if outcome is not Outcome.UNDETECTED),
         str(counts[Outcome.UNDETECTED]),
         ", ".join(f"{name} {count}" for name, count in sorted(told.items())),
-        ", ".join(one.open(has)) or "-",
+        ", ".join(_waiting(one, has)) or "-",
     ]
     order = [0, 1, 2, 3, 4, 5, 7, 6, 8, 9, 10]
     return "| " + " | ".join(cells[place] for place in order) + " |"
+
+
+def _waiting(one: AttackClass, has: frozenset[str]) -> list[str]:
+    """The variants that wait, and the number of the finding each waits for."""
+    found = []
+    for name in one.open(has):
+        numbers = sorted(MISSING[need] for need in one.waits.get(name, ()) if need in MISSING)
+        found.append(f"{name} ({', '.join(numbers)})" if numbers else name)
+    return found
 
 
 def figures(tally: Tally, mutations: Mutations) -> dict[str, float]:
@@ -77,15 +85,4 @@ def figures(tally: Tally, mutations: Mutations) -> dict[str, float]:
         "mutations_detected": mutations.detected,
         "mutations_harmless": mutations.harmless,
         "mutations_degraded": mutations.degraded,
-        "mutations_gone": len(mutations.gone),
-    }
-
-
-def machine() -> dict[str, object]:
-    """Where it ran."""
-    return {
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "kernel": platform.release(),
-        "load": os.getloadavg()[0],
     }

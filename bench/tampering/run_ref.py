@@ -12,6 +12,7 @@ class RunRef:
     log: str  # 32 hex
     run: str  # 32 hex
     open: bool = False
+    fresh: bool = False  # no log holds any of it yet
     erased: str = ""  # anonymized: two fields are gone; deleted: everything is; both lawfully
 
     @property

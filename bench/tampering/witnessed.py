@@ -37,7 +37,7 @@ from tests.support.live_server import serving
 from tests.support.small_log import NoteKey, SmallLog
 from tests.support.witness_process import WitnessFiles, WitnessProcess, witness_process
 
-PATIENCE_SECONDS = 40.0
+PATIENCE_SECONDS = 90.0
 _TICK_SECONDS = 0.2
 _COSIGNED = """
 SELECT max(s.size) FROM cosignature s JOIN tenants t USING (tenant_id) WHERE t.name = '!operator'

@@ -12,6 +12,7 @@ from bench.tampering.history_attacks import CLASSES as HISTORIES
 from bench.tampering.history_attacks import CONTROL, history_trial
 from bench.tampering.note_attacks import CLASSES as NOTES
 from bench.tampering.note_attacks import Word, note_trial
+from bench.tampering.scene import MISSING
 from bench.tampering.witnessed import Deployment, copied, cosigned, witnessed
 from tests.support.databases import Roles, connect
 from tests.support.witness_process import witness_process
@@ -57,9 +58,7 @@ def _each(count: int, *, full: bool) -> int:
     return max(math.ceil(FULL_TRIALS / count), LEAST_A_VARIANT) if full else 1
 
 
-async def run_witnessed(
-    roles: Roles, seed: int, tally: Tally, has: frozenset[str], *, full: bool
-) -> None:
+async def run_witnessed(roles: Roles, seed: int, tally: Tally, *, full: bool) -> None:
     """Everything that needs the witness; restarts that nobody attacked are controls."""
     with tempfile.TemporaryDirectory(prefix="mf-witnessed-") as made:
         async with witnessed(
@@ -67,8 +66,12 @@ async def run_witnessed(
         ) as deployment:
             await _notes(deployment, tally, full=full)
             for one in HISTORIES:
-                acts = [(n, do) for n, do in one.acts if n not in one.waits or "continuity" in has]
-                chosen = acts if full else acts[:1]
+                acts = [
+                    (n, do)
+                    for n, do in one.acts
+                    if n not in one.waits or "continuity" not in MISSING
+                ]
+                chosen = acts if full else acts[:2]
                 for name, do in chosen:
                     for _ in range(_each(len(acts), full=full)):
                         tally.trials.append(await history_trial(deployment, one, name, do))
