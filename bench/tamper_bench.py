@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNS_EACH = {True: 20, False: 3}
 PARTS = {True: 4, False: 2}
 RIVALS = {True: 16, False: 4}
-MUTATIONS = {True: 10_000, False: 60}
+MUTATIONS = {True: 10_000, False: 40}
 ASKED = {True: 100, False: 2}  # runs that a mutation is looked for in
 
 

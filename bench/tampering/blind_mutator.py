@@ -115,7 +115,7 @@ async def _judge(scene: Scene, judge: Judge, told: Mutations, what: Made, most: 
         told.detected += 1
     if not changed:
         told.harmless += 1
-        column = what.words.partition(" =")[0]
+        column = what.words.partition(" =")[0] + (" of a run" if own else "")
         told.silent[column] = told.silent.get(column, 0) + 1
 
 

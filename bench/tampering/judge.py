@@ -26,7 +26,8 @@ _REASONS: tuple[tuple[str, str], ...] = (
     (r"^a record is missing or out of order", "D1"),
     (r"^the (record|chain) hash does not match", "D1"),
     (r"^the header is malformed", "D1"),
-    (r"^the (tip|signature) of a batch does not", "D7"),
+    (r"^the (tip|signature|entries|ranges) of a batch (does|do|are) ", "D7"),
+    (r"^a record names another writer than its batch", "D7"),
     (r"^the writer of a batch is (unknown|not certified)", "D7"),
 )
 _VOLATILE = ("witnessed_at", "unwitnessed", "state", "size")

@@ -1,6 +1,7 @@
 """Runs the classes that need a sequencer and a witness, and honest restarts between them."""
 
 import math
+import sys
 import tempfile
 from pathlib import Path
 from random import Random  # noqa: TID251 - seeded positions
@@ -66,15 +67,12 @@ async def run_witnessed(roles: Roles, seed: int, tally: Tally, *, full: bool) ->
         ) as deployment:
             await _notes(deployment, tally, full=full)
             for one in HISTORIES:
-                acts = [
-                    (n, do)
-                    for n, do in one.acts
-                    if n not in one.waits or "continuity" not in MISSING
-                ]
-                chosen = acts if full else acts[:2]
+                print(f"witnessed: {one.title}", file=sys.stderr)
+                waits = one.waits if "continuity" in MISSING else frozenset()
+                acts = [(name, do) for name, do in one.acts if name not in waits]
+                chosen = acts * _each(len(acts), full=True) if full else (acts * 2)[:2]
                 for name, do in chosen:
-                    for _ in range(_each(len(acts), full=full)):
-                        tally.trials.append(await history_trial(deployment, one, name, do))
+                    tally.trials.append(await history_trial(deployment, one, name, do))
             for _ in range(RESTARTS[full]):
                 name, do = CONTROL.acts[0]
                 trial = await history_trial(deployment, CONTROL, name, do)
