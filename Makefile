@@ -9,7 +9,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .PHONY: help serve demo test check lanes proof openapi migration \
-  bench-help bench-submit bench-run bench-ledger env-serve env-test lint
+  bench-help bench-submit bench-run bench-ledger bench-tamper env-serve env-test lint
 
 help: ## say what there is
 	@echo "MeshFlow: make <target>"
@@ -51,6 +51,9 @@ bench-run: env-test ## measure whole runs
 
 bench-ledger: env-test ## measure appending to, verifying and sequencing the ledger
 	$(BIN)/python -m bench.ledger_bench $(ARGS)
+
+bench-tamper: env-test ## attack the ledger (ARGS=--full)
+	$(BIN)/python -m bench.tamper_bench $(ARGS)
 
 lint: env-test
 	$(BIN)/ruff check .
