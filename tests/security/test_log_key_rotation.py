@@ -55,7 +55,7 @@ def signed_run(served: WitnessedServer, roles: Roles) -> tuple[Run, int]:
 
 
 def _keys(served: WitnessedServer) -> tuple[SigningKey, ...]:
-    return SigningKeys(served.live.directory / "keys", bytes).every(LOG)
+    return SigningKeys(served.live.keys, bytes).every(LOG)
 
 
 def _resign(roles: Roles, size: int, key: SigningKey, run: Run) -> str:
@@ -87,7 +87,7 @@ def test_after_a_rotation_old_and_new_checkpoints_hold_and_nothing_else(
     environ = surroundings(
         served.live.directory / "data",
         MESHFLOW_DATABASE_URL=roles.app,
-        MESHFLOW_LEDGER_KEY_DIR=str(served.live.directory / "keys"),
+        MESHFLOW_LEDGER_KEY_DIR=str(served.live.keys),
         MESHFLOW_DEPLOYMENT=DEPLOYMENT,
     )
     done = run_command("ledger", "rotate-key", "log", environ=environ)
