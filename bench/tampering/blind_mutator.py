@@ -115,7 +115,9 @@ async def _judge(scene: Scene, judge: Judge, told: Mutations, what: Made, most: 
         told.detected += 1
     if not changed:
         told.harmless += 1
-        column = what.words.partition(" =")[0] + (" of a run" if own else "")
+        is_cell = "." in what.words
+        column = what.words.partition(" =")[0] if is_cell else what.words
+        column += " (a run's)" if own else ""
         told.silent[column] = told.silent.get(column, 0) + 1
 
 

@@ -1,4 +1,4 @@
-"""The attack bench at its reduced counts, and that its judge can tell.
+"""The attack bench at its reduced counts.
 
 Threat: Ledger tampering
 """
