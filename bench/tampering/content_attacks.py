@@ -317,8 +317,6 @@ CLASSES = (
             ("sealed again", reseal_value),
             ("kept output", forge_kept_output),
         ),
-        # Nothing in a header commits to the full output that is kept for a day beside the ledger.
-        waits={"kept output": frozenset({"output commitment"})},
     ),
     AttackClass(
         number=2,

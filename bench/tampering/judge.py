@@ -22,6 +22,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
     (r"gone without a recorded erasure|still there although it was erased", "D8"),
     (r"^the log's administration run was cut", "D8"),
     (r"^a payload field was never committed to", "D3"),
+    (r"^the kept output is not the one that was released", "D3"),
     (r"that the log holds$|^the log (leaves|ends)|(of|in|beyond the end of) the log( |$)", "D4"),
     (r"^a record is missing or out of order", "D1"),
     (r"^the (record|chain) hash does not match", "D1"),
@@ -78,6 +79,12 @@ class Answer:
         codes = {self.run[1].get("code"), self.entries[1].get("code")}
         said = self.verification[1].get("verdict")
         return codes <= {"ledger-broken", "not-found"} and said == "broken"
+
+    def refuses_the_output_alone(self, before: "Answer | None") -> bool:
+        """What was kept beside the ledger is refused; the ledger itself is shown as it was."""
+        said = self.verification[1].get("verdict")
+        is_as_before = before is not None and self.entries == before.entries
+        return self.run[1].get("code") == "ledger-broken" and said == "broken" and is_as_before
 
     @property
     def is_gone(self) -> bool:
@@ -145,7 +152,7 @@ class Judge:
         return Trial(number=of.number, act=act, outcome=outcome, told=tuple(told), where=where)
 
     def _said(self, now: Answer, before: Answer | None, *, kept: bool) -> list[Told]:
-        if now.is_broken:
+        if now.is_broken or now.refuses_the_output_alone(before):
             reason = str(now.verification[1]["break"]["reason"])
             return [Told(detector=detector_of(reason), reason=reason)]
         if kept and before is not None and (lost := _receipts_lost(now, before)):
