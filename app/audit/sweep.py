@@ -20,6 +20,7 @@ from app.audit.witnessing import quorum_time
 from app.domain.errors import ConfigurationError
 from app.domain.run import OPERATOR, TenantId
 from app.ledger.batches import BatchError, batch_root, chains_of, spans_of
+from app.ledger.chain import StoredBatch
 from app.ledger.enrolment import is_certified
 from app.ledger.hashing import batch_message
 from app.ledger.signatures import signature_holds
@@ -29,7 +30,6 @@ from app.storage.log_store import read_tiles
 from app.storage.place_store import LogState, SignedHead, read_log_state
 from app.storage.sweep_store import (
     Snapshot,
-    SweptBatch,
     chains_in,
     checkpoints_from,
     leaves_from,
@@ -189,7 +189,7 @@ class _LogSweep:
             self._report.add("batch", reason)
 
     def _batch_fault(
-        self, batch: SweptBatch, records: list[list[tuple[int, bytes, bytes]]]
+        self, batch: StoredBatch, records: list[list[tuple[int, bytes, bytes]]]
     ) -> str | None:
         spans = spans_of(batch.ranges)
         for span, found in zip(spans.values(), records, strict=True):

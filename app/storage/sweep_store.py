@@ -12,8 +12,9 @@ from uuid import UUID
 import asyncpg
 
 from app.domain.run import TenantId
-from app.ledger.chain import StoredRecord
+from app.ledger.chain import StoredBatch, StoredRecord
 from app.storage.database import Database
+from app.storage.ledger_rows import stored_batch, stored_record
 from app.storage.place_store import SignedHead, signed_head
 
 Snapshot: TypeAlias = asyncpg.Connection
@@ -76,21 +77,6 @@ class SweptRecord:
     fields: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweptBatch:
-    """A row of `batch` with its writer's key."""
-
-    batch_id: bytes
-    writer: bytes
-    count: int
-    ranges: bytes
-    entries: bytes | None
-    tip: bytes
-    signature: bytes
-    public_key: bytes | None
-    certificate: bytes | None
-
-
 @asynccontextmanager
 async def sweeping(database: Database) -> AsyncIterator[asyncpg.Connection]:
     """One consistent, read-only view of all tenants, for as long as a sweep takes."""
@@ -141,11 +127,11 @@ async def pages_of_records(
 
 async def pages_of_batches(
     raw: asyncpg.Connection, log: TenantId
-) -> AsyncIterator[list[SweptBatch]]:
+) -> AsyncIterator[list[StoredBatch]]:
     """All batches."""
     last = _FIRST
     while rows := await raw.fetch(_BATCHES, log, last, PAGE // 8):
-        yield [_batch(row) for row in rows]
+        yield [stored_batch(row) for row in rows]
         last = UUID(bytes=rows[-1]["batch_id"].bytes)
 
 
@@ -169,33 +155,10 @@ async def chains_in(
 def _record(row: asyncpg.Record) -> SweptRecord:
     return SweptRecord(
         run=row["run_id"].bytes,
-        record=StoredRecord(
-            seq=row["seq"],
-            epoch=row["epoch"],
-            kind=row["kind"],
-            at=row["ts"],
-            header=row["header"],
-            rc=row["rc"],
-            chain=row["chain"],
-            batch_id=row["batch_id"].bytes,
-        ),
+        record=stored_record(row),
         index=row["idx"],
         writer=None if row["writer_id"] is None else row["writer_id"].bytes,
         length=row["length"],
         has_row=row["has_row"],
         fields=frozenset(row["fields"]),
-    )
-
-
-def _batch(row: asyncpg.Record) -> SweptBatch:
-    return SweptBatch(
-        batch_id=row["batch_id"].bytes,
-        writer=row["writer_id"].bytes,
-        count=row["n"],
-        ranges=row["ranges"],
-        entries=row["entries"],
-        tip=row["tip"],
-        signature=row["sig"],
-        public_key=row["public_key"],
-        certificate=row["certificate"],
     )
