@@ -52,6 +52,22 @@ FROM unnest($2::uuid[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS u(run_id,
 JOIN record r ON r.tenant_id = $1 AND r.run_id = u.run_id AND r.seq BETWEEN u.first AND u.last
 ORDER BY u.ord, r.seq
 """
+_UNNAMED = """
+SELECT count(*) FROM record r
+JOIN runs a ON a.tenant_id = r.tenant_id AND a.run_id = r.run_id AND a.kind = 'admin'
+WHERE r.tenant_id = $1 AND r.kind = $2 AND NOT EXISTS (
+  SELECT 1 FROM checkpoint c WHERE c.anchor_run = r.run_id AND c.anchor_seq = r.seq)
+"""
+_NAMED_TWICE = """
+SELECT count(*) FROM (
+  SELECT 1 FROM checkpoint WHERE anchor_seq IS NOT NULL
+  GROUP BY anchor_run, anchor_seq HAVING count(*) > 1
+) AS t
+"""
+_NOTES = """
+SELECT c.note FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS u(tenant_id, size, origin)
+JOIN checkpoint c ON c.tenant_id = u.tenant_id AND c.size = u.size AND c.origin = u.origin
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +129,21 @@ async def checkpoints_from(raw: asyncpg.Connection, log: TenantId, above: int) -
         PAGE,
     )
     return [signed_head(row) for row in rows]
+
+
+async def count_unnamed(raw: asyncpg.Connection, operator: TenantId, kind: str) -> tuple[int, int]:
+    """How many records of checkpoints no row of `checkpoint` names, and how many several do."""
+    unnamed: int = await raw.fetchval(_UNNAMED, operator, kind)
+    twice: int = await raw.fetchval(_NAMED_TWICE)
+    return unnamed, twice
+
+
+async def stored_notes(
+    raw: asyncpg.Connection, places: Sequence[tuple[UUID, int, str]]
+) -> set[str]:
+    """The notes of the checkpoints of these logs, sizes and origins, as far as they are there."""
+    columns = [list(column) for column in zip(*places, strict=True)] or [[], [], []]
+    return {row["note"] for row in await raw.fetch(_NOTES, *columns)}
 
 
 async def pages_of_records(
