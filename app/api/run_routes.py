@@ -166,7 +166,10 @@ async def list_entries(
     after_seq: Annotated[int, Query(ge=-1, le=2**53)] = -1,
     limit: Limit = 50,
 ) -> Response:
-    """Ledger entries in chain order: the polling twin of the event stream."""
+    """Ledger entries in chain order: the polling twin of the event stream.
+
+    Their texts are scrubbed, the output too; the output in full is not among them, nor looked at.
+    """
     require(caller, Scope.RUN, Scope.AUDIT)
     dossier = await services.ledger.read_run(caller.tenant_id, found_run_id(run_id))
     records = dossier.chain.records[after_seq + 1 : after_seq + 1 + limit]
