@@ -77,6 +77,11 @@ class LedgerRecorder:
             entropy=parts.entropy,
         )
 
+    @property
+    def place(self) -> RunPlace:
+        """Where the run's ledger stands after the last record."""
+        return self._place
+
     def hold(self, event: RunEvent) -> None:
         """Record this with whatever comes next, in the same transaction and before it."""
         self._held.append(event)
