@@ -4,8 +4,10 @@ A day's KEK has versions: after an erasure the newest wraps what stays and the o
 """
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from datetime import datetime, timedelta
 
+from app.domain.errors import KeyStoreError
 from app.domain.run import RunId, TenantId
 from app.keys.key_store import KeyStore
 from app.storage.companions import WrappedKey
@@ -59,14 +61,22 @@ class RunKeys:
                 self._store.destroy_kek(kek_id, now=now)
 
     def _wrapped(self, first: str, tenant_id: TenantId, run_id: RunId, key: bytes) -> WrappedKey:
-        kek_id = self._newest.get(first)
-        if kek_id is None or not self._store.has_kek(kek_id):
-            kek_id = newest_version(self._store, first)
-            if len(self._newest) >= _CACHED:
-                self._newest.clear()
-            self._newest[first] = kek_id
-            # Made only when the day has none: the name of a key that died is never used again.
-            self._store.create_kek(kek_id)
+        known = self._newest.get(first)
+        if known is not None:
+            # A KEK that another process has destroyed does not wrap: then the newest is looked up.
+            with suppress(KeyStoreError):
+                return self._wrapped_under(known, tenant_id, run_id, key)
+        kek_id = newest_version(self._store, first)
+        if len(self._newest) >= _CACHED:
+            self._newest.clear()
+        self._newest[first] = kek_id
+        # Made only when the day has none: the name of a key that died is never used again.
+        self._store.create_kek(kek_id)
+        return self._wrapped_under(kek_id, tenant_id, run_id, key)
+
+    def _wrapped_under(
+        self, kek_id: str, tenant_id: TenantId, run_id: RunId, key: bytes
+    ) -> WrappedKey:
         wrapped = self._store.wrap(kek_id, key, tenant_id.bytes + run_id.bytes)
         return WrappedKey(kek_id=kek_id, wrapped=wrapped)
 
