@@ -61,24 +61,19 @@ class RunKeys:
                 self._store.destroy_kek(kek_id, now=now)
 
     def _wrapped(self, first: str, tenant_id: TenantId, run_id: RunId, key: bytes) -> WrappedKey:
+        aad = tenant_id.bytes + run_id.bytes
         known = self._newest.get(first)
         if known is not None:
-            # A KEK that another process has destroyed does not wrap: then the newest is looked up.
+            # A KEK that is destroyed, or about to be, wraps nothing: the newest is looked up.
             with suppress(KeyStoreError):
-                return self._wrapped_under(known, tenant_id, run_id, key)
+                return WrappedKey(kek_id=known, wrapped=self._store.wrap(known, key, aad))
         kek_id = newest_version(self._store, first)
         if len(self._newest) >= _CACHED:
             self._newest.clear()
         self._newest[first] = kek_id
         # Made only when the day has none: the name of a key that died is never used again.
         self._store.create_kek(kek_id)
-        return self._wrapped_under(kek_id, tenant_id, run_id, key)
-
-    def _wrapped_under(
-        self, kek_id: str, tenant_id: TenantId, run_id: RunId, key: bytes
-    ) -> WrappedKey:
-        wrapped = self._store.wrap(kek_id, key, tenant_id.bytes + run_id.bytes)
-        return WrappedKey(kek_id=kek_id, wrapped=wrapped)
+        return WrappedKey(kek_id=kek_id, wrapped=self._store.wrap(kek_id, key, aad))
 
 
 def day_of(kek_id: str) -> str:
