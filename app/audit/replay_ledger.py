@@ -14,6 +14,7 @@ from app.audit.inclusion import Inclusion, InclusionCheck, InclusionError
 from app.audit.integrity import Integrity, IntegrityState
 from app.audit.integrity_alarm import IntegrityAlarm
 from app.audit.key_book import KeyBook
+from app.audit.retired_writers import retired_break
 from app.audit.run_dossier import (
     Bookmark,
     Evidence,
@@ -107,7 +108,7 @@ class ReplayLedger(ErasureCalls):
         """
         with self._alarmed(tenant_id, run_id):
             seen = await self._look(tenant_id, run_id, with_output=with_output)
-            chain, inclusion = self._verified(seen, None, anew=anew)
+            chain, inclusion = await self._verified(seen, None, anew=anew)
             self._accounted(seen.run, chain, None)
             output = self._released(seen, chain)
             integrity = await self._integrity(tenant_id, chain, inclusion, anew=anew)
@@ -123,7 +124,7 @@ class ReplayLedger(ErasureCalls):
         before = None if bookmark is None else bookmark.head
         with self._alarmed(tenant_id, run_id):
             seen = await self._look(tenant_id, run_id, 0 if before is None else before.next_seq)
-            chain, _ = self._verified(seen, before)
+            chain, _ = await self._verified(seen, before)
             account = self._accounted(
                 seen.run, chain, None if bookmark is None else bookmark.account
             )
@@ -188,7 +189,7 @@ class ReplayLedger(ErasureCalls):
         """A run for somebody who is about to take it over. NotFoundError; LedgerBrokenError."""
         with self._alarmed(tenant_id, run_id):
             seen = await self._look(tenant_id, run_id)
-            chain, _ = self._verified(seen, None, anew=True)
+            chain, _ = await self._verified(seen, None, anew=True)
             spent = self._accounted(seen.run, chain, None).spent
         return ReopenedRun(head=chain.head, run_key=self._open(seen.run, seen.key), spent=spent)
 
@@ -196,7 +197,7 @@ class ReplayLedger(ErasureCalls):
         """A run as it is stored, once all of it has verified. NotFoundError; LedgerBrokenError."""
         with self._alarmed(tenant_id, run_id):
             seen = await self._look(tenant_id, run_id)
-            chain, inclusion = self._verified(seen, None, anew=True)
+            chain, inclusion = await self._verified(seen, None, anew=True)
             self._accounted(seen.run, chain, None)
         state = seen.placement.state
         return Evidence(
@@ -275,7 +276,7 @@ class ReplayLedger(ErasureCalls):
             found = ChainBreak(seq=0, reason="the key of the run does not open")
             raise LedgerBrokenError(found) from error
 
-    def _verified(
+    async def _verified(
         self, seen: _Seen, resume: Resume | None, *, anew: bool = False
     ) -> tuple[VerifiedChain, Inclusion]:
         run_key = self._open(seen.run, seen.key)
@@ -287,7 +288,13 @@ class ReplayLedger(ErasureCalls):
         )
         if isinstance(checked, ChainBreak):
             raise LedgerBrokenError(checked)
-        return checked, self._logs.check.check(seen.placement, seen.stored, first)
+        inclusion = self._logs.check.check(seen.placement, seen.stored, first)
+        if placed < end:
+            retired = await self._logs.book.retirements()
+            found = retired_break(seen.stored, seen.placement, retired, placed)
+            if found is not None:
+                raise LedgerBrokenError(found)
+        return checked, inclusion
 
     async def _integrity(
         self, tenant_id: TenantId, chain: VerifiedChain, inclusion: Inclusion, *, anew: bool
