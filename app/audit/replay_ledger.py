@@ -23,6 +23,7 @@ from app.audit.run_dossier import (
     RunDossier,
     Tail,
 )
+from app.audit.witnessed_times import TimeDoubt, time_doubt
 from app.audit.witnessing import Witnessing
 from app.domain.errors import ChainBreak, KeyStoreError, LedgerBrokenError, NotFoundError
 from app.domain.run import OutputState, RunId, RunKind, RunRow, RunStatus, TenantId
@@ -112,11 +113,17 @@ class ReplayLedger(ErasureCalls):
             self._accounted(seen.run, chain, None)
             output = self._released(seen, chain)
             integrity = await self._integrity(tenant_id, chain, inclusion, anew=anew)
+            times = await self._times(tenant_id, chain, inclusion, integrity) if anew else None
         state = OutputState.FULL if output is not None else OutputState.SCRUBBED
         if output is None and chain.records and "output" in chain.records[-1].erased:
             state = OutputState.ERASED
         return RunDossier(
-            run=seen.run, chain=chain, integrity=integrity, output=output, output_state=state
+            run=seen.run,
+            chain=chain,
+            integrity=integrity,
+            output=output,
+            output_state=state,
+            times=times,
         )
 
     async def tail(self, tenant_id: TenantId, run_id: RunId, bookmark: Bookmark | None) -> Tail:
@@ -333,6 +340,18 @@ class ReplayLedger(ErasureCalls):
             if at is not None:
                 return at, sum(index < head.size for index in inclusion.places.values())
         return None, 0
+
+    async def _times(
+        self, tenant_id: TenantId, chain: VerifiedChain, inclusion: Inclusion, integrity: Integrity
+    ) -> TimeDoubt | None:
+        """Whether its times fit those at which witnesses saw the log without and with it."""
+        without = await self._logs.witnessing.seen_without(tenant_id, inclusion)
+        return time_doubt(
+            chain.records,
+            seen_without=without,
+            seen_with=integrity.witnessed_at,
+            covered=integrity.size - integrity.unwitnessed,
+        )
 
     @staticmethod
     def _accounted(run: RunRow, chain: VerifiedChain, before: RunAccount | None) -> RunAccount:

@@ -20,13 +20,14 @@ from bench.tampering.log_forging import (
     replace_notes,
 )
 from bench.tampering.run_ref import RunRef
-from bench.tampering.scene import TENANTS, Scene, machinery
+from bench.tampering.scene import TENANTS, Scene
 from bench.tampering.witnessed import (
     Deployment,
     Snapshot,
     copied,
     cosigned,
     halted,
+    receipts,
     started,
     until,
 )
@@ -215,19 +216,13 @@ async def history_trial(deployment: Deployment, one: HistoryClass, act: str, do:
     async with copied(deployment, database, deployment.late) as (roles, files):
         sql = await connect(roles.superuser)
         try:
-            stage = Scene(
-                roles=roles,
-                directory=deployment.directory,
-                url="",
-                superuser=sql,
-                rng=deployment.rng,
-                has=await machinery(sql),
-                runs=list(database.runs),
-            )
+            stage = await deployment.stage(sql, roles, "")
+            stage.runs = list(database.runs)
             await undo.set_guards(sql, on=False)
             async with hands(stage) as attacker:
                 await do(attacker, deployment)
             await undo.set_guards(sql, on=True)
+            kept = deployment.receipts <= await receipts(roles)
             with (
                 witness_process(files, [deployment.watched]) as witness,
                 started(deployment, roles, witness) as url,
@@ -237,7 +232,15 @@ async def history_trial(deployment: Deployment, one: HistoryClass, act: str, do:
         finally:
             await sql.close()
     outcome = Outcome.DETECTED if told else Outcome.UNDETECTED
-    return Trial(number=one.number, act=act, outcome=outcome, told=tuple(told))
+    layers = {_layer(said) for said in told} | ({"D9"} if told and not kept else set())
+    return Trial(
+        number=one.number, act=act, outcome=outcome, told=tuple(told), layers=frozenset(layers)
+    )
+
+
+def _layer(said: Told) -> str:
+    """A halt because a log does not go on as it was noted is the logs' own, not a witness's."""
+    return "D4" if "operator log" in said.reason and "witness" not in said.reason else "D6"
 
 
 async def _watched(stage: Scene, witness: WitnessProcess) -> list[Told]:

@@ -70,11 +70,15 @@ def surroundings(data_dir: Path, **names: str) -> dict[str, str]:
 
 
 def run_command(
-    *words: str, environ: Mapping[str, str], stdin: str = "", timeout: int = PATIENCE_SECONDS
+    *words: str,
+    environ: Mapping[str, str],
+    stdin: str = "",
+    timeout: int = PATIENCE_SECONDS,
+    entry: Sequence[str] = ENTRY,
 ) -> Finished:
     """One command to its end. It has no terminal, so whatever prompts would be seen to hang."""
     done = subprocess.run(
-        [*ENTRY, *words],
+        [*entry, *words],
         env=dict(environ),
         input=stdin,
         capture_output=True,
