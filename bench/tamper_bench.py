@@ -63,8 +63,9 @@ def how_it_was_made(seconds: float, seed: int, *, full: bool) -> str:
     return (
         f"Run of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {os.cpu_count()} CPUs"
         f" ({platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}),"
-        f" {seconds / 60:.0f} minutes, seed {seed}, load average at the end {os.getloadavg()[0]:.1f};"
-        f" {runs} and more in the witnessed deployments, {records}. {witness}"
+        f" {seconds / 60:.0f} minutes, seed {seed}, load average at the end"
+        f" {os.getloadavg()[0]:.1f}; {runs} besides those"
+        f" of the witnessed deployments, {records}. {witness}"
     )
 
 

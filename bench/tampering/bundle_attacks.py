@@ -391,6 +391,7 @@ def _run_for(rotated: Rotated, deal: Deal) -> RunRef:
 _LAYERS = (
     (r"no erasure statement|erasure|was erased", "D8"),
     (r"witness|cosignature|quorum", "D6"),
+    (r"enrolment|vouched for", "D7"),
     (r"is signed by no log key|has a signature by|no policy is given|is pinned", "D5"),
     (r"tree of the checkpoint|stands in the log|names another checkpoint|no hash|leads to", "D4"),
     (r"in a log of which no checkpoint", "D4"),

@@ -23,7 +23,7 @@ def _new(hands: Hands) -> RunRef:
 
 
 async def without_its_cosignatures(hands: Hands) -> Deed:
-    """The cosignatures of every operator checkpoint that has the run, gone: an older one is shown."""
+    """The cosignatures of operator checkpoints that have the run are gone: an older is shown."""
     run = _new(hands)
     operator = await hands.sql.fetchval(_OPERATOR)
     first = await hands.sql.fetchval(_FIRST_SEEN, *run.ids)

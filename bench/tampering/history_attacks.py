@@ -56,7 +56,11 @@ async def rewrite_below_the_notes(attacker: Hands, deployment: Deployment) -> No
     """Change a run and make its tenant's log fit, notes and all; the operator log stays."""
     run = attacker.rng.choice(attacker.scene.runs)
     await attacker.put_records(run, await edited(attacker, run))
-    await sign_again(attacker, run, await attacker.stolen_writer(run))
+    writer = await attacker.stolen_writer(run)
+    await sign_again(attacker, run, writer)
+    # The stolen key is another one than the real: what else the writer signed is signed by it, too.
+    admin = await admin_run(attacker.sql, deployment.operator)
+    await sign_again(attacker, admin, writer, only_its_own=True)
     await make_log_anew(attacker.sql, UUID(run.log), deployment.log_seed)
 
 
@@ -240,7 +244,8 @@ async def history_trial(deployment: Deployment, one: HistoryClass, act: str, do:
 
 def _layer(said: Told) -> str:
     """A halt because a log does not go on as it was noted is the logs' own, not a witness's."""
-    return "D4" if "operator log" in said.reason and "witness" not in said.reason else "D6"
+    is_seen = "has seen" in said.reason or "refused" in said.reason
+    return "D6" if is_seen else "D4"
 
 
 async def _watched(stage: Scene, witness: WitnessProcess) -> list[Told]:

@@ -4,11 +4,8 @@ The rows are those of docs/ledger-format.md sections 9 and 10. A sequencer that 
 holds the log key: what it makes of the log is signed as an honest one signs.
 """
 
-from datetime import timedelta
-
 import asyncpg
 
-from bench.tampering.appending import call_append, forged_after
 from bench.tampering.attack import AttackClass, Deed
 from bench.tampering.chain_attacks import edited, sign_again
 from bench.tampering.hands import MIDDLE, Hands
@@ -267,37 +264,6 @@ async def drop_tile(hands: Hands) -> Deed:
     return Deed(runs=(run,))
 
 
-async def _with_clock(hands: Hands, back: timedelta) -> Deed:
-    """A pod, certified as any, whose clock is wrong, writes the next record of a run."""
-    run = hands.open_run()
-    rows = await hands.records(run)
-    like = hands.rng.choice([row for row in rows if row["kind"] == "tool.decided"])
-    made = forged_after(
-        run,
-        rows[-1],
-        like,
-        writer=await hands.honest_writer(),
-        key=await hands.run_key(run),
-        text=b'{"arguments":{"path":"a.txt"},"call_id":"offline_99","name":"read_file"}',
-        ts=rows[-1]["ts"] - back,
-    )
-    try:
-        await call_append(hands.sql, made)
-    except asyncpg.PostgresError as error:
-        return Deed(refused=f"{type(error).__name__}: {error}")
-    return Deed(runs=(run,))
-
-
-async def clock_behind(hands: Hands) -> Deed:
-    """By ten minutes to a day."""
-    return await _with_clock(hands, timedelta(seconds=hands.rng.randrange(600, 86_400)))
-
-
-async def clock_ahead(hands: Hands) -> Deed:
-    """Ahead by ten minutes to a day."""
-    return await _with_clock(hands, -timedelta(seconds=hands.rng.randrange(600, 86_400)))
-
-
 _LOG = frozenset({"log"})
 CLASSES = (
     AttackClass(
@@ -343,12 +309,5 @@ CLASSES = (
             ("tile", drop_tile),
         ),
         needs=_LOG,
-    ),
-    AttackClass(
-        number=47,
-        title="the clock of one pod is set back",
-        who="ops",
-        named=frozenset({"D2"}),
-        acts=(("behind", clock_behind), ("ahead", clock_ahead)),
     ),
 )

@@ -12,17 +12,17 @@ from bench.tampering.scene import MISSING
 _HEAD = """# The attack bench
 
 Written by `make bench-tamper ARGS=--full`; attacks, controls and this page are made by
-`bench/tampering/`. The attack classes are those of the ledger's design, by its numbers. Each attack
-is made on the rows of a real server's database, on a real export or at a real witness's door, as the
-role named: A1 the application's login, A2 the database's superuser, A3 also its writers' and
-enrolment keys, A4 also the log key, A5 also the erasure key. Only public doors judge: the HTTP API,
-`/readyz`, `meshflow verify-bundle` and a witness's answers.
+`bench/tampering/`. The classes are those of the ledger's design, by its numbers. Each attack is
+made on the rows of a real server's database, on a real export or at a real witness's door, as
+the role named: A1 the application's login, A2 the database's superuser, A3 also its writers'
+and enrolment keys, A4 also the log key, A5 also the erasure key. Only public doors judge: the
+HTTP API, `/readyz`, `meshflow verify-bundle` and a witness's answers.
 
-Detectors: D1 chain and form of headers, D2 columns against headers and records, D3 commitments of
-contents, D4 places, tiles and proofs of the log, D5 signatures of checkpoints and notes, D6
-witnesses, D7 writers' signatures, D8 erasure records, D9 the chain hashes that clients keep, D10 how
-old the witnessed state is, D11 refused by the database, D12 the offline verifier. *Detected* is by a
-detector that the class (or the variant) names, *elsewhere* by another.
+Detectors: D1 chain and form of headers, D2 columns against headers and records, D3 commitments
+of contents, D4 places, tiles and proofs of the log, D5 signatures of checkpoints and notes, D6
+witnesses, D7 writers' signatures, D8 erasure records, D9 the chain hashes that clients keep,
+D10 the age of the witnessed state, D11 refused by the database, D12 the offline verifier.
+*Detected* is by a detector that the class (or the variant) names, *elsewhere* by another.
 """
 _COLUMNS = (
     "#",
@@ -77,33 +77,28 @@ def _table(attacks: list[AttackClass], has: frozenset[str], tally: Tally) -> lis
 
 
 def _blind(found: Mutations) -> list[str]:
-    silent = sorted(found.silent.items(), key=lambda item: (-item[1], item[0]))
-    return [
+    silent = sorted(found.silent.items(), key=lambda item: (-item[1], item[0]))[:20]
+    shown = "; ".join(f"{name} {count}" for name, count in silent)
+    told = (
         f"{found.made} random changes of cells and rows by a program that knows the schema from"
-        f" `information_schema` and nothing else; after each, {found.looked_at} runs in all were read"
-        " again (every run that the changed rows name, and three others) and compared with what they"
-        f" said before. {found.detected} were told, {found.harmless} changed no answer,"
-        f" {found.degraded} took away an output that is kept for a while, which the answer says, and"
-        f" **{len(found.undetected)}** changed an answer that was believed. The database refused"
-        f" {found.refused} more.",
-        "",
-        "Changes that changed no answer, by what they changed (the twenty commonest): "
-        + "; ".join(f"{name} {count}" for name, count in silent[:20])
-        + ".",
-    ]
+        " `information_schema` and nothing else. After each, every run that the changed rows name"
+        " and three others were read again and compared with what they said before:"
+        f" {found.looked_at} runs in all. {found.detected} changes were told, {found.harmless}"
+        f" changed no answer, {found.degraded} took away an output that is kept for a while, which"
+        f" the answer says, and **{len(found.undetected)}** changed an answer that was believed."
+        f" The database refused {found.refused} more."
+    )
+    return [told, "", f"Changes that changed no answer, the twenty commonest: {shown}."]
 
 
 def _controls(tally: Tally) -> list[str]:
     rows = [f"| {name} | {count} |" for name, count in sorted(tally.controls.items())]
-    return [
-        f"{tally.controls.total()} clean reads of honest runs (or proofs, exports, restarts) that"
-        f" have to be valid and to say what they said before. False alarms:"
-        f" **{len(tally.false_alarms)}**.",
-        "",
-        "| what happened before | controls |",
-        "|---|---|",
-        *rows,
-    ]
+    told = (
+        f"{tally.controls.total()} clean reads of honest runs, proofs, exports and restarts: each"
+        " has to be valid and to say what it said before. False alarms:"
+        f" **{len(tally.false_alarms)}**."
+    )
+    return [told, "", "| what happened before | controls |", "|---|---|", *rows]
 
 
 def _row(one: AttackClass, has: frozenset[str], tally: Tally) -> str:

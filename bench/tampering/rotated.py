@@ -7,9 +7,10 @@ rotation, and the bundles that the honest deployment exported.
 
 import asyncio
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from secrets import token_hex
 
@@ -19,7 +20,15 @@ from bench.tampering.bundles import Verified, verified
 from bench.tampering.hands import hands
 from bench.tampering.judge import Judge
 from bench.tampering.run_ref import RunRef
-from bench.tampering.scene import Scene, erase_some, leave_fresh, populate
+from bench.tampering.scene import (
+    TENANTS,
+    Scene,
+    erase_some,
+    leave_fresh,
+    populate,
+    process_environ,
+    submitted,
+)
 from bench.tampering.witnessed import (
     Deployment,
     at_work,
@@ -28,7 +37,7 @@ from bench.tampering.witnessed import (
     drop_database,
     started,
 )
-from tests.e2e.server_process import run_command, surroundings
+from tests.e2e.server_process import run_command, serving
 from tests.support.databases import Roles, connect
 from tests.support.small_log import NoteKey, SmallLog
 from tests.support.witness_process import WitnessProcess, witness_process
@@ -46,6 +55,8 @@ class Rotated:
     policy: Path  # pinned before the rotation
     bundles: dict[RunRef, bytes]  # of every run that is there, exported honestly
     early: tuple[RunRef, ...]  # runs of before the rotation
+    # Runs of pods whose clocks are wrong, and by how many seconds.
+    wrong: list[tuple[RunRef, int]] = field(default_factory=list)
 
     @property
     def seeds(self) -> tuple[bytes, bytes]:
@@ -106,13 +117,24 @@ def _watched(deployment: Deployment) -> list[SmallLog]:
 
 def rotate_log_key(stage: Scene) -> None:
     """`meshflow ledger rotate-key log`, which waits until the leader has recorded the change."""
-    environ = surroundings(
-        stage.directory / "data",
-        MESHFLOW_DATABASE_URL=stage.roles.app,
-        MESHFLOW_LEDGER_KEY_DIR=str(stage.directory / "keys"),
-    )
+    environ = process_environ(stage.directory, stage.roles)
     done = run_command("ledger", "rotate-key", "log", environ=environ)
     assert done.code == 0, done.err
+
+
+async def _with_wrong_clocks(stage: Scene, pods: int) -> list[tuple[RunRef, int]]:
+    """A run of each tenant on each of so many pods, every other one ahead of the time."""
+    found: list[tuple[RunRef, int]] = []
+    for number in range(pods):
+        away = stage.rng.randrange(1200, 86_400) * (1 if number % 2 else -1)
+        with serving(
+            environ=process_environ(stage.directory, stage.roles),
+            log=stage.directory / "pod.log",
+            entry=(sys.executable, "-m", "bench.tampering.wrong_clock", str(away)),
+        ) as pod:
+            there = replace(stage, url=pod.url, parts=1)
+            found += [(await submitted(there, tenant, 1, wait=True), away) for tenant in TENANTS]
+    return found
 
 
 async def _policy(stage: Scene) -> str:
@@ -130,7 +152,7 @@ async def _bundle(stage: Scene, run: RunRef) -> bytes:
 
 
 @asynccontextmanager
-async def rotated(deployment: Deployment, *, each: int) -> AsyncIterator[Rotated]:
+async def rotated(deployment: Deployment, *, each: int, pods: int) -> AsyncIterator[Rotated]:
     """Rotate, work on, erase, export; then serve the rows to be attacked."""
     assert deployment.late is not None
     own = _own(deployment)
@@ -146,6 +168,7 @@ async def rotated(deployment: Deployment, *, each: int) -> AsyncIterator[Rotated
                     await populate(stage, each, 0)
                     await erase_some(stage)
                     runs = stage.runs
+                    wrong = await _with_wrong_clocks(stage, pods)
                 kept = await copy_database(roles, f"rotated_{token_hex(4)}")
                 sql = await connect(roles.superuser)
                 try:
@@ -153,6 +176,7 @@ async def rotated(deployment: Deployment, *, each: int) -> AsyncIterator[Rotated
                         stage = await own.stage(sql, roles, url)
                         stage.runs = [*deployment.late.runs, *runs]
                         found = await _exported(stage, own, witness, policy, kept)
+                        found.wrong.extend(wrong)
                         await leave_fresh(stage)
                         await found.judge.remember(run for run in stage.runs if run.fresh)
                         await undo.install(sql)

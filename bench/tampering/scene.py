@@ -25,6 +25,7 @@ from app.providers.provider import ModelProvider
 from app.settings import Settings
 from app.wiring import Overrides
 from bench.tampering.run_ref import RunRef
+from tests.e2e.server_process import surroundings
 from tests.support.databases import Roles, connect
 from tests.support.live_server import serving
 
@@ -154,6 +155,18 @@ def settings_for(directory: Path, roles: Roles, **more: str) -> Settings:
         **more,
     }
     return Settings.from_environ(names, uid=1000, home=directory)
+
+
+def process_environ(directory: Path, roles: Roles, **more: str) -> dict[str, str]:
+    """The same settings for a process of its own, with the plain offline provider."""
+    return surroundings(
+        directory / "data",
+        MESHFLOW_API_KEYS=",".join(f"{tenant}:{key_of(tenant)}" for tenant in TENANTS),
+        MESHFLOW_DATABASE_URL=roles.app,
+        MESHFLOW_LEDGER_KEY_DIR=str(directory / "keys"),
+        MESHFLOW_LOG_LEVEL="critical",
+        **more,
+    )
 
 
 async def _submit(scene: Scene, tenant: str, number: int, *, held: bool) -> str:

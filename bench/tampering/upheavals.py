@@ -8,8 +8,8 @@ import asyncio
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random  # noqa: TID251 - seeded positions
@@ -21,11 +21,11 @@ from bench.tampering.scene import (
     TENANTS,
     Scene,
     ended,
-    key_of,
     machinery,
+    process_environ,
     submitted,
 )
-from tests.e2e.server_process import ENTRY, PATIENCE_SECONDS, run_command, serving, surroundings
+from tests.e2e.server_process import ENTRY, PATIENCE_SECONDS, run_command, serving
 from tests.support.databases import Roles, connect
 
 ROUNDS = {True: 9, False: 1}  # of each kind of trouble
@@ -56,15 +56,12 @@ class Trouble:
 
 
 def _environ(directory: Path, roles: Roles) -> dict[str, str]:
-    return surroundings(
-        directory / "data",
-        MESHFLOW_API_KEYS=",".join(f"{tenant}:{key_of(tenant)}" for tenant in TENANTS),
-        MESHFLOW_DATABASE_URL=roles.app,
+    return process_environ(
+        directory,
+        roles,
         MESHFLOW_SEQUENCER_DATABASE_URL=roles.sequencer,
         MESHFLOW_ERASER_DATABASE_URL=roles.eraser,
         MESHFLOW_ERASURE_KEY_FILE=str(directory / "erasure" / "key"),
-        MESHFLOW_LEDGER_KEY_DIR=str(directory / "keys"),
-        MESHFLOW_LOG_LEVEL="critical",
     )
 
 
@@ -75,23 +72,27 @@ async def _up(stage: Scene, before: dict[RunRef, Answer]) -> AsyncIterator[Troub
     log = stage.directory / "sequencer.log"
     with ExitStack() as stack:
         server = stack.enter_context(serving(environ=environ, log=stage.directory / "server.log"))
-        errors = stack.enter_context(log.open("ab"))
-        sequencer = subprocess.Popen(
-            [*ENTRY, "sequencer"], env=environ, stdout=errors, stderr=errors
+        sequencer = stack.enter_context(_sequencer(environ, log))
+        stage.url = server.url
+        yield Trouble(
+            stage=stage,
+            environ=environ,
+            server=server.process,
+            sequencer=sequencer,
+            before=before,
         )
+
+
+@contextmanager
+def _sequencer(environ: dict[str, str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    with log.open("ab") as errors:
+        process = subprocess.Popen([*ENTRY, "sequencer"], env=environ, stdout=errors, stderr=errors)
         try:
-            stage.url = server.url
-            yield Trouble(
-                stage=stage,
-                environ=environ,
-                server=server.process,
-                sequencer=sequencer,
-                before=before,
-            )
+            yield process
         finally:
-            if sequencer.poll() is None:
-                sequencer.terminate()
-            sequencer.wait(PATIENCE_SECONDS)
+            if process.poll() is None:
+                process.terminate()
+            process.wait(PATIENCE_SECONDS)
 
 
 async def crash(trouble: Trouble) -> None:

@@ -1,13 +1,13 @@
 """Runs the classes that need a sequencer and a witness, and honest restarts between them."""
 
+import asyncio
 import math
-import subprocess
 
 import asyncpg
 
 from app.embedded.server_account import choose_server_account
 from bench.tampering import undo
-from bench.tampering.attack import AttackClass, Deed, Outcome
+from bench.tampering.attack import AttackClass, Deed, Outcome, Told, Trial
 from bench.tampering.bundle_attacks import CLASSES as BUNDLES
 from bench.tampering.bundle_attacks import bundle_trial, soon_after
 from bench.tampering.bundles import WHOLE, members_of
@@ -28,17 +28,28 @@ from bench.tampering.key_attacks import CLASSES as KEYS
 from bench.tampering.note_attacks import CLASSES as NOTES
 from bench.tampering.note_attacks import PROOFS, Word, note_trial, proof_trials, small_log
 from bench.tampering.rotated import Rotated, rotated
+from bench.tampering.run_ref import RunRef
 from bench.tampering.scene import MISSING
 from bench.tampering.witnessed import Deployment, copied, cosigned
 from tests.support.databases import connect
 from tests.support.witness_process import WitnessFiles, witness_process
 
 RESTARTS = {True: 20, False: 1}
+PODS = {True: 10, False: 2}  # with wrong clocks, for class 47
 _D4_D6 = frozenset({"D4", "D6"})
 
 
 async def _elsewhere(_attacker: Hands) -> Deed:
     raise AssertionError("this class is run by its own campaign")
+
+
+CLOCKS = AttackClass(
+    number=47,
+    title="the clock of one pod is wrong",
+    who="ops",
+    named=frozenset({"D2"}),
+    acts=(("behind", _elsewhere), ("ahead", _elsewhere)),
+)
 
 
 def rows() -> list[AttackClass]:
@@ -66,7 +77,7 @@ def rows() -> list[AttackClass]:
         )
         for one in (*NOTES, *BUNDLES)
     ]
-    by_number = {one.number: one for one in (*histories, *doors, *FREEZES, *KEYS)}
+    by_number = {one.number: one for one in (*histories, *doors, *FREEZES, *KEYS, CLOCKS)}
     return list(by_number.values())
 
 
@@ -134,22 +145,24 @@ async def _keep_out(sql: asyncpg.Connection, files: WitnessFiles) -> None:
             except asyncpg.PostgresError:
                 continue
             raise AssertionError(f"the database's superuser may do this: {words}")
-        held = path.read_bytes()
-        done = subprocess.run(
-            ["/bin/cat", str(path)],
+        done = await asyncio.create_subprocess_exec(
+            "/bin/cat",
+            str(path),
             user=choose_server_account().uid,
             extra_groups=[],
-            capture_output=True,
-            check=False,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
         )
+        shown, _ = await done.communicate()
+        assert path.read_bytes()
         assert done.returncode != 0, path
-        assert held
-        assert not done.stdout
+        assert not shown
 
 
 async def run_rotated(deployment: Deployment, tally: Tally, *, full: bool) -> None:
     """Keys at the wrong time, old states, exports in a holder's hands; honest exports between."""
-    async with rotated(deployment, each=2 if full else 1) as made:
+    async with rotated(deployment, each=2 if full else 1, pods=PODS[full]) as made:
+        await _clocks(made, tally)
         for one in (*FREEZES, *(one for one in KEYS if not one.own_server)):
             await run_class(made.stage, made.judge, one, tally, full=full)
         for one in (one for one in KEYS if one.own_server):
@@ -159,6 +172,35 @@ async def run_rotated(deployment: Deployment, tally: Tally, *, full: bool) -> No
         await undo.set_guards(made.stage.superuser, on=True)
         await control(made.judge, made.stage.runs, tally)
         await _bundles(made, tally, full=full)
+
+
+async def _clocks(made: Rotated, tally: Tally) -> None:
+    """Runs of pods with wrong clocks: whoever asks for a verification is told of the time."""
+    for run, away in made.wrong:
+        said = await _of_times(made, run)
+        told_by = (Told(detector="D2", reason=said),) if said else ()
+        tally.trials.append(
+            Trial(
+                number=CLOCKS.number,
+                act=CLOCKS.acts[away > 0][0],
+                outcome=Outcome.DETECTED if said else Outcome.UNDETECTED,
+                told=told_by,
+                where=f"{run.public} {away} s",
+                # The times of witnesses are what it is held against.
+                layers=frozenset({"D2 and D6"} if said else ()),
+            )
+        )
+    for run in made.bundles:
+        tally.controls["a rotation of the log key"] += 1
+        if said := await _of_times(made, run):
+            tally.false_alarms.append(f"the times of an honest run: {run.public} {said}")
+
+
+async def _of_times(made: Rotated, run: RunRef) -> str:
+    async with made.stage.client(run.tenant) as http:
+        told_of = (await http.get(f"/v1/runs/{run.public}/verification")).json()
+    assert told_of["verdict"] == "valid", told_of
+    return next((said for said in told_of["does_not_prove"] if "its times" in said), "")
 
 
 async def _bundles(made: Rotated, tally: Tally, *, full: bool) -> None:
