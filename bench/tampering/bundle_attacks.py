@@ -5,44 +5,57 @@ manifest fit; the reader's policy was pinned before. An answer of 0 is the attac
 """
 
 import base64
-import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random  # noqa: TID251 - seeded positions
-from typing import Any
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bench.tampering.attack import Outcome, Told, Trial
+from bench.tampering.bundle_changes import (
+    BATCHES,
+    PAYLOADS,
+    RECORDS,
+    Change,
+    anchor_path,
+    backwards,
+    drop,
+    drop_tail,
+    edit_and_rehash,
+    edit_header,
+    edit_time,
+    flip,
+    no_anchor,
+    no_cosignature,
+    no_erasure,
+    node_for_leaf,
+    on,
+    other_length,
+    own_everything,
+    own_key_under_real_id,
+    own_log_key,
+    own_writer,
+    proofs_swapped,
+    short_hash,
+    wrong_index,
+    wrong_size,
+)
 from bench.tampering.bundles import (
     BROKEN,
     INCOMPLETE,
     WHOLE,
-    Lines,
     Members,
-    encoded,
-    lines_of,
-    member_of,
     members_of,
     packed,
 )
-from bench.tampering.forging import OwnWriter
 from bench.tampering.rotated import Rotated
 from bench.tampering.run_ref import RunRef
-from tests.support.independent_verifier import chain_hash, record_hash, tagged
-from tests.support.small_log import NoteKey, key_id
 
-BundleAct = Callable[[Rotated], Awaitable[Trial]]
-Change = Callable[[Members, Random], None]
-RowChange = Callable[[Lines, Random], None]
-_RECORDS, _PAYLOADS, _BATCHES = "records.jsonl", "payloads.jsonl", "batches.jsonl"
 _DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleClass:
-    """A class of the table that is made on bundles; `codes`: the answers that tell it."""
+    """A class of the table that is made on bundles."""
 
     number: int
     title: str
@@ -60,213 +73,6 @@ class Deal:
     erased: bool = False  # a run of which something was erased lawfully
     trusting: bool = False  # the reader has no policy
     words: Callable[[Members, Random], tuple[str, ...]] = lambda _members, _rng: ()
-
-
-def on(name: str, change: RowChange) -> Change:
-    """A change of the rows of one member."""
-
-    def do(members: Members, rng: Random) -> None:
-        rows = lines_of(members[name])
-        change(rows, rng)
-        members[name] = member_of(rows)
-
-    return do
-
-
-def b64(raw: bytes) -> str:
-    return base64.b64encode(raw).decode()
-
-
-def flipped(raw: bytes, rng: Random) -> bytes:
-    """One bit of it."""
-    changed = bytearray(raw)
-    changed[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
-    return bytes(changed)
-
-
-def _flip(row: dict[str, Any], name: str, rng: Random) -> None:
-    row[name] = b64(flipped(base64.b64decode(row[name]), rng))
-
-
-def _placed(rows: Lines) -> Lines:
-    return [row for row in rows if row["proof"]]
-
-
-# Class 34: proofs.
-
-
-def _wrong_index(rows: Lines, rng: Random) -> None:
-    row = rng.choice(_placed(rows))
-    row["index"] = max(0, row["index"] + rng.choice((-1, 1, 2, 256)))
-
-
-def _proofs_swapped(rows: Lines, rng: Random) -> None:
-    one, other = rng.sample(_placed(rows), 2)
-    for name in ("index", "proof"):
-        one[name], other[name] = other[name], one[name]
-
-
-def _short_hash(rows: Lines, rng: Random) -> None:
-    row = rng.choice(_placed(rows))
-    place = rng.randrange(len(row["proof"]))
-    whole = base64.b64decode(row["proof"][place])
-    row["proof"][place] = b64(rng.choice((whole[:-1], whole[:16], b"", whole + b"\0")))
-
-
-def _other_length(rows: Lines, rng: Random) -> None:
-    row = rng.choice(_placed(rows))
-    if rng.random() < 0.5:
-        del row["proof"][rng.randrange(len(row["proof"]))]
-    else:
-        row["proof"].insert(rng.randrange(len(row["proof"])), b64(rng.randbytes(32)))
-
-
-def _node_for_leaf(rows: Lines, rng: Random) -> None:
-    """The path of the node above the leaf, as if that were the leaf."""
-    row = rng.choice(_placed(rows))
-    row["index"], row["proof"] = row["index"] // 2, row["proof"][1:]
-
-
-def _backwards(rows: Lines, rng: Random) -> None:
-    row = rng.choice([row for row in _placed(rows) if len(set(row["proof"])) > 1])
-    row["proof"].reverse()
-
-
-def _wrong_size(members: Members, rng: Random) -> None:
-    """Another size, in the checkpoint or in the anchor's path."""
-    if rng.random() < 0.5:
-        note = members["checkpoint.note"].split(b"\n")
-        note[1] = str(int(note[1]) + rng.choice((-1, 1, 7))).encode()
-        members["checkpoint.note"] = b"\n".join(note)
-        return
-    anchor = json.loads(members["anchor.json"])
-    anchor["size"] += rng.choice((-1, 1, 7))
-    members["anchor.json"] = encoded(anchor) + b"\n"
-
-
-def _anchor_path(members: Members, rng: Random) -> None:
-    anchor = json.loads(members["anchor.json"])
-    place = rng.randrange(len(anchor["proof"]))
-    whole = base64.b64decode(anchor["proof"][place])
-    anchor["proof"][place] = b64(rng.choice((whole[:-1], flipped(whole, rng))))
-    members["anchor.json"] = encoded(anchor) + b"\n"
-
-
-# Class 42: rows and keys.
-
-
-def _drop(rows: Lines, rng: Random) -> None:
-    del rows[rng.randrange(1, len(rows) - 1)]
-
-
-def _drop_tail(members: Members, rng: Random) -> None:
-    """The last records, with their contents, and the batches that hold nothing else."""
-    records = lines_of(members[_RECORDS])
-    first = len(records) - rng.randrange(1, 6)
-    ids = {row["batch_id"] for row in records[:first]}
-    while ids & {row["batch_id"] for row in records[first:]}:
-        first -= 1
-        ids = {row["batch_id"] for row in records[:first]}
-    members[_RECORDS] = member_of(records[:first])
-    for name, is_kept in (
-        (_PAYLOADS, lambda row: row["seq"] < first),
-        (_BATCHES, lambda row: row["batch_id"] in ids),
-    ):
-        members[name] = member_of([row for row in lines_of(members[name]) if is_kept(row)])
-
-
-def _edit_header(rows: Lines, rng: Random) -> None:
-    row = rng.choice(rows)
-    header = json.loads(base64.b64decode(row["header"]))
-    header["actor"] = "operator" if header["actor"] != "operator" else "system"
-    row["header"] = b64(encoded(header))
-
-
-def _edit_and_rehash(rows: Lines, rng: Random) -> None:
-    at = rng.randrange(1, len(rows))
-    _edit_header(rows[at : at + 1], rng)
-    head = bytes.fromhex(rows[at - 1]["chain"])
-    for row in rows[at:]:
-        record = record_hash(base64.b64decode(row["header"]))
-        head = chain_hash(head, row["seq"], record)
-        row["rc"], row["chain"] = record.hex(), head.hex()
-
-
-def _edit_time(rows: Lines, rng: Random) -> None:
-    row = rng.choice(rows)
-    row["ts"] = f"2025{row['ts'][4:]}"
-
-
-def _own_writer(members: Members, rng: Random) -> None:
-    """Every batch signed by a writer of the holder's own, certified by an own enrolment key."""
-    enrolment = Ed25519PrivateKey.from_private_bytes(rng.randbytes(32))
-    private = Ed25519PrivateKey.from_private_bytes(rng.randbytes(32))
-    writers = lines_of(members["writers.jsonl"])
-    public = private.public_key().public_bytes_raw()
-    for writer in writers:
-        claim = tagged("writer", bytes.fromhex(writer["writer_id"]), public)
-        writer |= {"public_key": b64(public), "certificate": b64(enrolment.sign(claim))}
-    members["writers.jsonl"] = member_of(writers)
-    log = json.loads(members["manifest.json"])["log"]
-    batches = lines_of(members[_BATCHES])
-    for batch in batches:
-        own = OwnWriter(writer_id=_uuid(batch["writer_id"]), private=private)
-        signature = own.sign(log, _uuid(batch["batch_id"]), batch["n"], bytes.fromhex(batch["tip"]))
-        batch["sig"] = b64(signature)
-    members[_BATCHES] = member_of(batches)
-
-
-def _uuid(text: str) -> Any:
-    from uuid import UUID
-
-    return UUID(text)
-
-
-def _own_log_key(members: Members, rng: Random) -> None:
-    """Checkpoints signed and cosigned with keys of the holder's own, under the real names."""
-    for name in ("checkpoint.note", "operator.note"):
-        text, _, lines = members[name].partition(b"\n\n")
-        text += b"\n"
-        origin = text.partition(b"\n")[0].decode()
-        note = text + b"\n" + NoteKey(origin, seed=rng.randbytes(32)).line(text)
-        for line in lines.splitlines()[1:]:
-            witness = NoteKey(line.decode().split()[1], seed=rng.randbytes(32), kind=4)
-            note += witness.line(text, at=1_800_000_000)
-        members[name] = note
-
-
-def _own_everything(members: Members, rng: Random) -> None:
-    _own_writer(members, rng)
-    _own_log_key(members, rng)
-
-
-def _own_key_under_real_id(members: Members, rng: Random) -> None:
-    """As `_own_log_key` for the tenant's checkpoint, with the id of the key that signed it."""
-    text, _, line = members["checkpoint.note"].partition(b"\n\n")
-    text += b"\n"
-    name, _, encoded_line = line.strip().rpartition(b" ")
-    forged = Ed25519PrivateKey.from_private_bytes(rng.randbytes(32)).sign(text)
-    made = base64.b64decode(encoded_line)[:4] + forged
-    assert len(made) == len(key_id("x", 1, b"")) + 64
-    members["checkpoint.note"] = text + b"\n" + name + b" " + base64.b64encode(made) + b"\n"
-
-
-def _no_anchor(members: Members, _rng: Random) -> None:
-    members["anchor.json"], members["operator.note"] = b"null\n", b""
-
-
-def _no_cosignature(members: Members, _rng: Random) -> None:
-    text, _, lines = members["operator.note"].partition(b"\n\n")
-    members["operator.note"] = text + b"\n\n" + lines.splitlines()[0] + b"\n"
-
-
-def _no_erasure(members: Members, _rng: Random) -> None:
-    """The statement that makes what is gone lawful."""
-    rows = lines_of(members["administration.jsonl"])
-    kinds = [json.loads(base64.b64decode(row["header"]))["kind"] for row in rows]
-    kept = [r for r, kind in zip(rows, kinds, strict=True) if not kind.startswith("erasure.")]
-    assert len(kept) < len(rows)
-    members["administration.jsonl"] = member_of(kept)
 
 
 def _nothing(_members: Members, _rng: Random) -> None:
@@ -302,14 +108,14 @@ CLASSES = (
         who="client",
         named="D12",
         acts=(
-            ("node for leaf", Deal(change=on(_RECORDS, _node_for_leaf))),
-            ("index", Deal(change=on(_RECORDS, _wrong_index))),
-            ("size", Deal(change=_wrong_size)),
-            ("hash of another length", Deal(change=on(_RECORDS, _short_hash))),
-            ("a hash more or less", Deal(change=on(_RECORDS, _other_length))),
-            ("backwards", Deal(change=on(_RECORDS, _backwards))),
-            ("two swapped", Deal(change=on(_RECORDS, _proofs_swapped))),
-            ("anchor's path", Deal(change=_anchor_path)),
+            ("node for leaf", Deal(change=on(RECORDS, node_for_leaf))),
+            ("index", Deal(change=on(RECORDS, wrong_index))),
+            ("size", Deal(change=wrong_size)),
+            ("hash of another length", Deal(change=on(RECORDS, short_hash))),
+            ("a hash more or less", Deal(change=on(RECORDS, other_length))),
+            ("backwards", Deal(change=on(RECORDS, backwards))),
+            ("two swapped", Deal(change=on(RECORDS, proofs_swapped))),
+            ("anchor's path", Deal(change=anchor_path)),
         ),
     ),
     BundleClass(
@@ -318,36 +124,36 @@ CLASSES = (
         who="holder",
         named="D12",
         acts=(
-            ("record dropped", Deal(change=on(_RECORDS, _drop))),
-            ("end dropped", Deal(change=_drop_tail, told_by=_PARTLY)),
-            ("payload dropped", Deal(change=on(_PAYLOADS, _drop))),
-            ("batch dropped", Deal(change=on(_BATCHES, _drop))),
-            ("header", Deal(change=on(_RECORDS, _edit_header))),
-            ("header, re-hashed", Deal(change=on(_RECORDS, _edit_and_rehash))),
-            ("time", Deal(change=on(_RECORDS, _edit_time))),
+            ("record dropped", Deal(change=on(RECORDS, drop))),
+            ("end dropped", Deal(change=drop_tail, told_by=_PARTLY)),
+            ("payload dropped", Deal(change=on(PAYLOADS, drop))),
+            ("batch dropped", Deal(change=on(BATCHES, drop))),
+            ("header", Deal(change=on(RECORDS, edit_header))),
+            ("header, re-hashed", Deal(change=on(RECORDS, edit_and_rehash))),
+            ("time", Deal(change=on(RECORDS, edit_time))),
             (
                 "value",
-                Deal(change=on(_PAYLOADS, lambda rows, rng: _flip(rng.choice(rows), "value", rng))),
+                Deal(change=on(PAYLOADS, flip("value"))),
             ),
             (
                 "salt",
-                Deal(change=on(_PAYLOADS, lambda rows, rng: _flip(rng.choice(rows), "salt", rng))),
+                Deal(change=on(PAYLOADS, flip("salt"))),
             ),
             (
                 "signature",
-                Deal(change=on(_BATCHES, lambda rows, rng: _flip(rng.choice(rows), "sig", rng))),
+                Deal(change=on(BATCHES, flip("sig"))),
             ),
-            ("own writer", Deal(change=_own_writer)),
-            ("own log and witness keys", Deal(change=_own_log_key)),
-            ("own key, real id", Deal(change=_own_key_under_real_id)),
-            ("all keys its own", Deal(change=_own_everything)),
+            ("own writer", Deal(change=own_writer)),
+            ("own log and witness keys", Deal(change=own_log_key)),
+            ("own key, real id", Deal(change=own_key_under_real_id)),
+            ("all keys its own", Deal(change=own_everything)),
             (
                 "all keys its own, no policy",
-                Deal(change=_own_everything, trusting=True, told_by=_PARTLY),
+                Deal(change=own_everything, trusting=True, told_by=_PARTLY),
             ),
-            ("anchor dropped", Deal(change=_no_anchor, told_by=_PARTLY)),
-            ("cosignature dropped", Deal(change=_no_cosignature, told_by=_PARTLY)),
-            ("erasure record dropped", Deal(change=_no_erasure, erased=True)),
+            ("anchor dropped", Deal(change=no_anchor, told_by=_PARTLY)),
+            ("cosignature dropped", Deal(change=no_cosignature, told_by=_PARTLY)),
+            ("erasure record dropped", Deal(change=no_erasure, erased=True)),
         ),
     ),
     BundleClass(
