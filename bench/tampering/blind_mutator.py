@@ -1,7 +1,9 @@
 """Changes cells and rows without knowing what they mean, and compares what readers are told.
 
 The schema comes from `information_schema` alone; nothing of the application is used. After each
-change either every run reads as before, or every run whose answer is another one is refused.
+change either every run reads as before, or every run whose answer is another one is refused. Looked
+at are the runs whose ids the changed rows hold, before or after and inside bytes too, and some
+others: of the tenant that the rows name, or of any.
 """
 
 from collections.abc import Sequence
@@ -40,11 +42,20 @@ class Mutations:
     made: int = 0
     refused: int = 0
     harmless: int = 0
+    looked_at: int = 0  # runs, all together
     detected: int = 0
     degraded: int = 0
     idle: int = 0  # changed nothing: not counted as made
     undetected: list[str] = field(default_factory=list)
     silent: dict[str, int] = field(default_factory=dict)
+
+    def add(self, other: "Mutations") -> None:
+        """Another mutator's figures too."""
+        for name in ("made", "refused", "harmless", "looked_at", "detected", "degraded", "idle"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.undetected += other.undetected
+        for column, count in other.silent.items():
+            self.silent[column] = self.silent.get(column, 0) + count
 
 
 async def schema(sql: asyncpg.Connection) -> dict[str, list[Cell]]:
@@ -57,10 +68,10 @@ async def schema(sql: asyncpg.Connection) -> dict[str, list[Cell]]:
     return found
 
 
-async def mutate(scene: Scene, judge: Judge, count: int, most: int) -> Mutations:
-    """Make `count` mutations, each on the rows as they were, and ask for `most` runs that it names.
+async def mutate(scene: Scene, judge: Judge, count: int, others: int) -> Mutations:
+    """Make `count` mutations, each on the rows as they were; look at every run that it names.
 
-    A mutation that names no run is asked about with runs of its tenant, or with any.
+    And at `others` more: of its tenant, or of any where it names none.
     """
     told = Mutations()
     await undo.set_guards(scene.superuser, on=False)
@@ -79,7 +90,7 @@ async def mutate(scene: Scene, judge: Judge, count: int, most: int) -> Mutations
             await undo.put_back(scene.superuser)
             continue
         told.made += 1
-        await _judge(scene, judge, told, what, most)
+        await _judge(scene, judge, told, what, others)
         await undo.put_back(scene.superuser)
     return told
 
@@ -90,14 +101,23 @@ class Made:
 
     words: str
     ids: frozenset[UUID]
+    raw: tuple[bytes, ...]  # values of bytes, which may hold ids too
+
+    def names(self, run: RunRef) -> bool:
+        """Whether the run's id is in any of the values."""
+        wanted = UUID(run.run)
+        return wanted in self.ids or any(wanted.bytes in value for value in self.raw)
 
 
-async def _judge(scene: Scene, judge: Judge, told: Mutations, what: Made, most: int) -> None:
-    own = [run for run in scene.runs if UUID(run.run) in what.ids]
-    tenants = [run for run in scene.runs if UUID(run.log) in what.ids]
+async def _judge(scene: Scene, judge: Judge, told: Mutations, what: Made, others: int) -> None:
+    own = [run for run in scene.runs if what.names(run)]
+    theirs = [run for run in scene.runs if UUID(run.log) in what.ids] or scene.runs
+    more = [run for run in theirs if run not in own]
     changed = missed = False
-    asked = own or tenants or scene.runs
-    for run in scene.rng.sample(asked, min(len(asked), most)):
+    for run in [*own, *scene.rng.sample(more, min(len(more), others))]:
+        told.looked_at += 1
+        if run not in own and await judge.glance(run):
+            continue
         now = await judge.read(run)
         if now.is_honest(run) and now.content == judge.before[run].content:
             continue
@@ -216,7 +236,11 @@ class _Change:
 
     def _made(self, words: str, rows: list[dict[str, Any]], *values: object) -> Made:
         seen = [*values, *(value for row in rows for value in row.values())]
-        return Made(words=words, ids=frozenset(value for value in seen if isinstance(value, UUID)))
+        return Made(
+            words=words,
+            ids=frozenset(value for value in seen if isinstance(value, UUID)),
+            raw=tuple(value for value in seen if isinstance(value, bytes)),
+        )
 
     def _other(self, kind: str, was: Any) -> Any:
         """Another value of the type."""

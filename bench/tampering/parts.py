@@ -1,0 +1,165 @@
+"""The bench in parts, each on a database and in a process of its own: together they use all cores.
+
+A part is named, seeded and gives back its figures; what it found can be had again with `--only`.
+"""
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random  # noqa: TID251 - seeded positions
+
+from bench.tampering import undo
+from bench.tampering.attack_list import classes
+from bench.tampering.blind_mutator import Mutations, mutate
+from bench.tampering.campaign import Tally, control, run_class, told
+from bench.tampering.judge import Judge
+from bench.tampering.own_sequencer import sequencing
+from bench.tampering.scene import Scene, erase_some, leave_fresh, populate, scene
+from bench.tampering.upheavals import upheave
+from bench.tampering.witnessed import witnessed
+from bench.tampering.witnessed_campaign import rows, run_histories, run_rotated
+from tests.support.databases import Roles
+
+RUNS_EACH = {True: 20, False: 3}
+PARTS = {True: 4, False: 2}
+RIVALS = {True: 16, False: 4}
+WITNESSED_RUNS_EACH = {True: 4, False: 1}
+MUTATIONS = {True: 10_000, False: 40}
+MUTATORS = {True: 4, False: 1}
+ASKED = 3  # runs, beside those that a mutation names, that are looked at
+
+
+@dataclass(slots=True, kw_only=True)
+class Part:
+    """What a part came to."""
+
+    tally: Tally = field(default_factory=Tally)
+    mutations: Mutations = field(default_factory=Mutations)
+    has: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a part is told."""
+
+    name: str
+    roles: Roles
+    seed: int
+    full: bool
+
+
+async def _attacks(order: Order, part: Part) -> None:
+    """The classes that one scene without a witness can serve."""
+    full = order.full
+    async with scene(order.roles, order.seed, parts=PARTS[full]) as stage:
+        judge = await _settled(stage, full=full)
+        part.has = stage.has
+        elsewhere = {row.number for row in rows()}
+        here = [one for one in classes() if one.number not in elsewhere]
+        stage.rivals = RIVALS[full]
+        try:
+            await control(judge, stage.runs, part.tally)
+            shared = [one for one in here if not one.own_server]
+            for one in sorted(shared, key=lambda one: not one.guarded):
+                await run_class(stage, judge, one, part.tally, full=full)
+            await stage.close_all()
+            async with sequencing(stage):
+                pass  # until what was still open is sequenced, too
+            judge.before.clear()
+            await judge.remember(stage.runs)
+            await control(judge, stage.runs, part.tally)
+            for one in (one for one in here if one.own_server):
+                await run_class(stage, judge, one, part.tally, full=full)
+        finally:
+            await judge.close()
+
+
+async def _settled(stage: Scene, *, full: bool) -> Judge:
+    """Runs of all tenants, some erased, the last ones open; all of them read once."""
+    async with sequencing(stage):
+        await populate(stage, RUNS_EACH[full], 1)
+        await erase_some(stage)
+    await leave_fresh(stage)
+    await undo.install(stage.superuser)
+    judge = Judge(stage)
+    await judge.remember(stage.runs)
+    return judge
+
+
+async def _mutations(order: Order, part: Part) -> None:
+    """Blind changes, on a scene of their own."""
+    full = order.full
+    async with scene(order.roles, order.seed, parts=PARTS[full]) as stage:
+        judge = await _settled(stage, full=full)
+        try:
+            await stage.close_all()
+            async with sequencing(stage):
+                pass
+            judge.before.clear()
+            await judge.remember(stage.runs)
+            count = MUTATIONS[full] // MUTATORS[full]
+            part.mutations = await mutate(stage, judge, count, ASKED)
+            await undo.set_guards(stage.superuser, on=True)
+            await control(judge, stage.runs, part.tally)
+        finally:
+            await judge.close()
+
+
+async def _histories(order: Order, part: Part) -> None:
+    """Everything that needs a sequencer and a witness."""
+    with tempfile.TemporaryDirectory(prefix="mf-witnessed-") as made:
+        async with witnessed(
+            order.roles,
+            Path(made),
+            Random(order.seed),
+            runs_each=WITNESSED_RUNS_EACH[order.full],
+        ) as deployment:
+            await run_histories(deployment, part.tally, full=order.full)
+
+
+async def _rotated(order: Order, part: Part) -> None:
+    """The same deployment after a rotation, and what it exported."""
+    with tempfile.TemporaryDirectory(prefix="mf-witnessed-") as made:
+        async with witnessed(
+            order.roles,
+            Path(made),
+            Random(order.seed),
+            runs_each=WITNESSED_RUNS_EACH[order.full],
+        ) as deployment:
+            await run_rotated(deployment, part.tally, full=order.full)
+
+
+async def _upheavals(order: Order, part: Part) -> None:
+    """Nothing but honest trouble."""
+    await upheave(order.roles, order.seed, part.tally, full=order.full)
+
+
+_DO: Mapping[str, Callable[[Order, Part], Awaitable[None]]] = {
+    "attacks": _attacks,
+    "histories": _histories,
+    "mutations": _mutations,
+    "rotated": _rotated,
+    "upheavals": _upheavals,
+}
+
+
+def names(*, full: bool) -> list[str]:
+    """All parts, the longest first; `mutations` as often as there are mutators."""
+    mutators = [f"mutations.{number}" for number in range(MUTATORS[full])]
+    return ["attacks", "histories", *mutators, "upheavals", "rotated"]
+
+
+def work(order: Order) -> Part:
+    """One part, in this process."""
+    logging.disable(logging.CRITICAL)  # every detected attack would be a line
+    part = Part()
+    asyncio.run(_run(order, part))
+    told(f"{order.name}: done")
+    return part
+
+
+async def _run(order: Order, part: Part) -> None:
+    await _DO[order.name.partition(".")[0]](order, part)
