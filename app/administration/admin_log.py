@@ -14,7 +14,13 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from app.domain.errors import ChainBreak, KeyStoreError, LedgerUnavailableError, StaleEpochError
+from app.domain.errors import (
+    ChainBreak,
+    KeyStoreError,
+    LedgerUnavailableError,
+    NotFoundError,
+    StaleEpochError,
+)
 from app.domain.run import (
     OPERATOR,
     JsonObject,
@@ -23,6 +29,7 @@ from app.domain.run import (
     RunStatus,
     TenantId,
 )
+from app.keys.operator_key import OperatorKey
 from app.ledger.chain import Resume, VerifiedChain, verify_run
 from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, SealedAppend, WriterKey
 from app.privacy.scrubber import machine_note
@@ -104,6 +111,15 @@ class AdminLog:
         if self._operator is None:
             self._operator = await self._parts.runs.ensure_tenant(OPERATOR)
         return self._operator
+
+    async def operator_key(self) -> OperatorKey:
+        """What opens the notes of the operator log. NotFoundError before its first record."""
+        operator = await self.operator_log_id()
+        found = await self._parts.ledger.admin_run(operator)
+        if found is None:
+            raise NotFoundError("the operator log has no record yet")
+        run_key = self._parts.keys.open(operator, found.run_id, found.key)
+        return OperatorKey(log=operator.bytes, run=found.run_id.bytes, run_key=run_key)
 
     async def append(
         self,

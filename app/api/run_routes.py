@@ -123,7 +123,11 @@ async def list(  # noqa: A001 - the operation is runs_list
 
 @router.get("/runs/{run_id}", response_model=RunView, responses=problems(403, 404, 409))
 async def get(run_id: RunIdPath, caller: CallerDep, services: ServicesDep) -> Response:
-    """A run, from its verified ledger. 409 without content when the ledger is broken."""
+    """A run, from its verified ledger. 409 without content when the ledger is broken.
+
+    Records under a signed checkpoint are held against the log and its signature; the signatures of
+    their writers are looked at again by the run's verification and by exports, not by every read.
+    """
     require(caller, Scope.RUN, Scope.AUDIT)
     dossier = await services.ledger.read_run(
         caller.tenant_id, found_run_id(run_id), with_output=Scope.RUN in caller.scopes
@@ -162,7 +166,10 @@ async def list_entries(
     after_seq: Annotated[int, Query(ge=-1, le=2**53)] = -1,
     limit: Limit = 50,
 ) -> Response:
-    """Ledger entries in chain order: the polling twin of the event stream."""
+    """Ledger entries in chain order: the polling twin of the event stream.
+
+    Their texts are scrubbed, the output too; the output in full is not among them, nor looked at.
+    """
     require(caller, Scope.RUN, Scope.AUDIT)
     dossier = await services.ledger.read_run(caller.tenant_id, found_run_id(run_id))
     records = dossier.chain.records[after_seq + 1 : after_seq + 1 + limit]

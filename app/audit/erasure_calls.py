@@ -6,6 +6,7 @@ Threat: PHI leakage in audit logs
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from app.audit.erasure_book import ErasureBook
 from app.audit.erasure_desk import ErasureDesk
@@ -19,6 +20,18 @@ class ErasureParts:
 
     book: ErasureBook
     desk: ErasureDesk
+
+
+class _What(NamedTuple):
+    action: ErasureAction
+    run_id: RunId | None
+    fields: list[str] | None = None
+
+
+class _Why(NamedTuple):
+    legal_basis: str
+    request_ref: str
+    actor: str
 
 
 class ErasureCalls(ABC):
@@ -47,16 +60,11 @@ class ErasureCalls(ABC):
         The receipt says what became of it; NotFoundError, InvalidSubmissionError.
         """
         await self.row(tenant_id, run_id)
-        receipt = await self._desk.request(
-            tenant_id,
-            ErasureAction.ANONYMIZE_RUN,
-            run_id,
-            legal_basis=legal_basis,
-            request_ref=request_ref,
-            actor=actor,
-            fields=None if fields is None else sorted(fields),
+        what = _What(
+            ErasureAction.ANONYMIZE_RUN, run_id, None if fields is None else sorted(fields)
         )
-        return await self._desk.executed(receipt, wait_seconds)
+        why = _Why(legal_basis=legal_basis, request_ref=request_ref, actor=actor)
+        return await self._asked(tenant_id, what, why, wait_seconds)
 
     async def delete_run(
         self,
@@ -70,15 +78,9 @@ class ErasureCalls(ABC):
     ) -> ErasureReceipt:
         """Ask that nothing but the hashes of a run's records stay. NotFoundError."""
         await self.row(tenant_id, run_id)
-        receipt = await self._desk.request(
-            tenant_id,
-            ErasureAction.DELETE_RUN,
-            run_id,
-            legal_basis=legal_basis,
-            request_ref=request_ref,
-            actor=actor,
-        )
-        return await self._desk.executed(receipt, wait_seconds)
+        what = _What(ErasureAction.DELETE_RUN, run_id)
+        why = _Why(legal_basis=legal_basis, request_ref=request_ref, actor=actor)
+        return await self._asked(tenant_id, what, why, wait_seconds)
 
     async def delete_tenant(
         self,
@@ -90,12 +92,20 @@ class ErasureCalls(ABC):
         wait_seconds: float = 0,
     ) -> ErasureReceipt:
         """Ask that nothing of a tenant stay but the operator log's record of the erasure."""
+        what = _What(ErasureAction.DELETE_TENANT, None)
+        why = _Why(legal_basis=legal_basis, request_ref=request_ref, actor=actor)
+        return await self._asked(tenant_id, what, why, wait_seconds)
+
+    async def _asked(
+        self, tenant_id: TenantId, what: _What, why: _Why, wait_seconds: float
+    ) -> ErasureReceipt:
         receipt = await self._desk.request(
             tenant_id,
-            ErasureAction.DELETE_TENANT,
-            None,
-            legal_basis=legal_basis,
-            request_ref=request_ref,
-            actor=actor,
+            what.action,
+            what.run_id,
+            legal_basis=why.legal_basis,
+            request_ref=why.request_ref,
+            actor=why.actor,
+            fields=what.fields,
         )
         return await self._desk.executed(receipt, wait_seconds)

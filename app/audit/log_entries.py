@@ -57,17 +57,28 @@ class OpenedEntry:
 def open_entry(log: TenantId, stored: StoredEntry, keys: KeyStore) -> OpenedEntry:
     """The record in clear. EntryError when a column, a hash, the key or the commitment is wrong."""
     run = stored.run_id.bytes
-    if stored.header is None or stored.blob is None or stored.kek_id is None:
+    if stored.kek_id is None:
+        raise EntryError("a part of it is gone")
+    try:
+        run_key = keys.unwrap(stored.kek_id, stored.wrapped or b"", log.bytes + run)
+    except KeyStoreError as error:
+        raise EntryError("it does not open") from error
+    return open_entry_with(log, stored, run_key)
+
+
+def open_entry_with(log: TenantId, stored: StoredEntry, run_key: bytes) -> OpenedEntry:
+    """As `open_entry`, for a reader who holds the run key itself. EntryError."""
+    run = stored.run_id.bytes
+    if stored.header is None or stored.blob is None:
         raise EntryError("a part of it is gone")
     previous = genesis(log.bytes, run) if stored.seq == 0 else stored.previous
     if previous is None:
         raise EntryError("the record before it is gone")
     try:
         header = decode_header(stored.header)
-        run_key = keys.unwrap(stored.kek_id, stored.wrapped or b"", log.bytes + run)
         sealer = RunSealer(run_key, log=log.bytes, run=run)
         salt, value = sealer.open(seq=stored.seq, field=FIELD_NUMBERS[_NOTE], blob=stored.blob)
-    except (CanonicalError, KeyStoreError, SealError) as error:
+    except (CanonicalError, SealError) as error:
         raise EntryError("it does not open") from error
     if (header["log"], header["run"], header["seq"]) != (log.hex, run.hex(), stored.seq):
         raise EntryError("its header is of another record")

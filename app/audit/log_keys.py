@@ -8,6 +8,7 @@ Threat: Ledger tampering
 from collections.abc import Sequence
 from functools import lru_cache
 
+from app.keys.signing_keys import LOG
 from app.ledger.key_statements import KeyChange
 from app.transparency.checkpoint import Checkpoint, open_checkpoint
 from app.transparency.note import ED25519, NoteError, parse_note, verifier_key
@@ -19,6 +20,15 @@ class LogKeys:
     def __init__(self, keys: Sequence[bytes], changes: Sequence[KeyChange] = ()) -> None:
         self.keys = tuple(keys)
         self.changes = tuple(changes)
+
+    def tied(self, changes: Sequence[KeyChange]) -> "LogKeys":
+        """These keys and those that recorded changes tie to them, each where it counts."""
+        known, found = list(self.keys), [item for item in changes if item.role == LOG]
+        for item in found:
+            for one, other in ((item.old, item.new), (item.new, item.old)):
+                if one in known and other not in known:
+                    known.append(other)
+        return LogKeys(known, found)
 
     def opened(self, note: str, origin: str, log: bytes) -> Checkpoint:
         """The checkpoint of a note that a key which counts at its size signed. NoteError."""

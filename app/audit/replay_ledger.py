@@ -201,11 +201,16 @@ class ReplayLedger(ErasureCalls):
         return ReopenedRun(head=chain.head, run_key=self._open(seen.run, seen.key), spent=spent)
 
     async def evidence(self, tenant_id: TenantId, run_id: RunId) -> Evidence:
-        """A run as it is stored, once all of it has verified. NotFoundError; LedgerBrokenError."""
+        """A run as it is stored, once all of it has verified. NotFoundError; LedgerBrokenError.
+
+        The output in full is no part of it, but one that was not released breaks it all the same:
+        an export and a verification of the same moment say the same.
+        """
         with self._alarmed(tenant_id, run_id):
-            seen = await self._look(tenant_id, run_id)
+            seen = await self._look(tenant_id, run_id, with_output=True)
             chain, inclusion = await self._verified(seen, None, anew=True)
             self._accounted(seen.run, chain, None)
+            self._released(seen, chain)
         state = seen.placement.state
         return Evidence(
             stored=seen.stored,

@@ -5,7 +5,10 @@ Contents stay sealed: it needs no key, and shows nothing.
 Threat: Ledger tampering
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 from app.audit.sweep_report import LogReport
 from app.ledger.canonical import CanonicalError
@@ -13,6 +16,8 @@ from app.ledger.chain import FINAL_KIND
 from app.ledger.hashing import chain_hash, genesis, record_hash
 from app.ledger.header import FIELD_NAMES, decode_header, encode_time
 from app.storage.sweep_store import SweptRecord
+
+NOBODY: Final[Mapping[bytes, int]] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -28,10 +33,21 @@ class _Run:
 
 
 class RunSweep:
-    """Takes the records of one log in the order of runs and seqs."""
+    """Takes the records of one log in the order of runs and seqs.
 
-    def __init__(self, log: bytes, report: LogReport, *, may_be_erased: bool) -> None:
+    `retired`: writers and the first index at which each may not have signed.
+    """
+
+    def __init__(
+        self,
+        log: bytes,
+        report: LogReport,
+        *,
+        may_be_erased: bool,
+        retired: Mapping[bytes, int] = NOBODY,
+    ) -> None:
         self._log = log
+        self._retired = retired
         self._report = report
         self._may_be_erased = may_be_erased
         self._run: _Run | None = None
@@ -57,6 +73,10 @@ class RunSweep:
             self._tell(swept, "the chain hash does not match")
         if swept.writer is None:
             self._tell(swept, "the batch of a record is gone")
+        elif swept.writer in self._retired and (
+            swept.index is None or swept.index >= self._retired[swept.writer]
+        ):
+            self._tell(swept, "the writer of this record had been retired")
         run.next_seq, run.chain, run.kind = record.seq + 1, record.chain, record.kind
 
     def end(self) -> None:

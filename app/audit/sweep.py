@@ -1,7 +1,8 @@
 """Sweeps whole logs with rights to read alone and keys of the auditor's own: `meshflow audit`.
 
 One snapshot, pages of bounded size. It opens no content, so it cannot show any; what it can tell
-without content keys is everything but what a payload says.
+without content keys is everything but what a payload says. An auditor who was given the key of the
+operator log's notes holds the logs against what those say, too: no content is in them.
 
 Source: docs/ledger-format.md sections 5 to 11.
 
@@ -9,27 +10,29 @@ Threat: Ledger tampering
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from uuid import UUID
+from dataclasses import dataclass, replace
 
+from app.audit.checkpoint_sweep import CheckpointSweep
 from app.audit.log_keys import LogKeys
+from app.audit.operator_notes import OperatorHistory, OperatorNotes
 from app.audit.run_sweep import RunSweep
 from app.audit.sweep_report import LogReport
 from app.audit.tree_sweep import TreeSweep, check_root
 from app.audit.witnessing import quorum_time
 from app.domain.errors import ConfigurationError
 from app.domain.run import OPERATOR, TenantId
+from app.keys.operator_key import OperatorKey
 from app.ledger.batches import BatchError, batch_root, chains_of, spans_of
+from app.ledger.chain import StoredBatch
 from app.ledger.enrolment import is_certified
 from app.ledger.hashing import batch_message
 from app.ledger.signatures import signature_holds
 from app.storage.database import Database
-from app.storage.entry_store import find_entries, read_entries, read_lines
+from app.storage.entry_store import find_entries, read_lines
 from app.storage.log_store import read_tiles
 from app.storage.place_store import LogState, SignedHead, read_log_state
 from app.storage.sweep_store import (
     Snapshot,
-    SweptBatch,
     chains_in,
     checkpoints_from,
     leaves_from,
@@ -64,41 +67,84 @@ class Pins:
             raise ConfigurationError("the policy pins the logs of no deployment, or of several")
         if not policy.enrolment_keys:
             raise ConfigurationError("the policy pins no enrolment key")
-        keys = LogKeys([log.key.public_key for log in policy.logs])
+        keys = LogKeys(list(dict.fromkeys(log.key.public_key for log in policy.logs)))
         return cls(policy=policy, deployment=deployments.pop(), keys=keys)
 
 
 class Sweep:
-    """One auditor. Never writes."""
+    """One auditor. Never writes. `key` opens the operator log's notes."""
 
-    def __init__(self, database: Database, pins: Pins, progress: Progress) -> None:
+    def __init__(
+        self, database: Database, pins: Pins, progress: Progress, key: OperatorKey | None = None
+    ) -> None:
         self._database = database
         self._pins = pins
         self._progress = progress
+        self._key = key
 
     async def run(self, tenant: str | None) -> list[LogReport]:
         """The report of every log, or of one tenant's and the operator's."""
         async with sweeping(self._database) as raw:
-            return [
-                await _LogSweep(raw, log, name, self._pins, self._progress).run()
-                for log, name in await logs_of(raw, tenant)
-            ]
+            logs = await logs_of(raw, tenant)
+            reports = {log.bytes: LogReport(log=log.bytes, tenant=name) for log, name in logs}
+            operator = next((log for log, name in logs if name == OPERATOR), None)
+            if operator is None:
+                raise ConfigurationError("there is no operator log")
+            notes, history = await self._notes(raw, reports[operator.bytes])
+            pins = replace(self._pins, keys=self._pins.keys.tied(history.changes))
+            for log, _ in logs:
+                report = reports[log.bytes]
+                await _LogSweep(raw, log, report, pins, history, self._progress).run()
+            checkpoints = CheckpointSweep(
+                raw=raw,
+                operator=operator,
+                keys=pins.keys,
+                deployment=pins.deployment,
+                reports=reports,
+                is_all=tenant is None,
+            )
+            for log, _ in logs:
+                if log != operator:
+                    await checkpoints.rows(log, notes)
+            if notes is None:
+                await checkpoints.count()
+            else:
+                await checkpoints.records(notes, history)
+            return list(reports.values())
+
+    async def _notes(
+        self, raw: Snapshot, report: LogReport
+    ) -> tuple[OperatorNotes | None, OperatorHistory]:
+        if self._key is None:
+            return None, OperatorHistory()
+        if self._key.log != report.log:
+            raise ConfigurationError("the key is of another operator log")
+        notes = OperatorNotes(raw, self._key, report)
+        pinned = [key.public_key for key in self._pins.policy.erasure_keys]
+        return notes, await notes.history(pinned)
 
 
 class _LogSweep:
     """One log in one snapshot."""
 
     def __init__(
-        self, raw: Snapshot, log: TenantId, tenant: str, pins: Pins, progress: Progress
+        self,
+        raw: Snapshot,
+        log: TenantId,
+        report: LogReport,
+        pins: Pins,
+        history: OperatorHistory,
+        progress: Progress,
     ) -> None:
         self._raw = raw
         self._log = log
         self._pins = pins
+        self._history = history
         self._progress = progress
-        self._report = LogReport(log=log.bytes, tenant=tenant)
-        self._is_operator = tenant == OPERATOR
+        self._report = report
+        self._is_operator = report.tenant == OPERATOR
 
-    async def run(self) -> LogReport:
+    async def run(self) -> None:
         """Look at everything that the log has."""
         state = await read_log_state(self._raw, self._log)
         await self._tree(state)
@@ -106,9 +152,6 @@ class _LogSweep:
         await self._batches()
         if self._is_operator:
             await self._cosignatures()
-        else:
-            await self._anchor(state)
-        return self._report
 
     def _opened(self, head: SignedHead) -> str | None:
         """Why a checkpoint does not hold, or None."""
@@ -162,7 +205,13 @@ class _LogSweep:
 
     async def _records(self) -> None:
         erasures = await find_entries(self._raw, self._log, _ERASURES)
-        sweep = RunSweep(self._log.bytes, self._report, may_be_erased=bool(erasures))
+        retired = {
+            writer: sizes.get(self._log.hex, 0)
+            for writer, sizes in (self._history.retired or {}).items()
+        }
+        sweep = RunSweep(
+            self._log.bytes, self._report, may_be_erased=bool(erasures), retired=retired
+        )
         async for page in pages_of_records(self._raw, self._log):
             for swept in page:
                 sweep.add(swept)
@@ -189,7 +238,7 @@ class _LogSweep:
             self._report.add("batch", reason)
 
     def _batch_fault(
-        self, batch: SweptBatch, records: list[list[tuple[int, bytes, bytes]]]
+        self, batch: StoredBatch, records: list[list[tuple[int, bytes, bytes]]]
     ) -> str | None:
         spans = spans_of(batch.ranges)
         for span, found in zip(spans.values(), records, strict=True):
@@ -215,24 +264,6 @@ class _LogSweep:
         if not signature_holds(key, batch.signature, message):
             return "the signature of a batch does not hold"
         return None
-
-    async def _anchor(self, state: LogState | None) -> None:
-        """The newest checkpoint is in the operator log; what that record says is sealed."""
-        head = None if state is None else state.checkpoint
-        if head is None:
-            return
-        operators = {
-            log.key.name.partition(_MARK)[2].partition("/")[0] for log in self._pins.policy.logs
-        }
-        for operator in operators:
-            log = TenantId(UUID(hex=operator))
-            run, seq = head.anchor_run, head.anchor_seq
-            if run is None or seq is None:
-                continue
-            found = await read_entries(self._raw, log, run, [seq])
-            if found and b'"kind":"checkpoint.tenant"' in (found[0].header or b""):
-                return
-        self._report.add("checkpoint", f"size {head.size}: the operator log does not hold it")
 
     async def _cosignatures(self) -> None:
         """Every line of a witness that is pinned holds; when a quorum last saw the log."""

@@ -34,10 +34,17 @@ class LogReport:
     checkpoints: int = 0
     cosignatures: int = 0
     erased: int = 0  # headers or fields that are gone; their statements are sealed
+    unstored: int = 0  # checkpoints in the operator log's records that have no row, and hold
+    unnamed: int = 0  # records of checkpoints, unopened, that no row names; of the operator log
     signed: int = 0  # leaves under the newest checkpoint
     witnessed_at: int | None = None
     broken: int = 0
     findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every checkpoint that the operator log holds has its row, as far as was seen."""
+        return not self.unstored and not self.unnamed
 
     def add(
         self, where: str, reason: str, run: bytes | None = None, seq: int | None = None
@@ -60,6 +67,8 @@ class LogReport:
             "checkpoints": self.checkpoints,
             "cosignatures": self.cosignatures,
             "erased": self.erased,
+            "unstored": self.unstored,
+            "unnamed": self.unnamed,
             "signed": self.signed,
             "witnessed_at": self.witnessed_at,
             "broken": self.broken,

@@ -239,7 +239,8 @@ def _add_audit(commands: "_Commands[_Parser]") -> None:
     audit = commands.add_parser(
         "audit",
         help="sweep whole logs with rights to read alone, and no content keys",
-        description="Exit code: 0 all of it holds, 3 something does not, 4 it cannot be looked at.",
+        description="Exit code: 0 all of it holds, 2 it holds but checkpoints lack their rows, "
+        "3 something does not hold, 4 it cannot be looked at.",
         allow_abbrev=False,
     )
     audit.add_argument("--tenant", metavar="NAME", help="one tenant's log and the operator's")
@@ -249,6 +250,12 @@ def _add_audit(commands: "_Commands[_Parser]") -> None:
         required=True,
         metavar="FILE",
         help="the keys that the auditor trusts, not obtained from the audited server",
+    )
+    audit.add_argument(
+        "--operator-key",
+        type=Path,
+        metavar="FILE",
+        help="opens the operator log's notes, so that logs are held against the checkpoints in it",
     )
     audit.add_argument("--json", action="store_true", help="the report for machines")
 
@@ -268,6 +275,12 @@ def _add_ledger(commands: "_Commands[_Parser]") -> None:
         "rotate-key", help="make the next key; the old one counts no further", allow_abbrev=False
     )
     rotate.add_argument("role", choices=("log",), help="which key")
+    operator_key = of_ledger.add_parser(
+        "operator-key",
+        help="write the key of the operator log's notes to a file, for an auditor",
+        allow_abbrev=False,
+    )
+    operator_key.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
     recover = of_ledger.add_parser(
         "recover",
         help="go on after a loss, under new names",

@@ -15,34 +15,44 @@ from app.audit.sweep_report import LogReport
 from app.cli.database_setup import driver_url
 from app.cli.invocation import OK, CommandError, Invocation
 from app.domain.errors import ConfigurationError, MeshFlowError
+from app.keys.operator_key import OperatorKey, read_operator_key
 from app.storage.database import Database
 from app.transparency.witness_policy import WitnessPolicyError, parse_policy
 
+INCOMPLETE = 2
 BROKEN = 3
 UNUSABLE = 4
+_RESULTS = {OK: "clean", INCOMPLETE: "incomplete", BROKEN: "tampered"}
 _WIDTH = 30
 
 
 def audit(invocation: Invocation, arguments: Namespace) -> int:
-    """0 all of it holds, 3 something does not, 4 it could not be looked at."""
+    """0 all of it holds, 2 checkpoints lack rows, 3 something does not hold, 4 not looked at."""
     settings = invocation.settings(dev=False)
     try:
         if settings.audit_database_url is None:
             raise ConfigurationError("an audit needs MESHFLOW_AUDIT_DATABASE_URL")
         pins = _pins(arguments.policy)
         database = Database(driver_url(settings.audit_database_url), pool_size=1)
-        reports = asyncio.run(_swept(database, pins, arguments.tenant))
+        file = arguments.operator_key
+        key = None if file is None else read_operator_key(file)
+        reports = asyncio.run(_swept(database, pins, key, arguments.tenant))
     except MeshFlowError as error:
         raise CommandError(str(error), UNUSABLE) from None
     if arguments.tenant is not None and all(item.tenant != arguments.tenant for item in reports):
         raise CommandError("no such tenant", UNUSABLE)
     holds = not any(report.broken for report in reports)
+    is_whole = all(report.is_whole for report in reports)
+    code = BROKEN if not holds else OK if is_whole else INCOMPLETE
     if arguments.json:
-        result = "clean" if holds else "tampered"
-        print(json.dumps({"result": result, "logs": [report.as_json() for report in reports]}))
+        logs = [report.as_json() for report in reports]
+        told = {"result": _RESULTS[code], "notes": key is not None, "logs": logs}
+        print(json.dumps(told))
     else:
         _tell(reports)
-    return OK if holds else BROKEN
+        if key is None:
+            print("The operator log's notes were not opened: see --operator-key.")
+    return code
 
 
 def _pins(path: Path) -> Pins:
@@ -54,9 +64,11 @@ def _pins(path: Path) -> Pins:
         raise ConfigurationError(f"the policy is malformed: {error}") from None
 
 
-async def _swept(database: Database, pins: Pins, tenant: str | None) -> list[LogReport]:
+async def _swept(
+    database: Database, pins: Pins, key: OperatorKey | None, tenant: str | None
+) -> list[LogReport]:
     try:
-        return await Sweep(database, pins, _progress).run(tenant)
+        return await Sweep(database, pins, _progress, key).run(tenant)
     finally:
         await database.close()
         _progress("", 0, 0)
@@ -84,6 +96,12 @@ def _tell(reports: Sequence[LogReport]) -> None:
         )
         if report.erased:
             print(f"  {report.erased} parts are gone; the statements about them are sealed")
+        if report.unstored:
+            print(
+                f"  {report.unstored} checkpoints of the operator log have no row; the log has them"
+            )
+        if report.unnamed:
+            print(f"  {report.unnamed} records of checkpoints have no row; what they say is sealed")
         for item in report.findings:
             run = "" if item.run is None else f" run_{item.run.hex()}"
             seq = "" if item.seq is None else f" seq {item.seq}"

@@ -6,9 +6,11 @@ Threat: Ledger tampering
 import asyncio
 import dataclasses
 import logging
+import os
 from argparse import Namespace
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from app.cli.database_setup import driver_url, embedded_server, serving_database
@@ -39,12 +41,16 @@ def sequencer(invocation: Invocation, _arguments: Namespace) -> int:
 
 
 def ledger(invocation: Invocation, arguments: Namespace) -> int:
-    """`ledger keys`, `ledger rotate-key` and `ledger recover`."""
+    """`ledger keys`, `ledger operator-key`, `ledger rotate-key` and `ledger recover`."""
     settings = invocation.settings(dev=True)
     configure_logging(settings)
     if arguments.action == "keys":
         with serving_database(settings) as ready:
             asyncio.run(_print_keys(ready))
+        return OK
+    if arguments.action == "operator-key":
+        with serving_database(settings) as ready:
+            asyncio.run(_write_operator_key(ready, arguments.output))
         return OK
     if arguments.action == "rotate-key":
         with serving_database(settings) as ready:
@@ -124,6 +130,15 @@ async def _print_keys(settings: Settings) -> None:
     async with _parts(settings) as parts:
         for line in await parts.key_lister.own_lines():
             print(line)
+
+
+async def _write_operator_key(settings: Settings, output: Path) -> None:
+    """The run key of the operator log, for an auditor: no content of a tenant is under it."""
+    from app.keys.operator_key import write_operator_key
+
+    async with _parts(settings) as parts:
+        write_operator_key(output, await parts.admin_log.operator_key(), os.urandom)
+    print(f"{output} opens the notes of the operator log, and nothing else")
 
 
 async def _rotate(settings: Settings) -> None:

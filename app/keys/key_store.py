@@ -22,6 +22,13 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from app.domain.errors import ConfigurationError, KeyStoreError
+from app.keys.private_files import (
+    DRAFT,
+    is_private,
+    publish_private_file,
+    read_private_file,
+    sync_directory,
+)
 
 KEK_BYTES = 32
 NONCE_BYTES = 12
@@ -31,7 +38,6 @@ _KEK_ID = re.compile(r"[a-z]{1,32}(?:/[0-9a-f]{32})?/[0-9]{8}(?:\.[1-9][0-9]{0,5
 _PREFIX = re.compile(r"[a-z0-9/]{0,80}")
 _FILE_BYTES = KEK_BYTES + hashlib.sha256().digest_size
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_DRAFT = ".new-"
 _CACHED_KEKS = 4096
 
 
@@ -107,7 +113,7 @@ class FileKeyStore:
             if not path.exists():
                 self._publish(kek_id, path)
             for folder in (path.parent, *path.parent.parents):
-                _sync_directory(folder)  # by the loser of a race too: it will rely on the key
+                sync_directory(folder)  # by the loser of a race too: it will rely on the key
                 if folder == self._directory:
                     break
         self._load(kek_id)
@@ -148,13 +154,13 @@ class FileKeyStore:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            for draft in path.parent.glob(f"{_DRAFT}*"):
+            for draft in path.parent.glob(f"{DRAFT}*"):
                 # A crash between link and unlink leaves a second name of the same file.
                 with suppress(FileNotFoundError):
                     if os.path.samestat(draft.lstat(), found):
                         draft.unlink()
             path.unlink(missing_ok=True)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         return now
 
     def kek_ids(self, prefix: str) -> tuple[str, ...]:
@@ -177,22 +183,8 @@ class FileKeyStore:
         return self._directory / kek_id
 
     def _publish(self, kek_id: str, path: Path) -> None:
-        """Writes a draft and links it to its name: the name never shows a partial key."""
         key = self._random(KEK_BYTES)
-        draft = path.with_name(_DRAFT + self._random(16).hex())
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(draft, flags, 0o600)
-        try:
-            try:
-                if os.write(descriptor, key + _check(kek_id, key)) != _FILE_BYTES:
-                    raise KeyStoreError(f"KEK {kek_id} cannot be created: short write")
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            with suppress(FileExistsError):  # another process was first: its key is the key
-                os.link(draft, path, follow_symlinks=False)
-        finally:
-            draft.unlink()
+        publish_private_file(path, key + _check(kek_id, key), self._random)
 
     @staticmethod
     def _signature_now(path: Path | str) -> _Signature | None:
@@ -210,13 +202,8 @@ class FileKeyStore:
                     return cached.aead
                 self._cache.pop(kek_id, None)
             path = self._path(kek_id)
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                found = os.fstat(descriptor)
-                raw = os.read(descriptor, _FILE_BYTES + 1)
-            finally:
-                os.close(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_mode & _OTHERS:
+            raw, found = read_private_file(path, _FILE_BYTES + 1)
+        if not is_private(found):
             raise KeyStoreError(f"KEK {kek_id} is not a private file of mode 0600")
         key = raw[:KEK_BYTES]
         if len(raw) != _FILE_BYTES or not hmac.compare_digest(raw[KEK_BYTES:], _check(kek_id, key)):
@@ -261,14 +248,6 @@ def _make_directories(folder: Path, top: Path) -> None:
         if part.is_relative_to(top) and part != top:
             with suppress(FileExistsError):
                 part.mkdir(mode=0o700)
-
-
-def _sync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _raise_unless_missing(error: OSError) -> None:

@@ -8,21 +8,23 @@ Threat: Ledger tampering
 
 import hashlib
 import hmac
-import os
 import re
-import stat
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app.domain.errors import KeyStoreError
+from app.keys.private_files import (
+    is_private,
+    publish_private_file,
+    read_private_file,
+    sync_directory,
+)
 
 SEED_BYTES = 32
 ENROLMENT, LOG = "enrolment", "log"
 _FILE_BYTES = SEED_BYTES + hashlib.sha256().digest_size
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _NAME = re.compile(r"([a-z]{1,32})\.([1-9][0-9]{0,5})")
 
 
@@ -101,36 +103,18 @@ def write_key_file(path: Path, name: str, random_bytes: Callable[[int], bytes]) 
     for folder in (path.parent.parent, path.parent):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     seed = random_bytes(SEED_BYTES)
-    draft = path.with_name(f".new-{random_bytes(16).hex()}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(draft, flags, 0o600)
-    try:
-        try:
-            if os.write(descriptor, seed + _check(name, seed)) != _FILE_BYTES:
-                raise KeyStoreError(f"signing key {name} cannot be made: short write")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        with suppress(FileExistsError):  # another process was first: its key is the key
-            os.link(draft, path, follow_symlinks=False)
-    finally:
-        draft.unlink()
+    publish_private_file(path, seed + _check(name, seed), random_bytes)
     for folder in (path.parent, path.parent.parent):
-        _sync_directory(folder)
+        sync_directory(folder)
 
 
 def read_key_file(path: Path, name: str) -> SigningKey:
     """The key of a file that `write_key_file` made for this name. KeyStoreError otherwise."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            found = os.fstat(descriptor)
-            raw = os.read(descriptor, _FILE_BYTES + 1)
-        finally:
-            os.close(descriptor)
+        raw, found = read_private_file(path, _FILE_BYTES + 1)
     except OSError as error:
         raise KeyStoreError(f"signing key {name} cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(found.st_mode) or found.st_mode & _OTHERS:
+    if not is_private(found):
         raise KeyStoreError(f"signing key {name} is not a private file of mode 0600")
     seed = raw[:SEED_BYTES]
     if len(raw) != _FILE_BYTES or not hmac.compare_digest(raw[SEED_BYTES:], _check(name, seed)):
@@ -140,11 +124,3 @@ def read_key_file(path: Path, name: str) -> SigningKey:
 
 def _check(name: str, seed: bytes) -> bytes:
     return hashlib.sha256(b"meshflow/signing-key/v1\0" + name.encode() + b"\0" + seed).digest()
-
-
-def _sync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -31,6 +31,7 @@ _OF_KINDS = """
 SELECT r.run_id, r.seq FROM record r
 JOIN runs a ON a.tenant_id = r.tenant_id AND a.run_id = r.run_id
 WHERE r.tenant_id = $1 AND a.kind = 'admin' AND r.kind = ANY ($2) AND r.seq > $3 ORDER BY r.seq
+LIMIT $4
 """
 _END = """
 SELECT r.seq FROM runs a CROSS JOIN LATERAL (
@@ -86,10 +87,14 @@ async def read_entries(
 
 
 async def find_entries(
-    raw: asyncpg.Connection, log: TenantId, kinds: Sequence[str], after: int = -1
+    raw: asyncpg.Connection,
+    log: TenantId,
+    kinds: Sequence[str],
+    after: int = -1,
+    limit: int | None = None,
 ) -> list[tuple[RunId, int]]:
-    """Where the records of these kinds stand in the log's administration run."""
-    rows = await raw.fetch(_OF_KINDS, log, list(kinds), after)
+    """Where the records of these kinds stand in the log's administration run: all, or so many."""
+    rows = await raw.fetch(_OF_KINDS, log, list(kinds), after, limit)
     return [(RunId(UUID(bytes=row["run_id"].bytes)), row["seq"]) for row in rows]
 
 

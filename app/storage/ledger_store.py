@@ -32,7 +32,7 @@ from app.domain.run import (
     TenantId,
 )
 from app.ledger.batches import SealedBatch
-from app.ledger.chain import StoredBatch, StoredRecord, StoredRun
+from app.ledger.chain import StoredRun
 from app.ledger.writing import Entropy, SealedAppend, SealedField
 from app.storage.companions import (
     Companion,
@@ -41,6 +41,7 @@ from app.storage.companions import (
 )
 from app.storage.database import Database
 from app.storage.group_commit import GroupCommit
+from app.storage.ledger_rows import stored_batch, stored_record
 
 _NO_END = 2**62
 APPEND = (
@@ -256,11 +257,11 @@ class LedgerStore:
         return StoredRun(
             log=tenant_id.bytes,
             run=run_id.bytes,
-            records=[_record(row) for row in records],
+            records=[stored_record(row) for row in records],
             fields=[
                 SealedField(seq=row["seq"], field=row["field"], blob=row["blob"]) for row in fields
             ],
-            batches={row["batch_id"].bytes: _batch(row) for row in batches},
+            batches={row["batch_id"].bytes: stored_batch(row) for row in batches},
             ended=False,
             entries=None,
         )
@@ -313,30 +314,3 @@ def translated(error: asyncpg.PostgresError) -> Exception:
             return KeyRetiredError("a key was retired")
         case _:
             return LedgerError(f"the ledger refused the append ({error.sqlstate})")
-
-
-def _record(row: asyncpg.Record) -> StoredRecord:
-    return StoredRecord(
-        seq=row["seq"],
-        epoch=row["epoch"],
-        kind=row["kind"],
-        at=row["ts"],
-        header=row["header"],
-        rc=row["rc"],
-        chain=row["chain"],
-        batch_id=row["batch_id"].bytes,
-    )
-
-
-def _batch(row: asyncpg.Record) -> StoredBatch:
-    return StoredBatch(
-        batch_id=row["batch_id"].bytes,
-        writer=row["writer_id"].bytes,
-        count=row["n"],
-        ranges=row["ranges"],
-        entries=row["entries"],
-        tip=row["tip"],
-        signature=row["sig"],
-        public_key=row["public_key"],
-        certificate=row["certificate"],
-    )

@@ -12,8 +12,9 @@ from uuid import UUID
 import asyncpg
 
 from app.domain.run import TenantId
-from app.ledger.chain import StoredRecord
+from app.ledger.chain import StoredBatch, StoredRecord
 from app.storage.database import Database
+from app.storage.ledger_rows import stored_batch, stored_record
 from app.storage.place_store import SignedHead, signed_head
 
 Snapshot: TypeAlias = asyncpg.Connection
@@ -51,6 +52,22 @@ FROM unnest($2::uuid[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS u(run_id,
 JOIN record r ON r.tenant_id = $1 AND r.run_id = u.run_id AND r.seq BETWEEN u.first AND u.last
 ORDER BY u.ord, r.seq
 """
+_UNNAMED = """
+SELECT count(*) FROM record r
+JOIN runs a ON a.tenant_id = r.tenant_id AND a.run_id = r.run_id AND a.kind = 'admin'
+WHERE r.tenant_id = $1 AND r.kind = $2 AND NOT EXISTS (
+  SELECT 1 FROM checkpoint c WHERE c.anchor_run = r.run_id AND c.anchor_seq = r.seq)
+"""
+_NAMED_TWICE = """
+SELECT count(*) FROM (
+  SELECT 1 FROM checkpoint WHERE anchor_seq IS NOT NULL
+  GROUP BY anchor_run, anchor_seq HAVING count(*) > 1
+) AS t
+"""
+_NOTES = """
+SELECT c.note FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS u(tenant_id, size, origin)
+JOIN checkpoint c ON c.tenant_id = u.tenant_id AND c.size = u.size AND c.origin = u.origin
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,21 +91,6 @@ class SweptRecord:
     length: int | None  # what the run's row says
     has_row: bool
     fields: frozenset[int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweptBatch:
-    """A row of `batch` with its writer's key."""
-
-    batch_id: bytes
-    writer: bytes
-    count: int
-    ranges: bytes
-    entries: bytes | None
-    tip: bytes
-    signature: bytes
-    public_key: bytes | None
-    certificate: bytes | None
 
 
 @asynccontextmanager
@@ -129,6 +131,21 @@ async def checkpoints_from(raw: asyncpg.Connection, log: TenantId, above: int) -
     return [signed_head(row) for row in rows]
 
 
+async def count_unnamed(raw: asyncpg.Connection, operator: TenantId, kind: str) -> tuple[int, int]:
+    """How many records of checkpoints no row of `checkpoint` names, and how many several do."""
+    unnamed: int = await raw.fetchval(_UNNAMED, operator, kind)
+    twice: int = await raw.fetchval(_NAMED_TWICE)
+    return unnamed, twice
+
+
+async def stored_notes(
+    raw: asyncpg.Connection, places: Sequence[tuple[UUID, int, str]]
+) -> set[str]:
+    """The notes of the checkpoints of these logs, sizes and origins, as far as they are there."""
+    columns = [list(column) for column in zip(*places, strict=True)] or [[], [], []]
+    return {row["note"] for row in await raw.fetch(_NOTES, *columns)}
+
+
 async def pages_of_records(
     raw: asyncpg.Connection, log: TenantId
 ) -> AsyncIterator[list[SweptRecord]]:
@@ -141,11 +158,11 @@ async def pages_of_records(
 
 async def pages_of_batches(
     raw: asyncpg.Connection, log: TenantId
-) -> AsyncIterator[list[SweptBatch]]:
+) -> AsyncIterator[list[StoredBatch]]:
     """All batches."""
     last = _FIRST
     while rows := await raw.fetch(_BATCHES, log, last, PAGE // 8):
-        yield [_batch(row) for row in rows]
+        yield [stored_batch(row) for row in rows]
         last = UUID(bytes=rows[-1]["batch_id"].bytes)
 
 
@@ -169,33 +186,10 @@ async def chains_in(
 def _record(row: asyncpg.Record) -> SweptRecord:
     return SweptRecord(
         run=row["run_id"].bytes,
-        record=StoredRecord(
-            seq=row["seq"],
-            epoch=row["epoch"],
-            kind=row["kind"],
-            at=row["ts"],
-            header=row["header"],
-            rc=row["rc"],
-            chain=row["chain"],
-            batch_id=row["batch_id"].bytes,
-        ),
+        record=stored_record(row),
         index=row["idx"],
         writer=None if row["writer_id"] is None else row["writer_id"].bytes,
         length=row["length"],
         has_row=row["has_row"],
         fields=frozenset(row["fields"]),
-    )
-
-
-def _batch(row: asyncpg.Record) -> SweptBatch:
-    return SweptBatch(
-        batch_id=row["batch_id"].bytes,
-        writer=row["writer_id"].bytes,
-        count=row["n"],
-        ranges=row["ranges"],
-        entries=row["entries"],
-        tip=row["tip"],
-        signature=row["sig"],
-        public_key=row["public_key"],
-        certificate=row["certificate"],
     )

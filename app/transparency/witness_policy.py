@@ -1,9 +1,10 @@
 """The trust policy of a verifier: which logs, which witnesses, how many of them must agree.
 
 A line `#meshflow/v1 enrolment <vkey>` or `#meshflow/v1 erasure <vkey>` is a comment to other
-readers and names a key to MeshFlow; no other comment may start with `#meshflow/`.
+readers and names a key to MeshFlow; `#meshflow/v1 log <vkey>` means the same as `log <vkey>` and
+may name a log's key again, under another origin. No other comment may start with `#meshflow/`.
 
-Source: C2SP tlog-policy.
+Source: C2SP tlog-policy; docs/ledger-format.md section 11.
 
 Threat: Ledger tampering
 """
@@ -107,7 +108,7 @@ class _Draft:
     witnesses: list[PolicyWitness] = field(default_factory=list)
     groups: list[PolicyGroup] = field(default_factory=list)
     own: dict[str, list[VerifierKey]] = field(
-        default_factory=lambda: {"enrolment": [], "erasure": []}
+        default_factory=lambda: {"enrolment": [], "erasure": [], "log": []}
     )
     quorum: str | None = None
     names: set[str] = field(default_factory=set)
@@ -133,13 +134,13 @@ class _Draft:
         """The policy of all lines."""
         if self.quorum is None:
             raise WitnessPolicyError("no quorum line")
-        own = [key for keys in self.own.values() for key in keys]
-        others = [log.key for log in self.logs] + [witness.key for witness in self.witnesses]
-        _refuse_twice([key.public_key for key in own])
-        if {key.public_key for key in own} & {key.public_key for key in others}:
-            raise WitnessPolicyError("an enrolment or erasure key has a second use")
+        more = [PolicyLog(key=key, url=None) for key in self.own["log"]]
+        logs = {key.public_key for key in (*self.own["log"], *(log.key for log in self.logs))}
+        own = [key.public_key for use in ("enrolment", "erasure") for key in self.own[use]]
+        # A log may stand there under several origins; no other key may stand there twice.
+        _refuse_twice([*logs, *own, *(witness.key.public_key for witness in self.witnesses)])
         return WitnessPolicy(
-            logs=tuple(self.logs),
+            logs=(*self.logs, *more),
             witnesses=tuple(self.witnesses),
             groups=tuple(self.groups),
             quorum=self.quorum,

@@ -119,6 +119,21 @@ def test_after_a_rotation_old_and_new_checkpoints_hold_and_nothing_else(
     _resign(roles, new_size, new, after)
     assert_whole(served.live, after)
 
+    pinned = tmp_path / "pinned"
+    pinned.write_text(served.policy, encoding="utf-8")
+    auditor = surroundings(tmp_path / "data", MESHFLOW_AUDIT_DATABASE_URL=roles.audit)
+    words = ("audit", "--policy", str(pinned), "--json")
+    # An auditor who pins the old key and can read who took over from it trusts the new one, too.
+    key = tmp_path / "operator-key"
+    assert run_command("ledger", "operator-key", "-o", str(key), environ=environ).code == 0
+    audited = run_command(*words, "--operator-key", str(key), environ=auditor)
+    assert audited.code == 0, audited.out + audited.err
+    assert run_command(*words, environ=auditor).code == 3
+    _resign(roles, new_size, old, after)
+    audited = run_command(*words, "--operator-key", str(key), environ=auditor)
+    assert "does not count at this size" in audited.out
+    _resign(roles, new_size, new, after)
+
     bundle, policy = tmp_path / "run.tar", tmp_path / "policy"
     bundle.write_bytes(tar)
     # Who pins the old key trusts the new one by the record that both signed; nothing is witnessed.

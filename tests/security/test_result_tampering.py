@@ -134,6 +134,7 @@ def _assert_refused(live: LiveServer, run: Run, seq: int) -> None:
         answers = [
             client.get(f"/v1/runs/{run.public}"),
             client.post(f"/v1/runs/{run.public}/cancel"),
+            client.get(f"/v1/runs/{run.public}/bundle"),
         ]
     for answer in answers:
         told = problem_of(answer, 409, "ledger-broken")
@@ -171,6 +172,18 @@ def test_no_other_text_passes_for_the_one_that_was_released(
 ) -> None:
     _put(live, run, change.format(_kept(live, run).text))
     _assert_refused(live, run, 8)
+
+
+def test_what_does_not_show_the_output_in_full_does_not_look_at_it(
+    live: LiveServer, run: Run
+) -> None:
+    """Entries and events hold the scrubbed output, which is a field of the final record."""
+    _put(live, run, FORGED)
+    with live.client() as client:
+        for path in ("/entries", "/events?follow=false"):
+            answer = client.get(f"/v1/runs/{run.public}{path}")
+            assert (answer.status_code, FORGED in answer.text) == (200, False)
+            assert "391" in answer.text
 
 
 def test_the_text_that_was_released_may_be_sealed_again(live: LiveServer, run: Run) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,13 +17,18 @@ from tests.e2e.server_process import Finished, run_command, surroundings
 from tests.security.tampering_scene import Run, as_superuser, disarm, finished_run
 from tests.security.test_log_tampering import LOG_TABLES, tampered
 from tests.support.databases import DatabaseServer, Roles, connect
-from tests.support.witnessed_server import WitnessedServer, witnessed_server
+from tests.support.witnessed_server import DEPLOYMENT, WitnessedServer, witnessed_server
 
 MINE = "tenant_id = $1 AND run_id = $2"
 OURS = "tenant_id = $1 AND $2::uuid IS NOT NULL"
 THEIRS = "tenant_id <> $1 AND $2::uuid IS NOT NULL"
 FLIPPED = "set_byte({c}, 3, get_byte({c}, 3) # 1)"
 FORGED = "replace(note, E'\\n\\n', E'\\nx\\n\\n')"
+FIRST_ANCHOR = "SELECT min(anchor_seq) FROM checkpoint WHERE tenant_id = $1"
+ALL_OF_A_TENANT = (
+    *("checkpoint", "leaf", "tile", "log_head"),
+    *("payload", "record", "batch", "run_key", "run_result", "runs"),
+)
 ATTACKS = [
     ("record", f"{MINE} AND seq = 3", "ts = ts + interval '1 second'", "column 'ts'"),
     ("record", f"{MINE} AND seq = 3", f"header = {FLIPPED.format(c='header')}", "record hash"),
@@ -44,6 +50,7 @@ ATTACKS = [
     ("checkpoint", OURS, f"note = {FORGED}", "signature does not hold"),
     ("checkpoint", OURS, "anchor_seq = 99999", "the operator log does not hold it"),
     ("checkpoint", OURS, "size = size + 100000", "the log ends before it"),
+    ("checkpoint", OURS, f"anchor_seq = ({FIRST_ANCHOR})", "named by several checkpoints"),
     ("cosignature", THEIRS, "size = size + 0, line = replace(line, '=', '')", "does not hold"),
     ("batch", OURS, f"sig = {FLIPPED.format(c='sig')}", "signature of a batch"),
     ("batch", OURS, f"tip = {FLIPPED.format(c='tip')}", "tip of a batch"),
@@ -132,6 +139,99 @@ def test_each_change_is_found(
     assert done.code == 3, done.out + done.err
     told = [item["reason"] for log in json.loads(done.out)["logs"] for item in log["findings"]]
     assert any(reason in item for item in told), told
+
+
+@pytest.fixture(scope="module")
+def operator_key(
+    served: WitnessedServer, roles: Roles, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """What the operator hands to the auditor."""
+    folder = tmp_path_factory.mktemp("handed")
+    environ = surroundings(
+        folder / "data",
+        MESHFLOW_DATABASE_URL=roles.app,
+        MESHFLOW_LEDGER_KEY_DIR=str(served.live.keys),
+        MESHFLOW_DEPLOYMENT=DEPLOYMENT,
+    )
+    words = ("ledger", "operator-key", "-o", str(folder / "key"))
+    done = run_command(*words, environ=environ)
+    assert done.code == 0, done.err
+    assert (folder / "key").stat().st_mode & 0o777 == 0o600
+    assert run_command(*words, environ=environ).code != 0, "a key is never overwritten"
+    return folder / "key"
+
+
+def test_with_the_key_of_the_notes_a_clean_deployment_is_clean(
+    served: WitnessedServer, roles: Roles, run: Run, tmp_path: Path, operator_key: Path
+) -> None:
+    assert run.public
+    done = audited(roles, served.policy, tmp_path, "--operator-key", str(operator_key))
+    assert done.code == 0, done.out + done.err
+    assert json.loads(done.out)["notes"] is True
+    assert report_of(done, "acme")["unstored"] == 0
+
+
+def test_a_checkpoint_without_its_row_is_told_and_the_log_is_held_against_it(
+    served: WitnessedServer,
+    roles: Roles,
+    run: Run,
+    tenant: UUID,
+    tmp_path: Path,
+    operator_key: Path,
+) -> None:
+    newest = f"{OURS} AND size = (SELECT max(size) FROM checkpoint WHERE tenant_id = $1)"
+    with tampered(roles, "checkpoint", newest, (tenant, run.run_id), None):
+        sealed = audited(roles, served.policy, tmp_path)
+        opened = audited(roles, served.policy, tmp_path, "--operator-key", str(operator_key))
+    assert (sealed.code, opened.code) == (2, 2), sealed.out + opened.out
+    assert report_of(sealed, "!operator")["unnamed"] >= 1
+    assert report_of(opened, "acme")["unstored"] >= 1
+    assert json.loads(sealed.out)["result"] == "incomplete"
+
+
+def test_a_log_that_is_gone_with_all_its_checkpoints_is_found_by_who_opens_the_notes(
+    served: WitnessedServer,
+    roles: Roles,
+    run: Run,
+    tenant: UUID,
+    tmp_path: Path,
+    operator_key: Path,
+) -> None:
+    with ExitStack() as stack:
+        for table in ALL_OF_A_TENANT:
+            stack.enter_context(tampered(roles, table, OURS, (tenant, run.run_id), None))
+        sealed = audited(roles, served.policy, tmp_path)
+        opened = audited(roles, served.policy, tmp_path, "--operator-key", str(operator_key))
+    assert sealed.code == 2, "without the key nobody knows what is gone, but that something is"
+    assert opened.code == 3, opened.out
+    told = [item["reason"] for item in report_of(opened, "acme")["findings"]]
+    assert any("does not continue what the operator log holds" in item for item in told)
+
+
+def test_a_row_that_names_the_record_of_another_checkpoint_is_found_with_the_key(
+    served: WitnessedServer,
+    roles: Roles,
+    run: Run,
+    tenant: UUID,
+    tmp_path: Path,
+    operator_key: Path,
+) -> None:
+    change = f"anchor_seq = ({FIRST_ANCHOR})"
+    with tampered(roles, "checkpoint", OURS, (tenant, run.run_id), change):
+        done = audited(roles, served.policy, tmp_path, "--operator-key", str(operator_key))
+    told = [item["reason"] for item in report_of(done, "acme")["findings"]]
+    assert any("the operator log does not hold it" in item for item in told)
+
+
+def test_a_key_file_that_others_can_read_is_none(
+    served: WitnessedServer, roles: Roles, tmp_path: Path, operator_key: Path
+) -> None:
+    loose = tmp_path / "loose"
+    loose.write_bytes(operator_key.read_bytes())
+    loose.chmod(0o644)
+    done = audited(roles, served.policy, tmp_path, "--operator-key", str(loose))
+    assert done.code == 4
+    assert "mode 0600" in done.err
 
 
 @pytest.mark.parametrize("line", ["log ", "#meshflow/v1 enrolment "])

@@ -118,7 +118,7 @@ def test_many_logs_witnesses_and_groups_are_no_trouble() -> None:
     lines = []
     for number in range(40):
         key = verifier_key(f"w{number}", COSIGNATURE, bytes([number + 2]) * 32).encode()
-        log = verifier_key(f"l{number}", ED25519, bytes([number + 2]) * 32).encode()
+        log = verifier_key(f"l{number}", ED25519, bytes([number + 102]) * 32).encode()
         lines += [f"log {log}", f"witness w{number} {key}"]
         member = f"g{number - 1} " if number else ""
         lines.append(f"group g{number} all {member}w{number}")
@@ -317,3 +317,12 @@ def test_any_bytes_are_a_policy_or_a_policy_error(data: bytes) -> None:
     except WitnessPolicyError:
         return
     assert parsed.quorum == "none"
+
+
+def test_a_log_may_stand_there_under_further_origins_and_its_key_has_no_other_use() -> None:
+    renamed = vkey("l", ED25519, "l.example/r1")
+    parsed = policy(f"log {L1}\n#meshflow/v1 log {renamed}\nquorum none\n")
+    assert [log.key.encode() for log in parsed.logs] == [L1, renamed]
+    for use in ("enrolment", "erasure"):
+        with pytest.raises(WitnessPolicyError):
+            policy(f"#meshflow/v1 log {L1}\n#meshflow/v1 {use} {L1}\nquorum none\n")
