@@ -3,7 +3,7 @@
 Threat: Privilege escalation via tool calls
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from app.sandbox.execution import ExecLimits
@@ -24,7 +24,7 @@ class SandboxProfile:
     readable: tuple[str, ...] = ("/usr/share/zoneinfo",)
     devices: tuple[str, ...] = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
     executable: tuple[str, ...] = ()  # programs of the `exec` engine; empty: nothing is executed
-    limits: ExecLimits = ExecLimits()
+    limits: ExecLimits = field(default_factory=ExecLimits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
