@@ -120,9 +120,9 @@ def _tried(kernel: Kernel, walls: Walls | None) -> str:
         finally:
             os._exit(code)
     os.close(writer)
-    with open(reader, "rb") as told:
-        problem = told.read(512).decode(errors="replace")
     _, status = os.waitpid(pid, 0)
+    problem = os.read(reader, 512).decode(errors="replace")
+    os.close(reader)
     return problem or ("" if status == 0 else "a worker could not be confined")
 
 
