@@ -11,7 +11,7 @@ from pydantic import Field
 
 from app.domain.errors import ToolError
 from app.domain.run import JsonObject
-from app.domain.step import Effect, ToolSpec
+from app.domain.step import Effect, Label, Role, ToolSpec
 from app.sandbox.workspace import Workspace
 from app.sandbox.workspace_path import MAX_PATH_BYTES
 from app.tools.toolbox import ClosedArguments, closed_schema, parse_arguments
@@ -20,6 +20,8 @@ from app.tools.toolbox import ClosedArguments, closed_schema, parse_arguments
 _WINDOW_BYTES = 48 * 1024
 _MAX_OFFSET = 1 << 40
 _MAX_CONTENT_CHARS = 1024 * 1024
+# Of a path's longest spelling in JSON, where one character may take twelve.
+_PATH_ARGUMENTS_BYTES = 64 * 1024
 
 _Path = Annotated[
     str,
@@ -56,6 +58,9 @@ class ReadFile:
         description="Read a text file of the workspace. Long files come in parts; use offset.",
         effect=Effect.READ,
         parameters=closed_schema(_ReadArguments),
+        roles={"path": Role.PATH, "offset": Role.OPTION},
+        labels={"": Label()},
+        argument_limit_bytes=_PATH_ARGUMENTS_BYTES,
     )
 
     async def run(self, arguments: JsonObject, workspace: Workspace) -> str:
@@ -87,6 +92,9 @@ class WriteFile:
         description="Write a text file of the workspace, replacing it when it exists.",
         effect=Effect.WRITE,
         parameters=closed_schema(_WriteArguments),
+        roles={"path": Role.PATH, "content": Role.CONTENT},
+        # The one number in it is the length of what the model wrote: an echo, not a fact.
+        labels={"": Label()},
         free_text=frozenset({"content"}),
     )
 
@@ -106,6 +114,9 @@ class ListFiles:
         description="List a directory of the workspace: kind, size in bytes and name of each.",
         effect=Effect.READ,
         parameters=closed_schema(_ListArguments),
+        roles={"path": Role.PATH},
+        labels={"": Label()},
+        argument_limit_bytes=_PATH_ARGUMENTS_BYTES,
     )
 
     async def run(self, arguments: JsonObject, workspace: Workspace) -> str:
