@@ -1,5 +1,6 @@
 """The words for what an agent says, asks for and gets back; every text knows its origin."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -74,6 +75,15 @@ class Label:
 
     integrity: Integrity = Integrity.UNTRUSTED
     confidentiality: Confidentiality = Confidentiality.TENANT
+
+
+TOOL_NAME = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
+
+
+def tool_names(text: str) -> tuple[str, ...] | None:
+    """The names in a comma-separated list, or None when one is not of the form."""
+    names = tuple(name.strip() for name in text.split(","))
+    return names if all(map(TOOL_NAME.fullmatch, names)) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

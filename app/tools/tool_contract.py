@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from app.domain.errors import ConfigurationError
 from app.domain.run import Json, JsonObject
-from app.domain.step import Effect, Integrity, Role, ToolSpec
+from app.domain.step import TOOL_NAME, Effect, Integrity, Role, ToolSpec
 from app.domain.visible_text import hides_something, shows_something
 
 MAX_DESCRIPTION_CHARS = 4096
@@ -23,7 +23,6 @@ MAX_ARGUMENT_BYTES = 256 * 1024
 MAX_RESULT_BYTES = 1024 * 1024
 MAX_CALLS = 10_000
 
-_TOOL_NAME = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
 _ARGUMENT_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 _EFFECTS = frozenset(Effect)
 _NEED = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
@@ -45,7 +44,7 @@ def require_contract(name: str, spec: ToolSpec) -> None:
 
 def contract_gaps(spec: ToolSpec) -> Iterator[str]:
     """What a declaration lacks or leaves open, in plain words; nothing when it is whole."""
-    if _TOOL_NAME.fullmatch(spec.name) is None:
+    if TOOL_NAME.fullmatch(spec.name) is None:
         yield "its name is not of a-z, 0-9, _, . and -"
     if not shows_something(spec.description) or len(spec.description) > MAX_DESCRIPTION_CHARS:
         yield "its description is empty or too long"
