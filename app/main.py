@@ -14,7 +14,6 @@ from fastapi import Depends, FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 import app as package
-from app import roster
 from app.api import (
     catalog_routes,
     docs_routes,
@@ -60,7 +59,6 @@ def create_app(
 
     `key_items` are development keys in the form of MESHFLOW_API_KEYS.
     """
-    roster.tools(settings)  # here and not only at start-up, where a refusal would be a traceback
     doorkeeper = Doorkeeper(_key_source(settings, key_items))
     parts = overrides or Overrides(providers=providers)
 

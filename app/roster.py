@@ -29,11 +29,11 @@ from app.providers.offline import OfflineProvider
 from app.providers.provider import ModelProvider
 from app.settings import ProviderName, Settings
 from app.tools.calculator import Calculator
-from app.tools.files import ListFiles, ReadFile, WriteFile
+from app.tools.files import ListFiles, ReadFile, SearchFiles, WriteFile
 from app.tools.third_party import third_party_tools
 from app.tools.toolbox import Tool
 
-TOOLS: tuple[Tool, ...] = (Calculator(), ReadFile(), WriteFile(), ListFiles())
+TOOLS: tuple[Tool, ...] = (Calculator(), ReadFile(), WriteFile(), ListFiles(), SearchFiles())
 DEFAULT_MODELS: Mapping[ProviderName, str] = {
     ProviderName.OFFLINE: "offline",
     ProviderName.ANTHROPIC: "claude-sonnet-5-5",

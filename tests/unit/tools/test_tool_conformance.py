@@ -29,6 +29,7 @@ GOOD: dict[str, JsonObject] = {
     "read_file": {"path": "there.txt"},
     "write_file": {"path": "new.txt", "content": "text"},
     "list_files": {"path": "."},
+    "search_files": {"query": "text"},
 }
 EACH = pytest.mark.parametrize("name", sorted(TOOLS))
 DECISION = Decision(
@@ -167,6 +168,7 @@ def test_the_roster_has_an_example_for_every_tool() -> None:
         "read_file": Effect.READ,
         "write_file": Effect.WRITE,
         "list_files": Effect.READ,
+        "search_files": Effect.READ,
     }
 
 
