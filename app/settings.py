@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from app.domain.database_url import is_database_url
 from app.domain.environment_names import known_names
 from app.domain.errors import ConfigurationError
+from app.domain.step import tool_names
 
 PREFIX = "MESHFLOW_"
 HIDDEN = "(hidden)"
@@ -42,6 +43,7 @@ PLAIN_NAMES = (
     "WITNESSES",
     "ANCHOR_FILE",
     "CONFIG_DIR",
+    "TOOLS",
     "RESULT_TTL_SECONDS",
     "RESULT_TTL",
     "MAX_BODY_BYTES",
@@ -136,6 +138,7 @@ class Settings:
     witnesses: Path | None
     anchor_file: Path | None
     config_dir: Path | None
+    third_party_tools: tuple[str, ...]
     result_ttl_seconds: int
     max_body_bytes: int
     max_concurrent_runs: int
@@ -179,6 +182,7 @@ class Settings:
             witnesses=read.optional_path("WITNESSES"),
             anchor_file=read.optional_path("ANCHOR_FILE"),
             config_dir=read.optional_path("CONFIG_DIR"),
+            third_party_tools=read.plain("TOOLS", tool_names, (), "tool names, comma-separated"),
             result_ttl_seconds=read.result_ttl(),
             max_body_bytes=read.number("MAX_BODY_BYTES", 1 << 20, low=1024, high=1 << 30),
             max_concurrent_runs=read.number("MAX_CONCURRENT_RUNS", 64, low=1, high=100_000),
@@ -359,7 +363,7 @@ class _Reader:
 
 
 def _shown(value: object) -> str:
-    return NOT_SET if value is None else str(value)
+    return NOT_SET if value is None or value == () else str(value)
 
 
 def _printable(value: str) -> str | None:

@@ -233,7 +233,7 @@ class _Catalogue:
     """What the deployment offers and what each tenant may use of it."""
 
     def __init__(self, settings: Settings, overrides: Overrides) -> None:
-        self.toolbox = Toolbox({tool.spec.name: tool for tool in roster.TOOLS})
+        self.toolbox = Toolbox({tool.spec.name: tool for tool in roster.tools(settings)})
         self._names = tuple(spec.name for spec in self.toolbox.specs)
         self._all = frozenset(self._names)
         self._tenants = load_tenant_settings(settings.config_dir)

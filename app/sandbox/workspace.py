@@ -18,10 +18,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from app.domain.errors import ConfigurationError, ToolError
+from app.sandbox.held_files import READ_FLAGS, closing, read_window, require_private_file
 from app.sandbox.openat2 import HOLD_DIRECTORY, Opener, open_beneath
 from app.sandbox.workspace_path import (
     MAX_DEPTH,
-    NOT_REGULAR,
     TEMPORARY_PREFIX,
     TEXTS,
     parse_file_path,
@@ -29,8 +29,13 @@ from app.sandbox.workspace_path import (
     shown_name,
     told_plainly,
 )
+from app.sandbox.workspace_search import (
+    LineMatcher,
+    SearchBounds,
+    SearchOutcome,
+    WorkspaceSearch,
+)
 
-_CHUNK_BYTES = 1024 * 1024
 _ID_DIGITS = 32
 
 
@@ -67,22 +72,6 @@ class _Usage:
 
     entries: int = 0
     total_bytes: int = 0
-
-
-@contextmanager
-def _closing(descriptor: int) -> Iterator[int]:
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _require_private_file(facts: os.stat_result) -> None:
-    """Only regular files, and none with a second name: that one may be outside."""
-    if not stat.S_ISREG(facts.st_mode):
-        raise ToolError(NOT_REGULAR)
-    if facts.st_nlink > 1:
-        raise ToolError("the file has more than one name")
 
 
 def _kind(mode: int) -> EntryKind:
@@ -126,19 +115,13 @@ class Workspace:
     def read_file(self, path: str, limit_bytes: int, *, offset: int = 0) -> bytes:
         """At most `limit_bytes` of a regular file from `offset`; b'' past its end. ToolError."""
         parts = parse_file_path(path)
-        with told_plainly(), self._held() as root:
-            # O_NONBLOCK: a FIFO without a writer would hold the thread for ever.
-            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
-            with _closing(self._opener(root, parts, flags, 0)) as file:
-                _require_private_file(os.fstat(file))
-                found = bytearray()
-                while len(found) < limit_bytes:
-                    wanted = min(limit_bytes - len(found), _CHUNK_BYTES)
-                    chunk = os.pread(file, wanted, offset + len(found))
-                    if not chunk:
-                        break
-                    found += chunk
-                return bytes(found)
+        with (
+            told_plainly(),
+            self._held() as root,
+            closing(self._opener(root, parts, READ_FLAGS, 0)) as file,
+        ):
+            require_private_file(os.fstat(file))
+            return read_window(file, limit_bytes, offset)
 
     def write_file(self, path: str, data: bytes) -> None:
         """Put `data` under that name, making directories on the way; whole or not at all.
@@ -172,7 +155,7 @@ class Workspace:
         with told_plainly(), self._held() as root:
             flags = os.O_RDONLY | os.O_DIRECTORY
             with (
-                _closing(self._opener(root, parts, flags, 0)) as directory,
+                closing(self._opener(root, parts, flags, 0)) as directory,
                 os.scandir(directory) as names,
             ):
                 for item in names:
@@ -187,6 +170,12 @@ class Workspace:
                         found.append(Entry(name=shown_name(item.name), kind=kind, size=size))
         return tuple(sorted(found, key=lambda entry: entry.name))
 
+    def search_files(self, path: str, matcher: LineMatcher) -> SearchOutcome:
+        """The matching lines of a file or of all beneath a directory, within bounds. ToolError."""
+        parts = parse_path(path)
+        with told_plainly(), self._held() as root:
+            return WorkspaceSearch(self._opener, matcher, SearchBounds()).look(root, parts)
+
     @contextmanager
     def _held(self) -> Iterator[int]:
         """A descriptor of this directory that nobody else closes."""
@@ -194,7 +183,7 @@ class Workspace:
             if self._closed:
                 raise ToolError("the workspace is closed")
             own = os.dup(self._descriptor)
-        with _closing(own):
+        with closing(own):
             yield own
 
     def _deepest(self, root: int, parts: Sequence[str]) -> tuple[int, Sequence[str]]:
@@ -221,7 +210,7 @@ class Workspace:
             return None
         if stat.S_ISDIR(facts.st_mode):
             raise ToolError(TEXTS[errno.EISDIR])
-        _require_private_file(facts)
+        require_private_file(facts)
         return facts
 
     def _require_room(
@@ -246,7 +235,7 @@ class Workspace:
         if depth < 0:
             raise ToolError("the workspace is nested too deeply")
         flags = os.O_RDONLY | os.O_DIRECTORY
-        with _closing(self._opener(directory, (), flags, 0)) as opened, os.scandir(opened) as names:
+        with closing(self._opener(directory, (), flags, 0)) as opened, os.scandir(opened) as names:
             for item in names:
                 usage.entries += 1
                 if usage.entries > self._quota.entries:
@@ -256,7 +245,7 @@ class Workspace:
                     if not stat.S_ISDIR(facts.st_mode):
                         usage.total_bytes += _weight(facts)
                         continue
-                    with _closing(self._opener(opened, (item.name,), HOLD_DIRECTORY, 0)) as below:
+                    with closing(self._opener(opened, (item.name,), HOLD_DIRECTORY, 0)) as below:
                         self._count(below, usage, depth - 1)
 
     def _replace(self, parent: int, name: str, data: bytes) -> None:
@@ -265,7 +254,7 @@ class Workspace:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOCTTY
         file = self._opener(parent, (temporary,), flags, 0o600)
         try:
-            with _closing(file):
+            with closing(file):
                 rest = memoryview(data)
                 while rest:
                     rest = rest[os.write(file, rest) :]
