@@ -27,9 +27,12 @@ from app.policy.schema_check import SchemaRefusedError, check_schema
 from app.providers.anthropic import AnthropicProvider
 from app.providers.offline import OfflineProvider
 from app.providers.provider import ModelProvider
+from app.sandbox.execution import EngineName, Runner
 from app.settings import ProviderName, Settings
 from app.tools.calculator import Calculator
 from app.tools.files import ListFiles, ReadFile, SearchFiles, WriteFile
+from app.tools.python_guard import load_refusals
+from app.tools.python_tool import PythonTool
 from app.tools.third_party import third_party_tools
 from app.tools.toolbox import Tool
 
@@ -54,6 +57,14 @@ def tools(settings: Settings) -> tuple[Tool, ...]:
             # The gate would deny its every call.
             raise ConfigurationError(f"the tool '{tool.spec.name}': {refused}") from None
     return (*TOOLS, *others)
+
+
+def confined_tools(settings: Settings, runner: Runner) -> tuple[tuple[Tool, ...], dict[str, str]]:
+    """The tools that need a confined worker; by name, why one cannot be had here."""
+    missing = runner.unavailable(EngineName.NATIVE)
+    if missing is not None:
+        return (), {"python": missing}
+    return (PythonTool(runner, load_refusals(settings.config_dir)),), {}
 
 
 def providers(settings: Settings) -> dict[str, ModelProvider]:

@@ -110,6 +110,7 @@ class ToolSpec:
     result_limit_bytes: int = 64 * 1024
     timeout_seconds: float = 10.0
     max_calls: int = 1000
+    engine: str | None = None  # the interpreter behind it; stands in the record of each result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +130,7 @@ class ToolResult:
     name: str
     content: str
     is_error: bool = False
+    engine: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

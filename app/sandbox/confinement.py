@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from app.domain.errors import ConfinementError
+from app.domain.sandbox_mode import SandboxMode
 from app.sandbox.execution import ExecLimits
 from app.sandbox.kernel_calls import (
     PR_CAPBSET_DROP,
@@ -31,7 +32,7 @@ from app.sandbox.landlock import (
     landlock_abi,
     restrict,
 )
-from app.sandbox.sandbox_profile import SandboxMode, SandboxProfile, WorkerAccount
+from app.sandbox.sandbox_profile import SandboxProfile, WorkerAccount
 from app.sandbox.seccomp import MODE_FILTER, FilterProgram, FilterRules, build_filter, load_filter
 
 _CAPABILITY_VERSION = 0x20080522

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from app.domain.errors import ToolError
+from app.sandbox.sandbox_profile import WorkerAccount
 from app.sandbox.workspace_path import NOT_REGULAR
 
 # O_NONBLOCK: a FIFO without a writer would hold the thread for ever.
@@ -23,6 +24,15 @@ def closing(descriptor: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def give_to(owner: WorkerAccount | None, name: str, parent: int) -> None:
+    """Make a directory that was just made the worker's own; nothing when there is no such account.
+
+    Never through a link: a worker that runs could have put one there meanwhile.
+    """
+    if owner is not None:
+        os.chown(name, owner.uid, owner.gid, dir_fd=parent, follow_symlinks=False)
 
 
 def require_private_file(facts: os.stat_result) -> None:

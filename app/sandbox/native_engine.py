@@ -8,6 +8,7 @@ Threat: Privilege escalation via tool calls
 
 import ast
 import atexit
+import gc
 import linecache
 import sys
 import threading
@@ -70,6 +71,8 @@ def run_native(text: str) -> int:
         if not thread.daemon and thread is not threading.main_thread():
             thread.join()
     code = _guarded(atexit._run_exitfuncs) or code  # noqa: SLF001 - the interpreter's own end is never reached
+    module.__dict__.clear()  # files that the program left open are closed, as at any other end
+    gc.collect()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -4,16 +4,9 @@ Threat: Privilege escalation via tool calls
 """
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
+from app.domain.sandbox_mode import SandboxMode
 from app.sandbox.execution import ExecLimits
-
-
-class SandboxMode(StrEnum):
-    """`MESHFLOW_SANDBOX`: there is no half-mode."""
-
-    STRICT = "strict"
-    OFF_UNSAFE = "off-unsafe"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Final, assert_never
 
 from app.domain.errors import ConfinementError, OverloadedError
+from app.domain.sandbox_mode import SandboxMode
 from app.sandbox.captured_output import CapturedOutput
 from app.sandbox.execution import (
     EndedBy,
@@ -22,7 +23,7 @@ from app.sandbox.execution import (
     ExecResult,
     ExecStatus,
 )
-from app.sandbox.sandbox_profile import SandboxMode, SandboxProfile, WorkerAccount
+from app.sandbox.sandbox_profile import SandboxProfile, WorkerAccount
 from app.sandbox.worker_protocol import MAX_PROGRAM_BYTES, Done, Ended, encode_program
 from app.sandbox.workspace_quota import exceeds_quota, wipe
 from app.sandbox.zygote_configuration import ZygoteConfiguration

@@ -286,7 +286,8 @@ class Zygote:
         os.close(call.workspace)
         code = os.waitstatus_to_exitcode(status)
         ended = Ended.EXITED if code >= 0 else Ended.SIGNALLED
-        if code in (-signal.SIGXCPU, -signal.SIGKILL) and cpu_seconds >= call.limits.cpu_seconds:
+        out_of_time = cpu_seconds >= call.limits.cpu_seconds
+        if code == -signal.SIGXCPU or (code == -signal.SIGKILL and out_of_time):
             ended = Ended.CPU_LIMIT
         ended = call.killed_for or ended
         problem = "" if told == CONFINED else told.decode(errors="replace")

@@ -3,8 +3,9 @@
 import json
 from dataclasses import asdict, dataclass
 
+from app.domain.sandbox_mode import SandboxMode
 from app.sandbox.execution import EngineName
-from app.sandbox.sandbox_profile import SandboxMode, SandboxProfile, WorkerAccount
+from app.sandbox.sandbox_profile import SandboxProfile, WorkerAccount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

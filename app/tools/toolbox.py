@@ -126,6 +126,7 @@ class Toolbox:
             name=call.name,
             content=_presentable(text, spec.result_limit_bytes),
             is_error=failed,
+            engine=spec.engine,
         )
 
     @staticmethod

@@ -83,6 +83,7 @@ def test_every_value_is_taken_from_the_environment() -> None:
             "MESHFLOW_ANCHOR_FILE": "~/anchor",
             "MESHFLOW_CONFIG_DIR": "/etc/mf",
             "MESHFLOW_TOOLS": "weather, acme.stock-price",
+            "MESHFLOW_SANDBOX": "off-unsafe",
             "MESHFLOW_RESULT_TTL_SECONDS": "60",
             "MESHFLOW_MAX_BODY_BYTES": "2048",
             "MESHFLOW_MAX_CONCURRENT_RUNS": "2",
@@ -100,7 +101,7 @@ def test_every_value_is_taken_from_the_environment() -> None:
         dev=True,
     )
     shown = [s.reveal() if isinstance(s, Secret) else s for s in dataclasses.astuple(settings)]
-    assert shown[:30] == [
+    assert shown[:31] == [
         True,
         PASSWORD,
         None,
@@ -119,6 +120,7 @@ def test_every_value_is_taken_from_the_environment() -> None:
         HOME / "anchor",
         Path("/etc/mf"),
         ("weather", "acme.stock-price"),
+        "off-unsafe",
         60,
         2048,
         2,
