@@ -244,7 +244,7 @@ class _Catalogue:
 
     def __init__(self, settings: Settings, overrides: Overrides, runner: ToolRunner) -> None:
         confined, self._missing = roster.confined_tools(settings, runner)
-        tools = (*roster.tools(settings), *confined)
+        tools = (*confined, *roster.tools(settings))
         self.toolbox = Toolbox({tool.spec.name: tool for tool in tools})
         self._names = tuple(spec.name for spec in self.toolbox.specs)
         self._all = frozenset(self._names)
