@@ -11,43 +11,55 @@ import atexit
 import gc
 import linecache
 import sys
+import sysconfig
 import threading
 import traceback
 import types
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 NAME_OF_PROGRAM: Final = "<python>"
 
 # What a program may want, and what these import late: all of it loaded before the fork.
+_NOT_WANTED: Final = ("_test", "_ctypes_test", "_tkinter", "_xx", "xx", "_curses", "_dbm", "_gdbm")
 _PRELOADED: Final = """
-__future__ _ctypes_test _pydecimal _pylong _strptime abc argparse array ast asyncio base64
-binascii bisect bz2 cProfile calendar cmath cmd code codecs codeop collections collections.abc
-colorsys compileall concurrent.futures concurrent.futures.thread configparser contextlib
-contextvars copy copyreg csv ctypes curses dataclasses datetime dbm.dumb decimal difflib dis
-doctest email email.message email.mime.text email.parser email.policy encodings.ascii
-encodings.base64_codec encodings.cp1252 encodings.cp437 encodings.hex_codec encodings.idna
-encodings.latin_1 encodings.punycode encodings.raw_unicode_escape encodings.rot_13
-encodings.unicode_escape encodings.utf_16 encodings.utf_16_be encodings.utf_16_le
-encodings.utf_32 encodings.utf_7 encodings.utf_8_sig encodings.zlib_codec enum errno
-faulthandler fcntl fileinput fnmatch fractions functools gc getopt glob graphlib gzip hashlib
-heapq hmac html html.entities html.parser http http.client http.cookies importlib.metadata
+__future__ _pydecimal _pylong _strptime abc argparse array ast asyncio base64 binascii bisect
+bz2 calendar cmath cmd code codecs codeop collections collections.abc colorsys compileall
+concurrent.futures concurrent.futures.thread configparser contextlib contextvars copy copyreg
+csv ctypes dataclasses datetime dbm.dumb decimal difflib dis email email.message email.mime.text
+email.parser email.policy encodings.ascii encodings.base64_codec encodings.big5
+encodings.bz2_codec encodings.cp1251 encodings.cp1252 encodings.cp437 encodings.cp850
+encodings.euc_jp encodings.euc_kr encodings.gb18030 encodings.gb2312 encodings.gbk
+encodings.hex_codec encodings.idna encodings.iso2022_jp encodings.iso8859_1 encodings.iso8859_15
+encodings.koi8_r encodings.latin_1 encodings.mac_roman encodings.punycode encodings.quopri_codec
+encodings.raw_unicode_escape encodings.rot_13 encodings.shift_jis encodings.unicode_escape
+encodings.utf_16 encodings.utf_16_be encodings.utf_16_le encodings.utf_32 encodings.utf_7
+encodings.utf_8_sig encodings.uu_codec encodings.zlib_codec enum errno faulthandler fcntl
+fileinput fnmatch fractions ftplib functools gc getopt glob graphlib gzip hashlib heapq hmac
+html html.entities html.parser http http.client http.cookies importlib.metadata
 importlib.resources inspect io ipaddress itertools json json.tool keyword linecache locale
-logging logging.handlers lzma math mimetypes mmap multiprocessing.dummy numbers operator
-optparse os pathlib pdb pickle pickletools pkgutil platform plistlib pprint profile pstats queue
-quopri random re reprlib resource sched secrets select selectors shelve shlex shutil signal
-socket sqlite3 ssl stat statistics string stringprep struct subprocess symtable sysconfig
-tarfile tempfile termios textwrap threading time timeit token tokenize tomllib traceback tty
-types typing unicodedata unittest unittest.mock urllib.error urllib.parse urllib.request uuid
-warnings wave weakref xml.dom.minidom xml.etree.ElementTree xml.sax zipfile zipimport zlib
-zoneinfo
+logging logging.handlers lzma math mimetypes mmap multiprocessing.dummy
+multiprocessing.shared_memory numbers operator optparse os pathlib pickle pickletools pkgutil
+platform plistlib pprint pty queue quopri random re reprlib resource sched secrets select
+selectors shelve shlex shutil signal smtplib socket sqlite3 ssl stat statistics string
+stringprep struct subprocess symtable sysconfig tarfile tempfile termios textwrap threading time
+timeit token tokenize tomllib traceback tty types typing unicodedata unittest unittest.mock
+urllib.error urllib.parse urllib.request uuid warnings wave weakref xml.dom.minidom
+xml.etree.ElementTree xml.sax zipfile zipimport zlib zoneinfo
 """
 
 
 def preload() -> None:
-    """Import what programs will want; what this interpreter does not have is left out."""
-    for name in _PRELOADED.split():
+    """Import what programs will want; what this interpreter does not have is left out.
+
+    Every extension module too: once confined, a worker can map no code.
+    """
+    compiled = Path(sysconfig.get_path("platstdlib")) / "lib-dynload"
+    names = [path.name.partition(".")[0] for path in sorted(compiled.glob("*.so"))]
+    wanted = [name for name in names if not name.startswith(_NOT_WANTED)]
+    for name in (*_PRELOADED.split(), *wanted):
         try:
             __import__(name)
         except ImportError:

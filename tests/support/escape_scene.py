@@ -244,6 +244,7 @@ class EscapeScene:
             ["/bin/sleep", "600"],
             env={"MESHFLOW_API_KEYS": self.token},
             pass_fds=(descriptor,),
+            start_new_session=True,
             user=None if account is None else account.uid,
             group=None if account is None else account.gid,
             extra_groups=None if account is None else [],

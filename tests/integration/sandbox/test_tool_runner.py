@@ -350,6 +350,14 @@ async def test_a_workspace_over_its_quota_is_emptied(
         assert (await runner.run(request_for("6 * 7", workspace))).stdout == b"42\n"
 
 
+async def test_a_workspace_is_looked_at_while_the_program_runs(workspace: int) -> None:
+    """It sits on what it made until long after it should have been ended for it."""
+    async with running() as runner:
+        text = "for i in range(2500):\n    open(f'f{i}', 'w').close()\nimport time\ntime.sleep(60)"
+        result = await runner.run(request_for(text, workspace))
+    assert result.ended_by is EndedBy.WORKSPACE_QUOTA
+
+
 async def test_one_file_has_a_limit_of_its_own(workspace: int, place: Path) -> None:
     async with running() as runner:
         result = await runner.run(
