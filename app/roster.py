@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
+from app.domain.errors import ConfigurationError
 from app.domain.verdict import PolicyRef
 from app.policy.gate import GATE_VERSION, RuleBook, rule_ids
 from app.policy.rules import (
@@ -22,19 +23,48 @@ from app.policy.rules import (
     TaskCapability,
     TaskShape,
 )
+from app.policy.schema_check import SchemaRefusedError, check_schema
 from app.providers.anthropic import AnthropicProvider
 from app.providers.offline import OfflineProvider
 from app.providers.provider import ModelProvider
+from app.sandbox.execution import EngineName, Runner
 from app.settings import ProviderName, Settings
 from app.tools.calculator import Calculator
-from app.tools.files import ListFiles, ReadFile, WriteFile
+from app.tools.files import ListFiles, ReadFile, SearchFiles, WriteFile
+from app.tools.python_guard import load_refusals
+from app.tools.python_tool import PythonTool
+from app.tools.third_party import third_party_tools
 from app.tools.toolbox import Tool
 
-TOOLS: tuple[Tool, ...] = (Calculator(), ReadFile(), WriteFile(), ListFiles())
+TOOLS: tuple[Tool, ...] = (Calculator(), ReadFile(), WriteFile(), ListFiles(), SearchFiles())
 DEFAULT_MODELS: Mapping[ProviderName, str] = {
     ProviderName.OFFLINE: "offline",
     ProviderName.ANTHROPIC: "claude-sonnet-5-5",
 }
+
+
+def tools(settings: Settings) -> tuple[Tool, ...]:
+    """Every tool of this deployment: the built-in ones, then those of others that were named.
+
+    ConfigurationError for one of others that is not there or not as the contract wants it.
+    """
+    taken = frozenset(tool.spec.name for tool in TOOLS)
+    others = third_party_tools(settings.third_party_tools, taken=taken)
+    for tool in others:
+        try:
+            check_schema(tool.spec.parameters)
+        except SchemaRefusedError as refused:
+            # The gate would deny its every call.
+            raise ConfigurationError(f"the tool '{tool.spec.name}': {refused}") from None
+    return (*TOOLS, *others)
+
+
+def confined_tools(settings: Settings, runner: Runner) -> tuple[tuple[Tool, ...], dict[str, str]]:
+    """The tools that need a confined worker; by name, why one cannot be had here."""
+    missing = runner.unavailable(EngineName.NATIVE)
+    if missing is not None:
+        return (), {"python": missing}
+    return (PythonTool(runner, load_refusals(settings.config_dir)),), {}
 
 
 def providers(settings: Settings) -> dict[str, ModelProvider]:

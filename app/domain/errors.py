@@ -23,6 +23,7 @@ MeshFlowError
 │   └── WitnessAheadError       the witness has cosigned a larger log than ours: write nothing
 ├── ModelError                  the model call failed; the run fails with its code
 ├── ToolError                   a tool could not do its work; the model is told, the caller is not
+├── ConfinementError            a worker could not be confined: nothing of the call was run
 └── OverloadedError             too much is in flight: come back later
 """
 
@@ -166,6 +167,10 @@ class ModelError(MeshFlowError):
 
 class ToolError(MeshFlowError):
     """A tool could not do its work; the text is shown to the model and holds no host path."""
+
+
+class ConfinementError(MeshFlowError):
+    """A layer of the sandbox could not be applied, so the program was not run. Names the layer."""
 
 
 class OverloadedError(MeshFlowError):

@@ -46,6 +46,7 @@ class RecorderParts:
     now: Callable[[], datetime]
     entropy: Entropy
     result_ttl_seconds: int
+    sandbox: str | None = None  # how this process confines tools, stamped into each record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,7 @@ class LedgerRecorder:
             run_key=place.run_key,
             writer=parts.writer,
             entropy=parts.entropy,
+            sandbox=parts.sandbox,
         )
 
     @property

@@ -58,6 +58,7 @@ EXAMPLES: dict[str, JsonObject] = {
     "read_file": {"path": "a"},
     "write_file": {"path": "a", "content": "b"},
     "list_files": {},
+    "search_files": {"query": "a"},
 }
 
 
