@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 
 from app.domain.verdict import PolicyRef
+from app.egress.egress_client import EgressClient
 from app.policy.gate import GATE_VERSION, RuleBook, rule_ids
 from app.policy.rules import (
     ApprovalParties,
@@ -28,6 +29,8 @@ from app.providers.provider import ModelProvider
 from app.settings import ProviderName, Settings
 from app.tools.calculator import Calculator
 from app.tools.files import ListFiles, ReadFile, WriteFile
+from app.tools.http_fetch import NAME as HTTP_FETCH
+from app.tools.http_fetch import NO_HOSTS, HttpFetch
 from app.tools.toolbox import Tool
 
 TOOLS: tuple[Tool, ...] = (Calculator(), ReadFile(), WriteFile(), ListFiles())
@@ -44,6 +47,14 @@ def providers(settings: Settings) -> dict[str, ModelProvider]:
     if key is not None:
         plugged["anthropic"] = AnthropicProvider(key.reveal, base_url=settings.anthropic_base_url)
     return plugged
+
+
+def web_tools(settings: Settings, client: EgressClient) -> tuple[dict[str, Tool], dict[str, str]]:
+    """The tools that reach the web, and those that are not there with the reason."""
+    policy = settings.egress.fetch_policy()
+    if policy is None:
+        return {}, {HTTP_FETCH: NO_HOSTS}
+    return {HTTP_FETCH: HttpFetch(client, policy, settings.egress.credentials())}, {}
 
 
 def rule_book() -> RuleBook:

@@ -17,6 +17,7 @@ from app.api.stream_seats import StreamSeats
 from app.audit.replay_ledger import ReplayLedger
 from app.domain.errors import LedgerUnavailableError, MeshFlowError
 from app.domain.run import Budget, RunId, TenantId, Usage
+from app.egress.egress_client import EgressClient, EgressParts
 from app.erasing.assembly import EraserAtWork, build_eraser, eraser_places
 from app.keys.agent_catalogue import (
     BUILT_IN_AGENT,
@@ -63,6 +64,7 @@ class Overrides:
     book: RuleBook | None = None
     gate: DascGate | None = None
     default_model: str | None = None
+    egress: EgressParts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,7 @@ class Deployment:
     erasing: EraserAtWork | None  # None: another process holds the erasure key
     writer_id: UUID
     providers: Mapping[str, ModelProvider]
+    egress: EgressClient
     workspaces: WorkspaceRoot
     logs: KeeperOfLogs | None
     ready: asyncio.Event
@@ -150,6 +153,7 @@ class Deployment:
             await self.logs.close()
         for provider in self.providers.values():
             await provider.close()
+        await self.egress.close()
         await self.heartbeat.close()
         if self.erasing is not None:
             await self.erasing.database.close()
@@ -173,7 +177,8 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         max_concurrent=settings.max_concurrent_runs,
         max_queued=settings.max_queued_runs,
     )
-    catalogue = _Catalogue(settings, overrides)
+    egress = EgressClient(denied=settings.egress.denied, parts=overrides.egress)
+    catalogue = _Catalogue(settings, overrides, egress)
     plugged = dict(overrides.providers or roster.providers(settings))
     service = RunService(
         ServiceParts(
@@ -204,6 +209,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         erasing=_erasing(settings, parts),
         writer_id=parts.writer_id,
         providers=plugged,
+        egress=egress,
         workspaces=workspaces,
         logs=logs,
         ready=asyncio.Event(),
@@ -232,8 +238,9 @@ def _recorder_parts(settings: Settings, parts: LedgerParts, bell: Bell) -> Recor
 class _Catalogue:
     """What the deployment offers and what each tenant may use of it."""
 
-    def __init__(self, settings: Settings, overrides: Overrides) -> None:
-        self.toolbox = Toolbox({tool.spec.name: tool for tool in roster.TOOLS})
+    def __init__(self, settings: Settings, overrides: Overrides, egress: EgressClient) -> None:
+        web, self._missing = roster.web_tools(settings, egress)
+        self.toolbox = Toolbox({tool.spec.name: tool for tool in roster.TOOLS} | web)
         self._names = tuple(spec.name for spec in self.toolbox.specs)
         self._all = frozenset(self._names)
         self._tenants = load_tenant_settings(settings.config_dir)
@@ -265,7 +272,7 @@ class _Catalogue:
             agents=self._agents,
             default_agent=BUILT_IN_AGENT,
             tools=self.toolbox.specs,
-            unavailable_tools={},
+            unavailable_tools=self._missing,
             budget_cap=lambda tenant: self._of(tenant).max_budget.applied_to(_OPEN_CAP),
             tenant_tools=self.tools_of,
             tenant_scrub_phi=lambda tenant: self._of(tenant).scrub_phi,
@@ -310,6 +317,7 @@ def _own_secrets(settings: Settings) -> list[str]:
         settings.anthropic_api_key,
     )
     found = [secret.reveal() for secret in held if secret is not None]
+    found += settings.egress.secret_values()
     if settings.api_keys is not None:
         # Each key by itself too: a list is never what leaks.
         found += [item.rpartition(":")[2] for item in settings.api_keys.reveal().split(",")]
