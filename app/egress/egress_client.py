@@ -101,7 +101,7 @@ class EgressClient:
         except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
             # TCP has its own words in the backend: what fails in connecting now is TLS.
             raise refused(Fault.TLS) from None
-        except (httpcore2.NetworkError, httpcore2.TimeoutException):
+        except (httpcore2.NetworkError, httpcore2.TimeoutException, OSError):
             raise refused(Fault.UNREACHABLE) from None
         except (httpcore2.ProtocolError, httpcore2.UnsupportedProtocol, ValueError):
             raise refused(Fault.PROTOCOL) from None

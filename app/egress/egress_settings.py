@@ -81,7 +81,7 @@ class EgressSettings:
                 host_rules,
                 None,
                 "hosts, separated by commas: names in ASCII of two labels or more, *. and such a"
-                " name for all below it, or addresses",
+                " name for all below it, or public addresses",
             ),
             ports=names.plain("FETCH_PORTS", _ports, Listed(()), "ports, separated by commas"),
             methods=names.plain(

@@ -16,7 +16,9 @@ from app.egress.name_resolver import NameResolver
 from app.egress.public_address import Address, Network, address_of, is_public
 
 _CONNECT_SECONDS = 5.0
-_MAX_TRIES = 4  # of the addresses of one host
+_MAX_TRIES = 16  # of the addresses of one host: a name is no list of places to knock at
+# Small, so that what a host cuts into the smallest pieces is taken apart in turns with other work.
+_READ_BYTES = 8 * 1024
 
 
 class PublicBackend(httpcore2.AsyncNetworkBackend):
@@ -95,7 +97,7 @@ class MeteredStream(httpcore2.AsyncNetworkStream):
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - the library's signature
         """As the stream below, until the limit."""
-        data = await self._stream.read(max_bytes, timeout)
+        data = await self._stream.read(min(max_bytes, _READ_BYTES), timeout)
         self._left -= len(data)
         if self._left < 0:
             raise refused(Fault.TOO_MUCH)

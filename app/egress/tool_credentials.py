@@ -79,9 +79,10 @@ class ToolCredential:
 def covered(text: str, credentials: Sequence[ToolCredential]) -> str:
     """The text without any of the values: a host that echoes a request hands none to a model."""
     forms = {form for credential in credentials for form in credential.forms()}
-    for form in sorted(forms, key=len, reverse=True):
-        text = text.replace(form, COVER)
-    return text
+    if not forms:
+        return text
+    longest_first = sorted(forms, key=len, reverse=True)
+    return re.sub("|".join(map(re.escape, longest_first)), COVER, text, flags=re.IGNORECASE)
 
 
 def tool_credentials(text: str) -> tuple[ToolCredential, ...] | None:

@@ -13,10 +13,10 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from urllib.parse import quote, urljoin
 
 from app.egress.faults import Fault
-from app.egress.public_address import Address
+from app.egress.public_address import Address, is_public
 from app.egress.url_blocklist import UrlBlocklist
 
-MAX_URL_CHARS = 2048
+MAX_URL_CHARS = 4096
 MAX_BODY_BYTES = 64 * 1024
 DEFAULT_PORTS = {"http": 80, "https": 443}
 READING = frozenset({"GET", "HEAD"})
@@ -25,8 +25,8 @@ SENDING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 # RFC 3986, appendix B, with the authority that http wants; the fragment never leaves a client.
 _SHAPE = re.compile(r"//(?P<authority>[^/?#]*)(?P<path>/[^?#]*)?(?P<query>\?[^#]*)?(?:#.*)?")
-# What no URL may hold anywhere: controls, spaces, and the delimiters that RFC 3986 leaves out.
-_NEVER = re.compile(r"[\x00-\x20\x7f\"<>\\^`{|}]")
+# What no URL may hold anywhere: controls, spaces, and what some readers take for a slash.
+_NEVER = re.compile(r"[\x00-\x20\x7f\\]")
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::(?P<port>[0-9]{1,5}))?")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 # A last label that a resolver or a browser may take for a number (WHATWG URL, "ends in a number").
@@ -156,7 +156,8 @@ def read_host(text: str) -> tuple[str, Address | None] | Fault:
         return six.compressed, six
     host = text.lower().removesuffix(".")
     labels = host.split(".")
-    if not host.isascii() or len(host) > _MAX_HOST_CHARS or not all(map(_LABEL.fullmatch, labels)):
+    # The text and not the host: the Kelvin sign is a plain k in lower case.
+    if not text.isascii() or len(host) > _MAX_HOST_CHARS or not all(map(_LABEL.fullmatch, labels)):
         return Fault.URL
     if _NUMERAL.fullmatch(labels[-1]):
         try:
@@ -190,7 +191,7 @@ def host_rules(text: str) -> HostRules | None:
         base = item.removeprefix("*.")
         bracketed = f"[{base}]" if ":" in base and not base.startswith("[") else base
         host = read_host(bracketed) if re.fullmatch(r"\S+", bracketed) else Fault.URL
-        if isinstance(host, Fault) or (base != item and host[1] is not None):
-            return None
+        if isinstance(host, Fault) or (host[1] and (base != item or not is_public(host[1]))):
+            return None  # an address that can never be asked is a mistake to be told at once
         (exact if base == item else below).add(host[0])
     return HostRules(exact=frozenset(exact), below=frozenset(below)) if exact or below else None

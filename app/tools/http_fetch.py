@@ -19,7 +19,7 @@ from app.egress.egress_client import EgressAnswer, EgressClient, EgressOrder
 from app.egress.tool_credentials import ToolCredential, covered
 from app.egress.url_policy import MAX_BODY_BYTES, MAX_URL_CHARS, READING, UrlPolicy
 from app.sandbox.workspace import Workspace
-from app.tools.toolbox import ClosedArguments, closed_schema, parse_arguments
+from app.tools.toolbox import TRUNCATED, ClosedArguments, closed_schema, parse_arguments
 
 NAME = "http_fetch"
 NO_HOSTS = "no host is allowed: set MESHFLOW_FETCH_HOSTS"
@@ -72,6 +72,10 @@ class HttpFetch:
         self._client = client
         self._policy = policy
         self._credentials = tuple(one for one in credentials if one.tool == NAME)
+        # What a cut may leave of a credential that the host sends back.
+        self._tail = max(
+            (len(form) for one in self._credentials for form in one.forms()), default=0
+        )
         self._sends = not policy.methods <= READING
         self.spec = ToolSpec(
             name=NAME,
@@ -92,7 +96,7 @@ class HttpFetch:
             answer = await self._client.send(order)
         except EgressError as error:
             raise ToolError(f"not fetched: {error}") from None
-        return covered(_told(answer), self._credentials)
+        return covered(_told(answer, self._tail), self._credentials)
 
     def _order(self, arguments: JsonObject) -> EgressOrder:
         if not self._sends:
@@ -135,13 +139,15 @@ def _description(policy: UrlPolicy) -> str:
     )
 
 
-def _told(answer: EgressAnswer) -> str:
+def _told(answer: EgressAnswer, tail: int) -> str:
+    """The mark comes first: an address after redirects and a type are the host's words too."""
     kind = answer.headers.get("content-type", "")
-    lines = [f"HTTP {answer.status}", f"url: {answer.url}", f"type: {kind[:200] or 'not said'}"]
+    lines = [f"HTTP {answer.status}", _UNTRUSTED]
+    lines += [f"url: {answer.url}", f"type: {kind[:200] or 'not said'}", ""]
     media = kind.partition(";")[0].strip().lower()
     if answer.body and (not media or _TEXT.fullmatch(media)):
-        cut = "\n[truncated]" if answer.truncated else ""
-        lines += [_UNTRUSTED, _decoded(answer.body, kind) + cut]
+        text = _decoded(answer.body, kind)
+        lines.append(text[: len(text) - tail] + TRUNCATED if answer.truncated else text)
     elif answer.body:
         least = "at least " if answer.truncated else ""
         lines.append(f"[{least}{len(answer.body)} bytes that are no text are not shown]")

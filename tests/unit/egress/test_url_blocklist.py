@@ -21,11 +21,11 @@ OWN = b"[own]\npattern = 'top-secret'\nwhy = 'ours'\n"
         ("http://ok.example/proxy?u=http%253A%252F%252F127.0.0.1", "loopback"),
         ("http://db.svc.cluster.local/", "inside-names"),
         ("http://ok.example/?u=gopher://x", "other-scheme"),
-        ("http://127.0.0.1.nip.io/", "loopback"),
         ("http://10.0.0.1.nip.io/", "address-in-a-name"),
         ("https://webhook.site/1234", "drop-box"),
         ("http://ok.example/iam/security-credentials/", "instance-credentials"),
-        ("http://ok.example/%0d%0aSET%20x", "line-smuggling"),
+        ("http://ok.example/%0d%0aMAIL%20FROM:x", "command-smuggling"),
+        ("http://instance-data/latest", "metadata-name"),
     ],
 )
 def test_a_url_of_its_kind_is_found(url: str, name: str) -> None:
@@ -56,6 +56,14 @@ def test_a_body_of_its_kind_is_found(body: bytes, name: str) -> None:
         "https://en.wikipedia.org/wiki/Metadata",
         "https://example.com/datasets/file.json",
         "https://internal-medicine.example.org/home",
+        "https://profile.io/x",
+        "https://www.snip.io/",
+        "https://toast.me/bread.local.html",
+        "https://mylocalhost-tools.example/",
+        "https://docs.example.com/latest/user-data.html",
+        "https://example.com/instance-data-sheets",
+        "https://example.com/?text=one%0D%0Atwo:%20three",
+        "https://example.com/?a=1&u=https%3A%2F%2Fwww.example.org%2Fhome",
     ],
 )
 def test_an_ordinary_url_is_not(url: str) -> None:

@@ -43,6 +43,10 @@ def policy(hosts: str = "example.com, *.example.com", **words: frozenset[str]) -
         ("http://[2606:4700:4700:0::1111]:8080/", "http://[2606:4700:4700::1111]:8080/"),
         ("http://xn--bcher-kva.example/", "http://xn--bcher-kva.example/"),
         ("http://example.com/\u00e9?\u00fc=%zz", "http://example.com/%C3%A9?%C3%BC=%zz"),
+        (
+            "http://example.com/a|b?{c}='\"<d>`^",
+            "http://example.com/a%7Cb?%7Bc%7D='%22%3Cd%3E%60%5E",
+        ),
         ("http://example.com/a/../b;c=d,e'(f)!*", "http://example.com/a/../b;c=d,e'(f)!*"),
     ],
 )
@@ -66,6 +70,9 @@ def test_a_plain_url_has_one_form(text: str, normal: str) -> None:
         ("http://a@example.com/", Fault.USERINFO),
         ("http://b\u00fccher.example/", Fault.URL),
         ("http://exa_mple.com/", Fault.URL),
+        ("http://\u212aelvin.example/", Fault.URL),  # in lower case a plain k
+        ("http://a|b.example/", Fault.URL),
+        ("http://{a}.example/", Fault.URL),
         ("http://-a.example/", Fault.URL),
         ("http://localhost/", Fault.URL),
         ("http://example.com../", Fault.URL),
@@ -118,7 +125,7 @@ def test_hosts_are_named_exactly_or_by_what_they_stand_below(host: str, *, allow
     [
         *("", ",", "*", "*.com", "com", "localhost", "http://example.com", "example.com/x"),
         *("a b.example", "*.1.2.3.4", "*.*.example.com", "example.com:80", "b\u00fccher.example"),
-        *("user@example.com", "127.1", "good.example, 0x7f"),
+        *("user@example.com", "127.1", "good.example, 0x7f", "10.0.0.1", "[::1]", "*.[::1]"),
     ],
 )
 def test_a_list_of_hosts_with_something_else_in_it_is_none(text: str) -> None:
