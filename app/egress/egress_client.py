@@ -87,12 +87,15 @@ class EgressClient:
         )
         self._pool: httpcore2.AsyncConnectionPool | None = None
         self._opening = asyncio.Lock()
+        self._limits: set[asyncio.Timeout] = set()
         self._closed = False
 
     async def send(self, order: EgressOrder) -> EgressAnswer:
         """The answer, whatever its status. EgressError when there is none that may be used."""
+        limit = asyncio.timeout(order.deadline_seconds)
+        self._limits.add(limit)
         try:
-            async with asyncio.timeout(order.deadline_seconds):
+            async with limit:
                 return await self._follow(order)
         except TimeoutError:
             raise refused(Fault.DEADLINE) from None
@@ -105,10 +108,16 @@ class EgressClient:
             raise refused(Fault.UNREACHABLE) from None
         except (httpcore2.ProtocolError, httpcore2.UnsupportedProtocol, ValueError):
             raise refused(Fault.PROTOCOL) from None
+        finally:
+            self._limits.discard(limit)
 
     async def close(self) -> None:
-        """Send nothing more; what is under way ends with an EgressError."""
+        """Send nothing more; what is under way ends at once with an EgressError."""
         self._closed = True
+        now = asyncio.get_running_loop().time()
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(now)
         self._parts.resolver.close()
         if self._pool is not None:
             await self._pool.aclose()

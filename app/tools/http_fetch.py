@@ -72,10 +72,6 @@ class HttpFetch:
         self._client = client
         self._policy = policy
         self._credentials = tuple(one for one in credentials if one.tool == NAME)
-        # What a cut may leave of a credential that the host sends back.
-        self._tail = max(
-            (len(form) for one in self._credentials for form in one.forms()), default=0
-        )
         self._sends = not policy.methods <= READING
         self.spec = ToolSpec(
             name=NAME,
@@ -96,7 +92,27 @@ class HttpFetch:
             answer = await self._client.send(order)
         except EgressError as error:
             raise ToolError(f"not fetched: {error}") from None
-        return covered(_told(answer, self._tail), self._credentials)
+        return self._told(answer)
+
+    def _told(self, answer: EgressAnswer) -> str:
+        """The mark comes first: an address after redirects and a type are the host's words too."""
+        kind = answer.headers.get("content-type", "")
+        head = [f"HTTP {answer.status}", _UNTRUSTED, f"url: {answer.url}"]
+        head += [f"type: {kind[:200] or 'not said'}", ""]
+        media = kind.partition(";")[0].strip().lower()
+        least = "at least " if answer.truncated else ""
+        if not answer.body:
+            text = ""
+        elif media and _TEXT.fullmatch(media) is None:
+            text = f"[{least}{len(answer.body)} bytes that are no text are not shown]"
+        elif answer.truncated:
+            whole = covered(_decoded(answer.body, kind), self._credentials)
+            # The cut may have left the beginning of a credential that the host repeats.
+            left = max((len(form) for one in self._credentials for form in one.forms()), default=0)
+            text = whole[: len(whole) - left] + TRUNCATED
+        else:
+            text = _decoded(answer.body, kind)
+        return covered("\n".join([*head, text]), self._credentials)
 
     def _order(self, arguments: JsonObject) -> EgressOrder:
         if not self._sends:
@@ -137,21 +153,6 @@ def _description(policy: UrlPolicy) -> str:
         "Fetch a URL over HTTP and read its text. Redirects are followed. Allowed hosts: "
         f"{', '.join(hosts[:_SHOWN_HOSTS])}{more}."
     )
-
-
-def _told(answer: EgressAnswer, tail: int) -> str:
-    """The mark comes first: an address after redirects and a type are the host's words too."""
-    kind = answer.headers.get("content-type", "")
-    lines = [f"HTTP {answer.status}", _UNTRUSTED]
-    lines += [f"url: {answer.url}", f"type: {kind[:200] or 'not said'}", ""]
-    media = kind.partition(";")[0].strip().lower()
-    if answer.body and (not media or _TEXT.fullmatch(media)):
-        text = _decoded(answer.body, kind)
-        lines.append(text[: len(text) - tail] + TRUNCATED if answer.truncated else text)
-    elif answer.body:
-        least = "at least " if answer.truncated else ""
-        lines.append(f"[{least}{len(answer.body)} bytes that are no text are not shown]")
-    return "\n".join(lines)
 
 
 def _decoded(body: bytes, kind: str) -> str:

@@ -261,6 +261,9 @@ async def _answer_outside(listener: Listener, path: str, streams: _Streams) -> N
             _bomb(what, writer)
         case "drip" | "silent" | "slowhead":
             await _slow(what, *streams)
+        case "stammer":
+            said = listener.heads[-1].split(b"Authorization: Bearer ")[1].split(b"\r\n")[0]
+            writer.write(_OK + b"\r\n" + said * (FLOOD_BYTES // len(said)))
         case "echo":
             body = listener.heads[-1]
             writer.write(_OK + b"Content-Length: %d\r\n\r\n" % len(body) + body)

@@ -1,5 +1,6 @@
 """The web tool over real sockets: what the model is told, and what it is never told."""
 
+import dataclasses
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -224,6 +225,19 @@ async def test_a_credential_goes_to_its_host_over_tls_and_comes_back_to_nobody(
     assert VALUE not in "".join([*heads[1:], *plain])
     assert VALUE not in echoed.content
     assert "Authorization: [credential]" in echoed.content
+
+
+@pytest.mark.anyio
+async def test_a_body_that_is_cut_inside_a_credential_shows_no_piece_of_it(
+    workspace: Workspace,
+) -> None:
+    long = "".join(f"{number:04x}" for number in range(1000))
+    one = dataclasses.replace(credential(), value=f"Bearer {long}")
+    async with web(workspace, credentials=(one,)) as page:
+        result = await page.fetch("https://www.allowed.example/stammer")
+    assert "[credential]" in result.content
+    assert result.content.endswith("[truncated]")
+    assert long[:8] not in result.content
 
 
 @pytest.mark.anyio
