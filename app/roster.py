@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from app.domain.errors import ConfigurationError
 from app.domain.verdict import PolicyRef
+from app.egress.egress_client import EgressClient
 from app.policy.gate import GATE_VERSION, RuleBook, rule_ids
 from app.policy.rules import (
     ApprovalParties,
@@ -31,7 +32,10 @@ from app.sandbox.execution import EngineName, Runner
 from app.settings import ProviderName, Settings
 from app.tools.calculator import Calculator
 from app.tools.files import ListFiles, ReadFile, SearchFiles, WriteFile
+from app.tools.http_fetch import NAME as HTTP_FETCH
+from app.tools.http_fetch import NO_HOSTS, HttpFetch
 from app.tools.python_guard import load_refusals
+from app.tools.python_tool import NAME as PYTHON
 from app.tools.python_tool import PythonTool
 from app.tools.third_party import third_party_tools
 from app.tools.toolbox import Tool
@@ -48,7 +52,7 @@ def tools(settings: Settings) -> tuple[Tool, ...]:
 
     ConfigurationError for one of others that is not there or not as the contract wants it.
     """
-    taken = frozenset(tool.spec.name for tool in TOOLS)
+    taken = frozenset(tool.spec.name for tool in TOOLS) | {PYTHON, HTTP_FETCH}
     others = third_party_tools(settings.third_party_tools, taken=taken)
     for tool in others:
         try:
@@ -63,8 +67,16 @@ def confined_tools(settings: Settings, runner: Runner) -> tuple[tuple[Tool, ...]
     """The tools that need a confined worker; by name, why one cannot be had here."""
     missing = runner.unavailable(EngineName.NATIVE)
     if missing is not None:
-        return (), {"python": missing}
+        return (), {PYTHON: missing}
     return (PythonTool(runner, load_refusals(settings.config_dir)),), {}
+
+
+def web_tools(settings: Settings, client: EgressClient) -> tuple[tuple[Tool, ...], dict[str, str]]:
+    """The tools that reach the web; by name, why one is not there."""
+    policy = settings.egress.fetch_policy()
+    if policy is None:
+        return (), {HTTP_FETCH: NO_HOSTS}
+    return (HttpFetch(client, policy, settings.egress.credentials()),), {}
 
 
 def providers(settings: Settings) -> dict[str, ModelProvider]:

@@ -24,6 +24,7 @@ from app.sandbox.workspace import Workspace
 from app.tools.python_guard import PythonRefusals, first_objection
 from app.tools.toolbox import ClosedArguments, closed_schema, parse_arguments
 
+NAME = "python"
 MAX_PROGRAM_CHARS = 64 * 1024
 # Beyond the program's own ten seconds: waiting for a seat, and for a worker to come up.
 _TIMEOUT_SECONDS = 45.0
@@ -40,7 +41,7 @@ class _PythonArguments(ClosedArguments):
 def python_spec(engine: EngineName) -> ToolSpec:
     """What the tool declares when this engine is behind it."""
     return ToolSpec(
-        name="python",
+        name=NAME,
         description=(
             f"Run a Python program (engine: {engine.value}, CPython "
             f"{sys.version_info.major}.{sys.version_info.minor}, standard library only). Print "
