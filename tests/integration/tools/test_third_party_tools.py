@@ -118,7 +118,7 @@ def test_a_run_calls_the_tool_through_the_gate(roles: Roles) -> None:
     ):
         told = client.get("/v1/tools").json()["data"]
         ending = run_to_end(client, {"instructions": "Say it.", "tools": ["probe_echo"]})
-    assert told[-1]["name"] == "probe_echo"
+    assert "probe_echo" in {tool["name"] for tool in told}
     assert ending.outcomes("tool.decided") == ["allow", "schema:arguments"]
     assert "again: once" in repr(provider.requests[-1].messages)
 
