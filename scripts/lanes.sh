@@ -1,5 +1,6 @@
 #!/bin/sh
-# The lanes that work on what is shipped: the wheel twice, the wheel alone, the API document, the published vectors.
+# The lanes that work on what is shipped: the wheel twice, the wheel alone, the API document, the published vectors,
+# Swagger UI in a browser.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -58,5 +59,14 @@ done <"$work/forged/expected"
 
 say "the second verifier accepts a live export with a witness, and no altered copy of it"
 .venv/bin/python -m tests.contract.second_verifier.live_export
+
+say "Swagger UI in a browser"
+for tool in chromium chromedriver; do
+  command -v "$tool" >/dev/null 2>&1 || {
+    echo "$tool is missing: install Debian's chromium and chromium-driver" >&2
+    exit 1
+  }
+done
+.venv/bin/python -m tests.browser.docs_page
 
 echo "== all lanes passed"
