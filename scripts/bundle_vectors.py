@@ -274,7 +274,7 @@ CHANGES: Mapping[str, Mapping[str, Change]] = {
         "a writer is gone": without(W, 0),
         "the checkpoint's size": text_of("checkpoint.note", "\n6\n", "\n7\n"),
         "the checkpoint's log": text_of("checkpoint.note", "/ledger/", "/ledger/0"),
-        "the operator's size": text_of("operator.note", "\n1\n", "\n2\n"),
+        "the operator's size": text_of("operator.note", "\n2\n", "\n3\n"),
         "a cosignature": last_line_spoiled("operator.note"),
         "the checkpoint's signature": last_line_spoiled("checkpoint.note"),
         "the anchor's value": turned("anchor.json", 0, "value"),

@@ -21,8 +21,10 @@ from scripts.vector_parts import (
     edited,
     fixed,
     inclusion,
+    kept,
     lines,
     rows,
+    spoiled,
     t,
     u64,
 )
@@ -59,11 +61,6 @@ def shorter(said: JsonObject) -> JsonObject:
     return said | {"items": list[Json](items(said)[:-1])}
 
 
-def later(said: JsonObject) -> JsonObject:
-    """A statement that names a checkpoint from after it."""
-    return said | {"checkpoint": str(said["checkpoint"]).replace("\n4\n", "\n4000\n", 1)}
-
-
 ANON, GONE = "anonymize_run", "delete_run"
 PLANS: Mapping[str, Plan] = {
     "a statement about another run": Plan(erase=ANON, forge=lambda s: s | {"run": OTHER.hex()}),
@@ -80,7 +77,28 @@ PLANS: Mapping[str, Plan] = {
     "a statement with a field that is a number": Plan(erase=ANON, forge=with_item(0, fields=[1])),
     "a statement of more records than there are": Plan(erase=ANON, forge=longer),
     "a deletion that does not name the last record": Plan(erase=GONE, forge=shorter),
-    "a statement that names a later checkpoint": Plan(erase=ANON, forge=later),
+    "a statement that names a later checkpoint": Plan(erase=ANON, stated_size=4000),
+    "a statement that names a checkpoint which no log key signed": Plan(
+        erase=ANON, stated_key="strange log"
+    ),
+    "a statement that names a checkpoint by a log key before its time": Plan(
+        erase=ANON,
+        rotated=("log",),
+        rotated_at=6,
+        tenant_log_key="log",
+        operator_log_key="new log",
+        stated_key="new log",
+    ),
+    "a checkpoint that the log key of before signed, too": Plan(
+        rotated=("log",),
+        rotated_at=5,
+        tenant_log_key="new log",
+        operator_log_key="new log",
+        signed_too="log",
+    ),
+    "an operator log with two records of one seq": Plan(retired_at=3, is_forked=True),
+    "an operator log in another order than its run": Plan(retired_at=3, anchor_index=1),
+    "an operator log that a checkpoint opens": Plan(is_opened=False),
     "a hash of another header": Plan(forged=((1, "rc"),)),
     "a hash that follows from nothing": Plan(forged=((3, "chain"),)),
     "records in the log the wrong way round": Plan(backwards=True),
@@ -176,6 +194,12 @@ def longer_proof(name: str) -> Change:
     return change
 
 
+def spoiled_cosignature(m: Members) -> Members:
+    """The last cosignature of the operator's checkpoint with one bit wrong."""
+    *before, last = kept(m["operator.note"])
+    return m | {"operator.note": b"".join(before) + spoiled(last.decode()).encode()}
+
+
 OTHER_FIRST = ((RUN, 0, 1), (OTHER, 0, 2), (fixed("run 2", 16), 0, 0))
 CHANGES: Mapping[str, Mapping[str, Change]] = {
     "plain": {
@@ -202,7 +226,13 @@ CHANGES: Mapping[str, Mapping[str, Change]] = {
         "a path too few": fewer_paths,
         "a batch signed over other records": resigned(FIRST, 0),
     },
-    "anonymized": {"the erasure record's proof": longer_proof("administration.jsonl")},
+    "anonymized": {
+        "the erasure record's proof": longer_proof("administration.jsonl"),
+        "the erasure record twice": lambda m: (
+            m | {"administration.jsonl": m["administration.jsonl"] * 2}
+        ),
+    },
+    "no witness is asked for": {"a cosignature that does not hold": spoiled_cosignature},
     "rotated, old pins": {
         "a rotation under another size of the same shape": lambda m: (
             m | {"administration.jsonl": edited(m["administration.jsonl"], 0, size=6)}

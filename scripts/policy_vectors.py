@@ -2,7 +2,14 @@
 
 from collections.abc import Sequence
 
-from scripts.vector_keys import DEPLOYMENT, KEYS, TENANT, WITNESSES, policy_text
+from scripts.vector_keys import (
+    DEPLOYMENT,
+    KEYS,
+    OPERATOR_ORIGIN,
+    TENANT,
+    WITNESSES,
+    policy_text,
+)
 from scripts.vector_parts import Json, JsonObject, vector
 
 
@@ -55,7 +62,14 @@ def policies() -> list[JsonObject]:
     spaced = text.replace("group two", " \tgroup\t two").replace("\n\n", "\n \t\n")
     add("spaces and tabs", spaced, names[:2], valid=True)
     add("spaces and tabs, nobody came", spaced, [], valid=False)
+    vkey = KEYS["log"].vkey(f"{OPERATOR_ORIGIN}/r1")
+    renamed = text + f"#meshflow/v1 log {vkey}\n"
+    add("a log under a second origin", renamed, names[:2], valid=True)
+    add("a log under a second origin, nobody came", renamed, [], valid=False)
     unusable = {
+        "an erasure key that is a log's second": renamed.replace(
+            KEYS["erasure"].vkey(f"{DEPLOYMENT}/erasure"), KEYS["log"].vkey(f"{DEPLOYMENT}/erasure")
+        ),
         "no quorum": text.replace("quorum two\n", ""),
         "two quorums": text + "quorum w0\n",
         "a quorum of an unknown name": text.replace("quorum two", "quorum three"),

@@ -88,6 +88,12 @@ class Plan:
     anchored_note: str | None = None  # another note than the checkpoint's
     erase_kind: str = "erasure."  # what the erasure record's kind begins with
     offices: int = 1  # administration runs of the operator
+    is_opened: bool = True  # the operator's begins as it must
+    is_forked: bool = False  # its anchor is a second record at the seq of the one before
+    anchor_index: int | None = None  # where in the operator log the anchor stands
+    stated_size: int = 4  # of the checkpoint that a statement names
+    stated_key: str | None = None  # who signed that; None: whose turn it was
+    signed_too: str | None = None  # a second log key under the checkpoint
     forge: Callable[[JsonObject], JsonObject] | None = None  # what a forger makes of the statement
 
 
@@ -104,6 +110,7 @@ class Deployment:
     batches: list[tuple[bytes, list[tuple[Run, Made]]]] = field(default_factory=list)
     gone: dict[int, list[str]] = field(default_factory=dict)
     told: list[tuple[Log, Run, Made]] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)  # at which keys were changed
 
     def write(self) -> None:
         """The tenant's log: two batches, and what erases."""
@@ -144,17 +151,26 @@ class Deployment:
         if action == "delete_run":
             gone = {made.seq: sorted(made.fields) for made in records}
         self.gone |= gone
-        text = checkpoint_text(ORIGIN, 4, self.tenant.root(4))
-        note = text + "\n" + KEYS["log"].line(ORIGIN, text)
-        said = statement(action, records, gone, note)
+        said = statement(action, records, gone, self._stated())
         said = said if self.plan.forge is None else self.plan.forge(said)
         signed = statement_note(said, self.plan.erased_by)
         made = self.admin.note(f"{self.plan.erase_kind}{action}", signed, SECOND)
         self.tenant.add(made)
         self.told.append((self.tenant, self.admin, made))
 
+    def _stated(self) -> str:
+        """The checkpoint that a statement names, by the key that signed logs of that size."""
+        size = self.plan.stated_size
+        text = checkpoint_text(ORIGIN, size, self.tenant.root(size))
+        key = self.plan.stated_key
+        if key is None:
+            is_rotated = "log" in self.plan.rotated and size > self.sizes.get(TENANT.hex(), 0)
+            key = "new log" if is_rotated else "log"
+        return text + "\n" + KEYS[key].line(ORIGIN, text)
+
     def _change_keys(self, at: int) -> None:
-        self.operator.add(self.office.note("admin.opened", {}, SECOND))
+        self._open_office()
+        self.sizes[TENANT.hex()] = at
         for role in self.plan.rotated:
             sizes = {TENANT.hex(): at, OPERATOR.hex(): len(self.operator.entries)}
             made = self.office.note("key.rotated", rotation(role, sizes), SECOND)
@@ -169,6 +185,10 @@ class Deployment:
             self.operator.add(made)
             self.told.append((self.operator, self.office, made))
 
+    def _open_office(self) -> None:
+        if not self.office.records and self.plan.is_opened:
+            self.operator.add(self.office.note("admin.opened", {}, SECOND))
+
     def size(self) -> int:
         """How much of the tenant's log the checkpoint covers."""
         if self.plan.sequenced == len(self.run.records):
@@ -181,9 +201,11 @@ class Deployment:
         plan, size = self.plan, self.size()
         note = b""
         if plan.checkpointed:
-            note = self._note(
-                plan.origin, size, self.tenant.root(size), plan.tenant_log_key
-            ).encode()
+            signed = self._note(plan.origin, size, self.tenant.root(size), plan.tenant_log_key)
+            if plan.signed_too is not None:
+                text = signed.partition("\n\n")[0] + "\n"
+                signed += KEYS[plan.signed_too].line(plan.origin + plan.recovery, text)
+            note = signed.encode()
         anchor, operator = self._anchor(note)
         made: Members = {
             "records.jsonl": self._records(size if plan.checkpointed else 0),
@@ -218,9 +240,13 @@ class Deployment:
             return b"null\n", b""
         if plan.offices > 1:
             self.office = Run(log=OPERATOR, run=OTHER)
+        if plan.is_forked:
+            self.office.records.pop()
+        self._open_office()
         said: JsonObject = {"checkpoint": plan.anchored_note or note.decode()}
         made = self.office.note(plan.anchor_kind, said, SECOND)
-        self.operator.add(made)
+        at = plan.anchor_index
+        self.operator.entries.insert(len(self.operator.entries) if at is None else at, made.leaf)
         size = len(self.operator.entries)
         signed = self._note(
             plan.operator_origin, size, self.operator.root(size), self.plan.operator_log_key

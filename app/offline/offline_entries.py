@@ -3,7 +3,8 @@
 Threat: Ledger tampering
 """
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, field
 
 from app.offline.offline_headers import (
     chain_hash,
@@ -31,6 +32,7 @@ _MEMBERS = (
     "value",
 )
 _NOTE = 8
+_OPENED = "admin.opened"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,39 @@ class Entry:
             raise BrokenError("leads to a checkpoint of another size")
         if not is_included(self.leaf, self.index, self.size, self.path, checkpoint.root):
             raise BrokenError("is not at its place in the tree of the checkpoint")
+
+
+@dataclass(slots=True, kw_only=True)
+class AdministrationRun:
+    """The one administration run of a log, as far as entries of it are known."""
+
+    run: bytes
+    _places: list[tuple[int, int]] = field(default_factory=list)  # seq and index, in order
+
+    def take(self, entry: Entry) -> None:
+        """One more entry. BrokenError unless all of them can be records of one run in one log.
+
+        No two are of one record, each follows the one before it with room for what is between them,
+        and the first record of the run is `admin.opened`.
+        """
+        if entry.run != self.run:
+            raise BrokenError("one log has two administration runs")
+        if entry.seq == 0 and entry.kind != _OPENED:
+            raise BrokenError("is the first of an administration run and does not open it")
+        place = (entry.seq, entry.index)
+        at = bisect_left(self._places, (entry.seq, -1))
+        before = self._places[at - 1] if at else (0, 0)
+        after = self._places[at] if at < len(self._places) else None
+        if after is not None and after[0] == entry.seq:
+            raise BrokenError("is the second entry of one record")
+        if not _has_room(before, place) or (after is not None and not _has_room(place, after)):
+            raise BrokenError("stands in the log out of the order of its run")
+        self._places.insert(at, place)
+
+
+def _has_room(before: tuple[int, int], after: tuple[int, int]) -> bool:
+    """Whether the records between two entries have places between theirs."""
+    return after[1] - before[1] >= after[0] - before[0]
 
 
 def read_entry(value: Json) -> Entry:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from app.offline.bundle_reader import PAYLOADS, RECORDS
 from app.offline.offline_headers import FIELD_NAMES
 from app.offline.offline_merkle import tag
-from app.offline.offline_notes import is_signed, parse_checkpoint
+from app.offline.offline_notes import Checkpoint, is_signed, parse_checkpoint
 from app.offline.offline_records import Break, RunRecords
 from app.offline.strict_json import BrokenError, Json, Row, parse_canonical
 
@@ -51,7 +51,7 @@ class Statement:
     log: bytes
     run: bytes | None
     items: tuple[ErasedItem, ...]
-    size: int | None
+    checkpoint: Checkpoint | None
     key: bytes
 
 
@@ -83,12 +83,12 @@ def read_statement(note: Json) -> Statement:
         log=log,
         run=None if of_tenant else said.hexadecimal("run", 16),
         items=items,
-        size=_size_of(said, log),
+        checkpoint=_checkpoint_of(said, log),
         key=key,
     )
 
 
-def _size_of(said: Row, log: bytes) -> int | None:
+def _checkpoint_of(said: Row, log: bytes) -> Checkpoint | None:
     if said.is_null("checkpoint"):
         return None
     try:
@@ -97,7 +97,7 @@ def _size_of(said: Row, log: bytes) -> int | None:
         raise BrokenError(f"the checkpoint of the erasure statement {error.reason}") from None
     if checkpoint.log != log.hex():
         raise BrokenError("the checkpoint of the erasure statement is of another log")
-    return checkpoint.size
+    return checkpoint
 
 
 def _item(seq: int, value: Json) -> ErasedItem:
@@ -118,7 +118,7 @@ def check_statement(statement: Statement, found: RunRecords, index: int) -> None
     """BrokenError unless it speaks of this run as it is stored, and stands at a later index."""
     if statement.log != found.log or statement.run != found.run:
         raise BrokenError("the erasure statement is about another run")
-    if statement.size is not None and statement.size > index:
+    if statement.checkpoint is not None and statement.checkpoint.size > index:
         raise BrokenError("the erasure statement names a checkpoint that comes after it")
     rows = found.rows
     if len(statement.items) > len(rows):

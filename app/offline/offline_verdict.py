@@ -22,7 +22,7 @@ from app.offline.bundle_reader import (
     read_bundle,
 )
 from app.offline.offline_batches import Writer, check_batches, read_writers
-from app.offline.offline_entries import Entry, read_entry
+from app.offline.offline_entries import AdministrationRun, Entry, read_entry
 from app.offline.offline_erasures import (
     Statement,
     check_gone,
@@ -68,7 +68,7 @@ class _Case:
     operator: Checkpoint | None = None
     history: KeyHistory = field(default_factory=KeyHistory)
     erasures: list[tuple[Entry, Statement]] = field(default_factory=list)
-    administration: dict[bytes, bytes] = field(default_factory=dict)
+    administration: dict[bytes, AdministrationRun] = field(default_factory=dict)
 
 
 def verify_bundle(data: bytes, policy: Policy | None, freshness: Freshness | None = None) -> Report:
@@ -149,8 +149,7 @@ def _take_entry(case: _Case, entry: Entry) -> None:
 
 def _check_administration_run(case: _Case, entry: Entry) -> None:
     """A log has one administration run, and it is not the run of the bundle."""
-    if case.administration.setdefault(entry.log, entry.run) != entry.run:
-        raise BrokenError("one log has two administration runs")
+    case.administration.setdefault(entry.log, AdministrationRun(run=entry.run)).take(entry)
     if entry.log == case.bundle.log and entry.run == case.bundle.run:
         raise BrokenError("the run of the bundle is no administration run")
 
@@ -239,6 +238,8 @@ def _lawful_statements(case: _Case, found: RunRecords) -> list[Statement]:
     for entry, statement in case.erasures:
         try:
             check_statement(statement, found, entry.index)
+            if policy is not None and statement.checkpoint is not None:
+                check_signed_by_log(statement.checkpoint, policy, history)
             if trusted:
                 history.check_counts(
                     "erasure", statement.key, trusted, entry.log.hex(), entry.index
@@ -291,13 +292,14 @@ def _quorum_time(case: _Case, freshness: Freshness | None) -> int | None:
     policy, operator, report = case.policy, case.operator, case.report
     if policy is None or operator is None:
         return None
-    if not policy.asks_for_witnesses:
-        report.missing("policy", None, "the policy asks for no witness, so nothing is witnessed")
-        return None
     try:
+        # A line that does not hold breaks the note, whoever is asked for.
         found = cosigners(operator.note, policy.witnesses.values())
     except BrokenError as error:
         report.broken(OPERATOR, None, error.reason)
+        return None
+    if not policy.asks_for_witnesses:
+        report.missing("policy", None, "the policy asks for no witness, so nothing is witnessed")
         return None
     stamps: dict[bytes, int] = {}
     for key, stamp in found:

@@ -55,16 +55,17 @@ export function openEntry(entry, { size, root }) {
   return { kind: header.kind, log: entry.log, run: entry.run, seq: entry.seq, index: entry.index, note };
 }
 
-// Entries of one log are of one run, and stand in the log in the order of seq with room for the rest.
+// Entries of one log are of one run, no two of one record, and stand in the log in the order of seq with room for the rest.
 export function checkOneRun(entries) {
   const sorted = [...entries].sort((a, b) => a.seq - b.seq);
   sorted.forEach((entry, at) => {
     must(entry.run === sorted[0].run, "entries of two administration runs in one log");
     must(entry.index >= entry.seq, "an entry before the first place of the log");
+    must(entry.seq > 0 || entry.kind === "admin.opened", "an administration run that something else began");
     if (at === 0) return;
     const before = sorted[at - 1];
     const [records, places] = [entry.seq - before.seq, entry.index - before.index];
-    must(records === 0 ? places === 0 : places >= records, "entries out of order");
+    must(records > 0 && places >= records, "two entries of one record, or entries out of order");
   });
 }
 
@@ -127,12 +128,13 @@ export function openStatement(note) {
     must(items.length > 0 && items.every((item, at) => item.seq === at), "not every record from the first on");
     must(items.every(({ fields }) => new Set(fields).size === fields.length), "a field twice");
   }
-  const size = statement.checkpoint === null ? 0 : statedSize(statement);
-  return { ...statement, size };
+  return { ...statement, stated: statement.checkpoint === null ? null : statedCheckpoint(statement) };
 }
 
-function statedSize({ checkpoint, log }) {
-  const stated = checkpointOf(parseNote(Buffer.from(checkpoint)));
+// Whose signature it bears is not decided here.
+function statedCheckpoint({ checkpoint, log }) {
+  const note = parseNote(Buffer.from(checkpoint));
+  const stated = { note, ...checkpointOf(note) };
   must(stated.ledger.log === log, "a statement with a checkpoint of another log");
-  return stated.size;
+  return stated;
 }

@@ -51,9 +51,11 @@ class Check {
   checkSigned({ note, origin, size, ledger }) {
     const pinned = this.policy.logs.filter((key) => ledgerOf(key.name)?.deployment === ledger.deployment);
     const tied = this.keys.log.tied(pinned.map((key) => key.publicKey));
-    const counting = [...tied].filter((key) => this.keys.log.signsCheckpoint(key, ledger.log, size));
-    const keys = counting.map((key) => keyOf(origin, ED25519, Buffer.from(key, "hex")));
-    must(signersOf(note, keys).size > 0, "a checkpoint that no key of its log signed");
+    const keys = [...tied].map((key) => keyOf(origin, ED25519, Buffer.from(key, "hex")));
+    const signers = [...signersOf(note, keys).keys()].map((key) => key.publicKey.toString("hex"));
+    must(signers.length > 0, "a checkpoint that no key of its log signed");
+    const count = signers.every((key) => this.keys.log.signsCheckpoint(key, ledger.log, size));
+    must(count, "a checkpoint that a key signed which does not count at its size");
   }
 
   trees() {
@@ -117,7 +119,8 @@ class Check {
       this.checkErasureKey(note.key, index);
       must(kind === `erasure.${statement.action}`, "an erasure of another kind");
       must(statement.log === this.place.logHex && statement.run === this.place.runHex, "an erasure of another run");
-      must(statement.size <= index, "a statement with a checkpoint of later");
+      must((statement.stated?.size ?? 0) <= index, "a statement with a checkpoint of later");
+      if (statement.stated !== null && this.policy !== null) this.checkSigned(statement.stated);
       const whole = statement.action !== "delete_run" || statement.items.length === this.records.length;
       must(whole, "a deletion that does not name every record");
       for (const item of statement.items) {
