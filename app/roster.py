@@ -3,6 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
 
 from app.domain.errors import ConfigurationError
 from app.domain.verdict import PolicyRef
@@ -31,16 +33,26 @@ from app.providers.provider import ModelProvider
 from app.sandbox.execution import EngineName, Runner
 from app.settings import ProviderName, Settings
 from app.tools.calculator import Calculator
+from app.tools.current_time import CurrentTime
 from app.tools.files import ListFiles, ReadFile, SearchFiles, WriteFile
 from app.tools.http_fetch import NAME as HTTP_FETCH
 from app.tools.http_fetch import NO_HOSTS, HttpFetch
+from app.tools.json_query import JsonQuery
 from app.tools.python_guard import load_refusals
 from app.tools.python_tool import NAME as PYTHON
 from app.tools.python_tool import PythonTool
 from app.tools.third_party import third_party_tools
 from app.tools.toolbox import Tool
 
-TOOLS: tuple[Tool, ...] = (Calculator(), ReadFile(), WriteFile(), ListFiles(), SearchFiles())
+TOOLS: tuple[Tool, ...] = (
+    Calculator(),
+    CurrentTime(partial(datetime.now, UTC)),
+    JsonQuery(),
+    ReadFile(),
+    WriteFile(),
+    ListFiles(),
+    SearchFiles(),
+)
 DEFAULT_MODELS: Mapping[ProviderName, str] = {
     ProviderName.OFFLINE: "offline",
     ProviderName.ANTHROPIC: "claude-sonnet-5-5",
