@@ -193,6 +193,19 @@ async def test_idle_zygotes_of_other_tenants_make_room(workspace: int) -> None:
     assert _children() - before == set()
 
 
+async def test_a_spare_zygote_serves_the_next_tenant_and_then_nobody_else(workspace: int) -> None:
+    before = _children()
+    async with running(keeps_spare=True) as runner:
+        seen = set()
+        for number in range(4):
+            result = await runner.run(
+                request_for("import os\nos.getppid()", workspace, f"{number:032x}")
+            )
+            seen.add(result.stdout)
+        assert len(seen) == 4
+    assert _children() - before == set()
+
+
 async def test_a_killed_zygote_is_told_and_the_next_call_has_another(workspace: int) -> None:
     async with running() as runner:
         first = await runner.run(request_for("import os\nprint(os.getppid())", workspace))
