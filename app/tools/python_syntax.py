@@ -11,7 +11,7 @@ _PARSING = threading.Lock()
 
 
 def parse_program(text: str) -> ast.Module:
-    """The syntax tree. SyntaxError, ValueError, MemoryError or RecursionError when there is none."""
+    """The tree. SyntaxError, ValueError, MemoryError or RecursionError when there is none."""
     with _PARSING:
         return ast.parse(text)
 
