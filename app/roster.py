@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from app.domain.errors import ConfigurationError
 from app.domain.verdict import PolicyRef
+from app.egress.egress_client import EgressClient
 from app.policy.gate import GATE_VERSION, RuleBook, rule_ids
 from app.policy.rules import (
     ApprovalParties,
@@ -31,12 +32,16 @@ from app.sandbox.execution import EngineName, Runner
 from app.settings import ProviderName, Settings
 from app.tools.calculator import Calculator
 from app.tools.files import ListFiles, ReadFile, SearchFiles, WriteFile
+from app.tools.http_fetch import NAME as HTTP_FETCH
+from app.tools.http_fetch import NO_HOSTS, HttpFetch
 from app.tools.python_guard import load_refusals
 from app.tools.python_tool import PythonTool
 from app.tools.third_party import third_party_tools
 from app.tools.toolbox import Tool
 
 TOOLS: tuple[Tool, ...] = (Calculator(), ReadFile(), WriteFile(), ListFiles(), SearchFiles())
+# Built-in tools that depend on the machine or the settings: nobody else's goes by their names.
+_RESERVED = frozenset({"python", "shell", HTTP_FETCH})
 DEFAULT_MODELS: Mapping[ProviderName, str] = {
     ProviderName.OFFLINE: "offline",
     ProviderName.ANTHROPIC: "claude-sonnet-5-5",
@@ -48,7 +53,7 @@ def tools(settings: Settings) -> tuple[Tool, ...]:
 
     ConfigurationError for one of others that is not there or not as the contract wants it.
     """
-    taken = frozenset(tool.spec.name for tool in TOOLS)
+    taken = frozenset(tool.spec.name for tool in TOOLS) | _RESERVED
     others = third_party_tools(settings.third_party_tools, taken=taken)
     for tool in others:
         try:
@@ -74,6 +79,14 @@ def providers(settings: Settings) -> dict[str, ModelProvider]:
     if key is not None:
         plugged["anthropic"] = AnthropicProvider(key.reveal, base_url=settings.anthropic_base_url)
     return plugged
+
+
+def web_tools(settings: Settings, client: EgressClient) -> tuple[dict[str, Tool], dict[str, str]]:
+    """The tools that reach the web, and those that are not there with the reason."""
+    policy = settings.egress.fetch_policy()
+    if policy is None:
+        return {}, {HTTP_FETCH: NO_HOSTS}
+    return {HTTP_FETCH: HttpFetch(client, policy, settings.egress.credentials())}, {}
 
 
 def rule_book() -> RuleBook:

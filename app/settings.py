@@ -20,6 +20,7 @@ from app.domain.environment_names import default_data_dir, known_names
 from app.domain.errors import ConfigurationError
 from app.domain.sandbox_mode import SandboxMode, exact_mode
 from app.domain.step import tool_names
+from app.egress import egress_settings
 
 PREFIX = "MESHFLOW_"
 HIDDEN = "(hidden)"
@@ -33,6 +34,7 @@ SECRET_NAMES = (
     "SEQUENCER_DATABASE_URL",
     "ERASER_DATABASE_URL",
     "AUDIT_DATABASE_URL",
+    egress_settings.SECRET_NAME,
 )
 PLAIN_NAMES = (
     "DATA_DIR",
@@ -58,6 +60,7 @@ PLAIN_NAMES = (
     "ANTHROPIC_BASE_URL",
     "HOST",
     "PORT",
+    *egress_settings.NAMES,
 )
 # Read by the tests and the benches; the server accepts the name and does nothing with it.
 FOREIGN_NAMES = ("TEST_DATABASE_URL", "KEY_FILE")
@@ -155,6 +158,7 @@ class Settings:
     anthropic_api_key: Secret | None
     host: str
     port: int
+    egress: egress_settings.EgressSettings
     ignored_names: tuple[str, ...]
     lines: tuple[tuple[str, str, str], ...] = field(repr=False, compare=False)
 
@@ -200,6 +204,7 @@ class Settings:
             anthropic_api_key=provider_key,
             host=read.host("HOST", "127.0.0.1"),
             port=read.number("PORT", 8000, low=0, high=65_535),
+            egress=egress_settings.EgressSettings.read(read),
             ignored_names=ignored,
             lines=tuple(read.lines),
         )

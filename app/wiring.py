@@ -17,6 +17,7 @@ from app.api.stream_seats import StreamSeats
 from app.audit.replay_ledger import ReplayLedger
 from app.domain.errors import ConfigurationError, LedgerUnavailableError, MeshFlowError
 from app.domain.run import Budget, RunId, TenantId, Usage
+from app.egress.egress_client import EgressClient, EgressParts
 from app.embedded.server_account import choose_server_account
 from app.erasing.assembly import EraserAtWork, build_eraser, eraser_places
 from app.keys.agent_catalogue import (
@@ -67,6 +68,7 @@ class Overrides:
     book: RuleBook | None = None
     gate: DascGate | None = None
     default_model: str | None = None
+    egress: EgressParts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,7 @@ class Deployment:
     erasing: EraserAtWork | None  # None: another process holds the erasure key
     writer_id: UUID
     providers: Mapping[str, ModelProvider]
+    egress: EgressClient
     workspaces: WorkspaceRoot
     runner: ToolRunner
     logs: KeeperOfLogs | None
@@ -156,6 +159,7 @@ class Deployment:
             await self.logs.close()
         for provider in self.providers.values():
             await provider.close()
+        await self.egress.close()
         await self.heartbeat.close()
         if self.erasing is not None:
             await self.erasing.database.close()
@@ -181,7 +185,8 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         max_concurrent=settings.max_concurrent_runs,
         max_queued=settings.max_queued_runs,
     )
-    catalogue = _Catalogue(settings, overrides, runner)
+    egress = EgressClient(denied=settings.egress.denied, parts=overrides.egress)
+    catalogue = _Catalogue(settings, overrides, runner, egress)
     plugged = dict(overrides.providers or roster.providers(settings))
     service = RunService(
         ServiceParts(
@@ -212,6 +217,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         erasing=_erasing(settings, parts),
         writer_id=parts.writer_id,
         providers=plugged,
+        egress=egress,
         workspaces=workspaces,
         runner=runner,
         logs=logs,
@@ -242,9 +248,13 @@ def _recorder_parts(settings: Settings, parts: LedgerParts, bell: Bell) -> Recor
 class _Catalogue:
     """What the deployment offers and what each tenant may use of it."""
 
-    def __init__(self, settings: Settings, overrides: Overrides, runner: ToolRunner) -> None:
-        confined, self._missing = roster.confined_tools(settings, runner)
-        tools = (*confined, *roster.tools(settings))
+    def __init__(
+        self, settings: Settings, overrides: Overrides, runner: ToolRunner, egress: EgressClient
+    ) -> None:
+        confined, unconfinable = roster.confined_tools(settings, runner)
+        web, without_hosts = roster.web_tools(settings, egress)
+        tools = (*confined, *web.values(), *roster.tools(settings))
+        self._missing = {**unconfinable, **without_hosts}
         self.toolbox = Toolbox({tool.spec.name: tool for tool in tools})
         self._names = tuple(spec.name for spec in self.toolbox.specs)
         self._all = frozenset(self._names)
@@ -333,6 +343,7 @@ def _own_secrets(settings: Settings) -> list[str]:
         settings.anthropic_api_key,
     )
     found = [secret.reveal() for secret in held if secret is not None]
+    found += settings.egress.secret_values()
     if settings.api_keys is not None:
         # Each key by itself too: a list is never what leaks.
         found += [item.rpartition(":")[2] for item in settings.api_keys.reveal().split(",")]

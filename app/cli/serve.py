@@ -161,6 +161,7 @@ def configure_logging(settings: Settings) -> None:
         for field in dataclasses.fields(settings)
         if hasattr(value := getattr(settings, field.name), "reveal")
     ]
+    own += settings.egress.secret_values()
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(SecretFilter(Scrubber(own)))
     handler.setFormatter(

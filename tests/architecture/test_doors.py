@@ -32,6 +32,7 @@ LIBRARIES: Mapping[str, Doors] = {
     "cryptography": ("app/ledger/", "app/keys/", "app/offline/", "app/transparency/"),
     "fastapi": ("app/api/", "app/main.py"),
     "httptools": (),  # uvicorn finds it by itself
+    "httpcore2": ("app/egress/",),  # requests to addresses that are not the operator's
     "httpx2": (
         "app/sequencing/witness_roster.py",
         "app/providers/messages_session.py",
@@ -47,7 +48,7 @@ LIBRARIES: Mapping[str, Doors] = {
         "app/keys/",
         "app/settings.py",
     ),  # pydantic's engine
-    "re2": ("app/privacy/", "app/policy/"),
+    "re2": ("app/privacy/", "app/policy/", "app/egress/url_blocklist.py"),
     "sqlalchemy": ("app/storage/",),
     "starlette": ("app/api/", "app/main.py", "app/cli/stream_drain.py"),
     "typing_extensions": ("app/api/",),
