@@ -53,6 +53,8 @@ TOOLS: tuple[Tool, ...] = (
     ListFiles(),
     SearchFiles(),
 )
+# Built-in tools that depend on the machine or the settings: nobody else's goes by their names.
+_RESERVED = frozenset({PYTHON, "shell", HTTP_FETCH})
 DEFAULT_MODELS: Mapping[ProviderName, str] = {
     ProviderName.OFFLINE: "offline",
     ProviderName.ANTHROPIC: "claude-sonnet-5-5",
@@ -64,7 +66,7 @@ def tools(settings: Settings) -> tuple[Tool, ...]:
 
     ConfigurationError for one of others that is not there or not as the contract wants it.
     """
-    taken = frozenset(tool.spec.name for tool in TOOLS) | {PYTHON, HTTP_FETCH}
+    taken = frozenset(tool.spec.name for tool in TOOLS) | _RESERVED
     others = third_party_tools(settings.third_party_tools, taken=taken)
     for tool in others:
         try:

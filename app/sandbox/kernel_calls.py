@@ -14,6 +14,7 @@ from typing import Protocol
 
 from app.sandbox.syscall_tables import ARCHITECTURES, Architecture
 
+_ARGUMENTS = 6
 PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
 PR_SET_PDEATHSIG = 1
@@ -48,6 +49,9 @@ class LinuxKernel:
         libc = ctypes.CDLL(None, use_errno=True)
         self._syscall = libc.syscall
         self._syscall.restype = ctypes.c_long
+        # Declared once: a worker makes some hundred calls before it may run.
+        self._syscall.argtypes = [ctypes.c_long, *[ctypes.c_ulong] * _ARGUMENTS]
+        self._numbers = {} if self._architecture is None else dict(self._architecture.numbers)
         self._prctl = libc.prctl if is_linux else None
 
     @property
@@ -57,12 +61,11 @@ class LinuxKernel:
 
     def call(self, name: str, *arguments: int) -> int:
         """What the system call returned; OSError when it failed or does not exist here."""
-        known = {} if self._architecture is None else self._architecture.numbers
-        number = known.get(name)
+        number = self._numbers.get(name)
         if number is None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-        given = [ctypes.c_ulong(argument) for argument in arguments]
-        return _result(int(self._syscall(ctypes.c_long(number), *given)))
+        rest = (0,) * (_ARGUMENTS - len(arguments))
+        return _result(int(self._syscall(number, *arguments, *rest)))
 
     def prctl(self, option: int, argument: int = 0) -> int:
         """What `prctl(option, argument, 0, 0, 0)` returned; OSError when it failed."""

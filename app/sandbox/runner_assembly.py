@@ -54,6 +54,7 @@ def build_runner(
             account=account,
             gaps=gaps,
             concurrency=2 * (os.cpu_count() or 1),
+            keeps_spare=True,
         )
     )
 

@@ -35,6 +35,8 @@ _NEW_NAMESPACES = 0x7E020080  # every CLONE_NEW* flag that fits here
 _THREAD_FLAGS = 0x00010900  # CLONE_THREAD | CLONE_SIGHAND | CLONE_VM
 _PROT_EXEC, _MAP_ANONYMOUS = 0x4, 0x20
 _AF_UNIX = 1
+_O_TRUNC, _O_ACCMODE = 0o1000, 0o3
+_OPENING = {"open": 1, "openat": 2}  # and which argument holds the flags
 # Names, dumpable, seccomp, no_new_privs and timer slack: asked or set for the caller alone.
 _PRCTL_OPTIONS = (3, 15, 16, 21, 39, 30)
 # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX.
@@ -50,7 +52,7 @@ def _words(names: str) -> tuple[str, ...]:
 
 _ALLOWED: Final = _words("""
 read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 close close_range lseek
-sendfile copy_file_range open openat creat access faccessat faccessat2 stat lstat fstat newfstatat
+sendfile copy_file_range creat access faccessat faccessat2 stat lstat fstat newfstatat
 statx statfs fstatfs readlink readlinkat getdents getdents64 mkdir mkdirat rmdir unlink unlinkat
 rename renameat getcwd chdir fchdir umask ftruncate fsync fdatasync flock fadvise64 dup dup2 dup3
 pipe pipe2 poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait
@@ -79,7 +81,7 @@ class FilterRules:
 
     may_execute: bool = False  # the `exec` engine: starts programs, and threads of theirs
     may_signal_group: bool = False  # only where Landlock keeps signals inside (ABI 6)
-    may_truncate: bool = True  # by path: only where Landlock judges it (ABI 3)
+    may_truncate: bool = True  # by path, or by opening: only where Landlock judges it (ABI 3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +109,7 @@ def build_filter(architecture: Architecture, rules: FilterRules) -> FilterProgra
         steps += [(_JUMP_AT_LEAST, 0, 1, _X32_BIT), (_RETURN, 0, 0, _KILL)]
     allowed = [*_ALLOWED, *(_EXECUTING if rules.may_execute else [])]
     if rules.may_truncate:
-        allowed.append("truncate")
+        allowed += ["truncate", *_OPENING]
     if rules.may_signal_group:
         allowed += ["kill", "tgkill"]
     for name, body in _judged(rules):
@@ -180,9 +182,24 @@ def _judged(rules: FilterRules) -> list[tuple[str, list[_Step]]]:
         ("mprotect", [*_no_bit(2, _PROT_EXEC), _allow()]),
         ("renameat2", [*_one_of(4, (0, 1)), _allow()]),  # RENAME_NOREPLACE, never EXCHANGE
     ]
+    if not rules.may_truncate:
+        judged += [
+            (name, [*_no_reader_truncates(place), _allow()]) for name, place in _OPENING.items()
+        ]
     if not rules.may_signal_group:
         judged += [(name, [*_one_of(0, (_OWN_PID,)), _allow()]) for name in ("kill", "tgkill")]
     return judged
+
+
+def _no_reader_truncates(argument: int) -> list[_Step]:
+    """Refuse flags that empty a file without opening it for writing."""
+    return [
+        (_LOAD, 0, 0, _low(argument)),
+        (_AND, 0, 0, _O_TRUNC | _O_ACCMODE),
+        (_JUMP_EQUAL, 1, 0, _O_TRUNC),
+        (_JUMP_EQUAL, 0, 1, _O_TRUNC | _O_ACCMODE),
+        (_RETURN, 0, 0, _REFUSE),
+    ]
 
 
 def _mmap(rules: FilterRules) -> list[_Step]:

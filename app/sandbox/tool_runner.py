@@ -45,6 +45,7 @@ class RunnerOptions:
     gaps: Mapping[EngineName, str] = field(default_factory=dict)
     concurrency: int = 2 * (os.cpu_count() or 1)
     queue: int = 32
+    keeps_spare: bool = False  # once an engine is used, the next tenant need not wait for it
     pool: PoolLimits = field(default_factory=PoolLimits)
 
 
@@ -68,11 +69,6 @@ class ToolRunner:
     def mode(self) -> SandboxMode:
         """How workers are confined; stamped into every record."""
         return self._options.profile.mode
-
-    def warm(self, engine: EngineName) -> None:
-        """Start a worker ahead of the first call."""
-        if self.unavailable(engine) is None:
-            self._pool.warm(engine)
 
     async def run(self, request: ExecRequest) -> ExecResult:
         """Run to an end within the limits; never raises for what the program does.
@@ -117,12 +113,16 @@ class ToolRunner:
         except ConfinementError as refused:
             _log.error("no worker: %s", refused)
             return _not_run(ExecStatus.UNAVAILABLE, EndedBy.CONFINEMENT, str(refused))
+        if self._options.keeps_spare:
+            self._pool.warm(request.engine)
         try:
             result = await _Attempt(lease.link, request, limits).run(program)
         finally:
             self._pool.give_back(lease)
             # Also after a cancelled call, and after a zygote that could not look.
-            looked = asyncio.to_thread(_wiped_when_over, request.workspace_fd, limits)
+            # With a descriptor of its own: a cancelled caller closes theirs at once.
+            own = os.dup(request.workspace_fd)
+            looked = asyncio.to_thread(_wiped_when_over, own, limits)
             over = await asyncio.shield(asyncio.ensure_future(looked))
         if over and result.ended_by is not EndedBy.WORKSPACE_QUOTA:
             return replace(
@@ -260,7 +260,17 @@ def _memory_file(data: bytes) -> int:
 
 
 def _wiped_when_over(workspace_fd: int, limits: ExecLimits) -> bool:
-    """Whether the workspace held too much, or could not be counted; it was then emptied."""
+    """Whether the workspace held too much, or could not be counted; it was then emptied.
+
+    Closes the descriptor.
+    """
+    try:
+        return _wiped(workspace_fd, limits)
+    finally:
+        os.close(workspace_fd)
+
+
+def _wiped(workspace_fd: int, limits: ExecLimits) -> bool:
     with suppress(OSError):
         if not exceeds_quota(
             workspace_fd,

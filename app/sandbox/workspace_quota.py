@@ -75,6 +75,9 @@ def _remove(top: int, name: str) -> None:
         if not stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=top)
             return
+        with suppress(OSError):  # most that are made to flood are empty
+            os.rmdir(name, dir_fd=top)
+            return
         inner = os.open(name, _FLAGS, dir_fd=top)
         try:
             for below in os.listdir(inner):  # noqa: PTH208 - as above

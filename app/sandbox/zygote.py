@@ -13,6 +13,7 @@ import resource
 import selectors
 import signal
 import socket
+import sys
 import sysconfig
 import time
 from contextlib import suppress
@@ -154,7 +155,8 @@ def _held(profile: SandboxProfile) -> list[PathRule]:
     found: list[PathRule] = []
     library = sysconfig.get_path("stdlib")
     with os.scandir(library) as entries:
-        names = [entry.name for entry in entries if entry.name not in _NOT_THE_LIBRARY]
+        # What is loaded already is not read again, and each rule costs every worker its share.
+        names = [entry.name for entry in entries if _is_still_read(entry.name)]
     places = [(f"{library}/{name}", READ) for name in sorted(names)]
     places += [(path, READ) for path in profile.readable]
     places += [(path, DEVICE) for path in profile.devices]
@@ -166,6 +168,12 @@ def _held(profile: SandboxProfile) -> list[PathRule]:
             is_directory = os.path.isdir(path)  # noqa: PTH112 - a plain string is all there is
             found.append(PathRule(descriptor=descriptor, is_directory=is_directory, access=access))
     return found
+
+
+def _is_still_read(name: str) -> bool:
+    stem, _, ending = name.partition(".")
+    is_loaded = ending == "py" and stem in sys.modules
+    return not is_loaded and name not in _NOT_THE_LIBRARY
 
 
 class Zygote:

@@ -65,8 +65,6 @@ class ZygotePool:
             self._leases[place] = lease
             lease.calls += 1
             lease.in_flight += 1
-        if not guard.locked() and place not in self._leases:
-            self._guards.pop(place, None)
         self._make_room()
         return lease
 
@@ -115,7 +113,6 @@ class ZygotePool:
                 return
             if not lease.in_flight:
                 del self._leases[place]
-                self._guards.pop(place, None)
                 self._retire(lease)
 
     def _retire(self, lease: Lease) -> None:

@@ -5,10 +5,10 @@ Threat: Privilege escalation via tool calls
 
 import ast
 import re
-import threading
 from collections.abc import Set as AbstractSet
 
 from app.domain.errors import ToolError
+from app.tools.python_syntax import parse_expression
 
 MAX_CHARS = 1000
 MAX_BRACKETS = 40
@@ -61,15 +61,10 @@ def _require_tame_text(text: str, names: AbstractSet[str]) -> None:
             raise ToolError("the expression has too many signs in a row")
 
 
-# Python 3.11 counts the depth of all threads that parse in one place: two at once fail by chance.
-_PARSING = threading.Lock()
-
-
 def _parse(text: str) -> ast.expr:
     """The syntax tree, within the limits on its size and depth."""
     try:
-        with _PARSING:
-            tree = ast.parse(" ".join(text.split()), mode="eval").body
+        tree = parse_expression(" ".join(text.split())).body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise ToolError("the expression is not well formed") from None
     nodes = 0

@@ -8,7 +8,6 @@ Threat: Privilege escalation via tool calls
 
 import ast
 import re
-import threading
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
@@ -18,6 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.domain.errors import ConfigurationError
+from app.tools.python_syntax import parse_program
 
 FILE_NAME = "python_refusals.toml"
 _MAX_FILE_BYTES = 256 * 1024
@@ -25,8 +25,6 @@ _MAX_FILE_BYTES = 256 * 1024
 _BY_NAME = frozenset({"getattr", "setattr", "delattr", "hasattr", "attrgetter", "methodcaller"})
 _HARMLESS_NAMES = frozenset({"__name__", "__doc__", "__file__", "__annotations__", "__debug__"})
 _FORMAT_WALK = re.compile(r"\{[^{}]*[.\[]\s*_?_[a-z]")
-# Python 3.11 counts the depth of all threads that parse in one place: two at once fail by chance.
-_PARSING = threading.Lock()
 
 
 class _RefusalFile(BaseModel):
@@ -191,8 +189,7 @@ def first_objection(text: str, refusals: PythonRefusals) -> str | None:
     A program that does not parse is left to the interpreter, which tells where.
     """
     try:
-        with _PARSING:
-            tree = ast.parse(text)
+        tree = parse_program(text)
         found = next(_Reading(refusals=refusals).objections(tree), None)
     except (SyntaxError, ValueError):
         return None

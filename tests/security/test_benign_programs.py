@@ -10,6 +10,7 @@ import pytest
 
 from app.domain.sandbox_mode import SandboxMode
 from app.sandbox.execution import ExecResult, ExecStatus
+from app.sandbox.tool_runner import ToolRunner
 from app.tools.python_guard import first_objection, load_refusals
 from tests.support.escape_scene import held, open_directory, request_for, runner_for
 
@@ -20,16 +21,30 @@ PROGRAMS: dict[str, str] = {name: row["program"] for name, row in ROWS.items()}
 _VARIES = re.compile(rb"0x[0-9a-f]+|line \d+, in <lambda>|at \d+\.\d+s")
 
 
-async def _both(text: str) -> tuple[ExecResult, ExecResult]:
-    ends = []
-    for mode in (SandboxMode.OFF_UNSAFE, SandboxMode.STRICT):
-        runner = runner_for(mode)
+Ends = dict[str, tuple[ExecResult, ExecResult]]
+
+
+@pytest.fixture(scope="module")
+def ends() -> Ends:
+    """How each program ends, without walls and with them."""
+
+    async def go() -> Ends:
+        free, strict = runner_for(SandboxMode.OFF_UNSAFE), runner_for()
         try:
-            with open_directory() as base, held(base) as directory:
-                ends.append(await runner.run(request_for(text, directory)))
+            return {
+                name: (await _end(free, text), await _end(strict, text))
+                for name, text in PROGRAMS.items()
+            }
         finally:
-            await runner.close()
-    return ends[0], ends[1]
+            await free.close()
+            await strict.close()
+
+    return asyncio.run(go())
+
+
+async def _end(runner: ToolRunner, text: str) -> ExecResult:
+    with open_directory() as base, held(base) as directory:
+        return await runner.run(request_for(text, directory))
 
 
 def _told(result: ExecResult) -> tuple[Any, ...]:
@@ -42,8 +57,8 @@ def _told(result: ExecResult) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("name", sorted(PROGRAMS))
-def test_an_ordinary_program_does_the_same_with_and_without_walls(name: str) -> None:
-    free, confined = asyncio.run(_both(PROGRAMS[name]))
+def test_an_ordinary_program_does_the_same_with_and_without_walls(name: str, ends: Ends) -> None:
+    free, confined = ends[name]
     assert _told(confined) == _told(free)
     assert (confined.status is ExecStatus.OK) is not ROWS[name]["fails"], confined
 

@@ -82,10 +82,10 @@ def test_a_closed_process_cannot_be_traced() -> None:
 
 
 def test_the_server_closes_itself_before_it_reads_a_key() -> None:
-    """`serve` refuses these keys, so it has read them; by then it must be closed."""
+    """What reads the environment is replaced by a look at the process: it is closed by then."""
     program = f"""
         import ctypes, sys
-        sys.path.insert(0, {str(ROOT)!r})
+        sys.path[:0] = {[str(ROOT), *sys.path]!r}
         from app.cli import entry
         seen = []
         def look(environ):

@@ -193,12 +193,25 @@ async def test_idle_zygotes_of_other_tenants_make_room(workspace: int) -> None:
     assert _children() - before == set()
 
 
+async def test_a_spare_zygote_serves_the_next_tenant_and_then_nobody_else(workspace: int) -> None:
+    before = _children()
+    async with running(keeps_spare=True) as runner:
+        seen = set()
+        for number in range(4):
+            result = await runner.run(
+                request_for("import os\nos.getppid()", workspace, f"{number:032x}")
+            )
+            seen.add(result.stdout)
+        assert len(seen) == 4
+    assert _children() - before == set()
+
+
 async def test_a_killed_zygote_is_told_and_the_next_call_has_another(workspace: int) -> None:
     async with running() as runner:
         first = await runner.run(request_for("import os\nprint(os.getppid())", workspace))
         zygote = int(first.stdout)
         slow = asyncio.create_task(
-            runner.run(request_for("print('up', flush=True)\nwhile True: pass", workspace))
+            runner.run(request_for("import time\ntime.sleep(60)", workspace))
         )
         worker = await _first_below(zygote)
         os.kill(zygote, signal.SIGKILL)
@@ -353,9 +366,23 @@ async def test_a_workspace_over_its_quota_is_emptied(
 async def test_a_workspace_is_looked_at_while_the_program_runs(workspace: int) -> None:
     """It sits on what it made until long after it should have been ended for it."""
     async with running() as runner:
-        text = "for i in range(2500):\n    open(f'f{i}', 'w').close()\nimport time\ntime.sleep(60)"
+        text = (
+            "for i in range(2500):\n    open(f'f{i}', 'w').close()\n"
+            "import time\ntime.sleep(4)\nprint('still here')"
+        )
         result = await runner.run(request_for(text, workspace))
-    assert result.ended_by is EndedBy.WORKSPACE_QUOTA
+    assert (result.ended_by, result.stdout) == (EndedBy.WORKSPACE_QUOTA, b"")
+
+
+async def test_a_zygote_that_does_not_answer_is_killed_and_the_next_call_has_another(
+    workspace: int,
+) -> None:
+    async with running() as runner:
+        first = await runner.run(request_for("import os\nos.getppid()", workspace))
+        os.kill(int(first.stdout), signal.SIGSTOP)
+        lost = await runner.run(request_for("1", workspace, wall_seconds=0.1))
+        assert (lost.status, lost.ended_by) == (ExecStatus.UNAVAILABLE, EndedBy.WORKER)
+        assert (await runner.run(request_for("6 * 7", workspace))).stdout == b"42\n"
 
 
 async def test_one_file_has_a_limit_of_its_own(workspace: int, place: Path) -> None:

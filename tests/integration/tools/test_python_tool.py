@@ -167,5 +167,12 @@ def test_a_missing_layer_takes_the_tool_off_the_list_with_the_reason(
     assert refused.status_code == 422
 
 
+def test_without_a_provider_key_a_plain_request_runs_a_program(roles: Roles) -> None:
+    with live_server(roles) as live, live.client() as client:
+        ending = run_to_end(client, "run python: `print(6 * 7)`")
+    assert "The program wrote: 42" in str(ending.run["output"])
+    assert ending.outcomes("tool.finished") == ["ok"]
+
+
 def test_the_declaration_is_whole() -> None:
     assert list(contract_gaps(python_spec(EngineName.NATIVE))) == []

@@ -79,6 +79,8 @@ def test_a_named_tool_is_offered_beside_the_built_in_ones(tmp_path: Path) -> Non
         ("probe_nothing", "'probe_nothing' is no object"),
         ("probe_gone", "'probe_gone' cannot be loaded: AttributeError"),
         ("calculator", "'calculator' has the name of a built-in tool"),
+        ("python", "'python' has the name of a built-in tool"),
+        ("http_fetch", "'http_fetch' has the name of a built-in tool"),
         ("probe_absent", "names 'probe_absent', but no installed distribution offers"),
         ("probe_echo,probe_echo", "names a tool twice"),
         ("probe_echo,probe_open", "'probe_open'"),
@@ -118,7 +120,7 @@ def test_a_run_calls_the_tool_through_the_gate(roles: Roles) -> None:
     ):
         told = client.get("/v1/tools").json()["data"]
         ending = run_to_end(client, {"instructions": "Say it.", "tools": ["probe_echo"]})
-    assert "probe_echo" in {tool["name"] for tool in told}
+    assert "probe_echo" in [tool["name"] for tool in told if tool["available"]]
     assert ending.outcomes("tool.decided") == ["allow", "schema:arguments"]
     assert "again: once" in repr(provider.requests[-1].messages)
 

@@ -252,6 +252,18 @@ def test_truncating_by_path_waits_for_a_landlock_that_judges_it(machine: str) ->
     assert machine_named(machine).ask("truncate") == ALLOW
     old = machine_named(machine, FilterRules(may_truncate=False))
     assert old.ask("truncate") == REFUSE
+    for name, place in (("openat", 2), ("open", 1)):
+        if name in NUMBERS[machine]:
+            for flags, expected in (
+                (os.O_RDONLY, ALLOW),
+                (os.O_WRONLY | os.O_TRUNC | os.O_CREAT, ALLOW),
+                (os.O_RDWR | os.O_TRUNC, ALLOW),
+                (os.O_RDONLY | os.O_TRUNC, REFUSE),
+                (os.O_RDONLY | os.O_TRUNC | os.O_CLOEXEC, REFUSE),
+                (os.O_WRONLY | os.O_RDWR | os.O_TRUNC, REFUSE),
+            ):
+                assert old.ask(name, *[0] * place, flags) == expected
+                assert machine_named(machine).ask(name, *[0] * place, flags) == ALLOW
 
 
 @EACH
