@@ -266,6 +266,21 @@ async def test_a_change_of_the_operator_logs_records_is_halted(
     assert await checkpoints_of(fresh, operator) == own
 
 
+async def test_a_tile_of_the_operator_log_that_is_another_is_halted_though_nothing_is_to_be_signed(
+    fresh: Roles, tmp_path: Path
+) -> None:
+    anchor = AnchorFile(tmp_path / "anchor")
+    _, operator = await written(fresh, tmp_path, anchor)
+
+    async def change(raw: asyncpg.Connection, log: UUID) -> None:
+        changed = "UPDATE tile SET data = sha256('other') || substr(data, 33) WHERE tenant_id = $1"
+        assert await raw.execute(changed, log) == "UPDATE 1"
+
+    await done_by_superuser(fresh, operator, change)
+    async with watch_on(fresh, tmp_path) as watch, watch.running():
+        await eventually(exists(HALTED), fresh)
+
+
 async def goes_on(watch: Watch, roles: Roles, origin: str, size: int) -> None:
     """The log is signed further."""
     author = await watch.scene.begun()
