@@ -175,6 +175,12 @@ async def _vanish(raw: asyncpg.Connection, log: UUID) -> None:
         await raw.execute(f"DELETE FROM {table} WHERE tenant_id = $1", log)
 
 
+async def _rename(raw: asyncpg.Connection, log: UUID) -> None:
+    """Under a name that nobody signed it would begin without a past."""
+    await raw.execute("DELETE FROM checkpoint WHERE tenant_id = $1", log)
+    await raw.execute("UPDATE log_head SET origin = origin || '/r1' WHERE tenant_id = $1", log)
+
+
 async def checkpoints_of(roles: Roles, log: UUID) -> int:
     raw = await connect(roles.superuser)
     found: int = await raw.fetchval("SELECT count(*) FROM checkpoint WHERE tenant_id = $1", log)
@@ -191,6 +197,7 @@ ATTACKS = [
     (_rewrite, "6 leaves were signed of the log, and it has another history"),
     (_free_of_a_run, "6 leaves were signed of the log, and it has 3"),
     (_vanish, "6 leaves were signed of the log, and it is gone"),
+    (_rename, "6 leaves were signed of the log, and it is gone"),
 ]
 
 
