@@ -20,6 +20,7 @@ from app.audit.integrity_alarm import IntegrityAlarm
 from app.audit.key_book import KeyBook
 from app.audit.key_list import KeyLister
 from app.audit.proof_desk import ProofDesk
+from app.audit.recovered_names import RecoveredNames
 from app.audit.replay_ledger import LogChecks, ReplayLedger
 from app.audit.witnessing import Witnessing
 from app.domain.errors import ConfigurationError, LedgerUnavailableError
@@ -361,6 +362,7 @@ def _log_checks(
     return LogChecks(
         book=book,
         check=check,
+        names=RecoveredNames(database=database, keys=keys, operator=admin_log.operator_log_id),
         witnessing=Witnessing(
             database=database,
             keys=keys,

@@ -14,6 +14,7 @@ from app.audit.inclusion import Inclusion, InclusionCheck, InclusionError
 from app.audit.integrity import Integrity, IntegrityState
 from app.audit.integrity_alarm import IntegrityAlarm
 from app.audit.key_book import KeyBook
+from app.audit.recovered_names import RecoveredNames
 from app.audit.retired_writers import retired_break
 from app.audit.run_dossier import (
     Bookmark,
@@ -58,6 +59,7 @@ class LogChecks:
 
     book: KeyBook
     check: InclusionCheck
+    names: RecoveredNames
     witnessing: Witnessing
     alarm: IntegrityAlarm
 
@@ -160,6 +162,7 @@ class ReplayLedger(ErasureCalls):
                 checked = verify_run(stored, None, self._enrolment, None, erased)
                 if isinstance(checked, ChainBreak):
                     raise LedgerBrokenError(checked)
+                await self._logs.names.require(placement.state, 0)
                 inclusion = self._logs.check.check(placement, stored, 0)
                 integrity = await self._integrity(tenant_id, checked, inclusion, anew=True)
                 return Remains(
@@ -255,6 +258,7 @@ class ReplayLedger(ErasureCalls):
                         placement = replace(placement, overdue=overdue)
             except OlderViewError:
                 continue
+            await self._logs.names.require(placement.state, from_seq)
             return _Seen(
                 run=run, stored=stored, key=key, kept=kept, placement=placement, erased=erased
             )

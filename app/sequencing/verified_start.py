@@ -29,6 +29,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.domain.errors import KeyStoreError
 from app.domain.run import Json, TenantId
 from app.keys.signing_keys import SigningKey
 from app.ledger.chain import Resume
@@ -91,8 +92,16 @@ class VerifiedStart:
         return await asyncio.to_thread(self._path.exists)
 
     async def forget(self) -> None:
-        """Take it away: what comes next may lawfully not follow from it."""
-        await asyncio.to_thread(self._path.unlink, missing_ok=True)
+        """Take it away: what comes next may lawfully not follow from it. KeyStoreError."""
+        await asyncio.to_thread(self._forget)
+
+    def _forget(self) -> None:
+        try:
+            self._path.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise KeyStoreError(f"the verified start cannot be removed: {error.strerror}") from None
 
     def _load(self) -> Standing | None:
         try:

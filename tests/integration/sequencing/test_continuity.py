@@ -175,6 +175,12 @@ async def _vanish(raw: asyncpg.Connection, log: UUID) -> None:
         await raw.execute(f"DELETE FROM {table} WHERE tenant_id = $1", log)
 
 
+async def _rename(raw: asyncpg.Connection, log: UUID) -> None:
+    """Under a name that nobody signed it would begin without a past."""
+    await raw.execute("DELETE FROM checkpoint WHERE tenant_id = $1", log)
+    await raw.execute("UPDATE log_head SET origin = origin || '/r1' WHERE tenant_id = $1", log)
+
+
 async def checkpoints_of(roles: Roles, log: UUID) -> int:
     raw = await connect(roles.superuser)
     found: int = await raw.fetchval("SELECT count(*) FROM checkpoint WHERE tenant_id = $1", log)
@@ -191,6 +197,7 @@ ATTACKS = [
     (_rewrite, "6 leaves were signed of the log, and it has another history"),
     (_free_of_a_run, "6 leaves were signed of the log, and it has 3"),
     (_vanish, "6 leaves were signed of the log, and it is gone"),
+    (_rename, "6 leaves were signed of the log, and it is gone"),
 ]
 
 
@@ -264,6 +271,21 @@ async def test_a_change_of_the_operator_logs_records_is_halted(
     assert str(alarm["reason"]).endswith("its tree is not that of its records")
     assert await checkpoints_of(fresh, log) == 0
     assert await checkpoints_of(fresh, operator) == own
+
+
+async def test_a_tile_of_the_operator_log_that_is_another_is_halted_though_nothing_is_to_be_signed(
+    fresh: Roles, tmp_path: Path
+) -> None:
+    anchor = AnchorFile(tmp_path / "anchor")
+    _, operator = await written(fresh, tmp_path, anchor)
+
+    async def change(raw: asyncpg.Connection, log: UUID) -> None:
+        changed = "UPDATE tile SET data = sha256('other') || substr(data, 33) WHERE tenant_id = $1"
+        assert await raw.execute(changed, log) == "UPDATE 1"
+
+    await done_by_superuser(fresh, operator, change)
+    async with watch_on(fresh, tmp_path) as watch, watch.running():
+        await eventually(exists(HALTED), fresh)
 
 
 async def goes_on(watch: Watch, roles: Roles, origin: str, size: int) -> None:

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from app.administration.admin_log import AdminLog, AdminPage
-from app.domain.errors import ChainBreak
+from app.domain.errors import ChainBreak, KeyStoreError
 from app.domain.run import TenantId
 from app.keys.signing_keys import SigningKey, SigningKeys
 from app.ledger.chain import Resume
@@ -200,6 +200,16 @@ def _forger(directory: Path, operator: TenantId) -> VerifiedStart:
         signing_key=lambda: key,
         public_keys=lambda: [key.public_key],
     )
+
+
+async def test_a_start_that_cannot_be_taken_away_is_told(tmp_path: Path) -> None:
+    """A recovery must not seem to be over while the leader still begins at what it gave up."""
+    start = _forger(tmp_path, TenantId(uuid4()))
+    await start.forget()  # there is none
+    start._path.mkdir(parents=True)
+    with pytest.raises(KeyStoreError, match="cannot be removed"):
+        await start.forget()
+    assert await start.load() is None
 
 
 async def test_an_older_start_leads_to_the_same_end(fresh: Roles, tmp_path: Path) -> None:

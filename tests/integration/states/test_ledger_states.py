@@ -2,7 +2,7 @@
 
 Hypothesis chooses the order; a model keeps what the ledger acknowledged. Everything is the real
 part: writers whose connections are cut, the eraser, the leader's term, the reader, the auditor, the
-offline verifier. MESHFLOW_PROOF=1 raises the examples from 20 to 150 and doubles their length.
+offline verifier. MESHFLOW_PROOF=1 raises the examples from 16 to 150 and doubles their length.
 
 Threat: Ledger tampering
 """
@@ -32,7 +32,7 @@ from tests.support.databases import DatabaseServer
 
 IS_PROOF = os.getenv("MESHFLOW_PROOF") == "1"
 SETTINGS = settings(
-    max_examples=150 if IS_PROOF else 20,
+    max_examples=150 if IS_PROOF else 16,
     stateful_step_count=50 if IS_PROOF else 25,
     deadline=None,
     derandomize=True,
