@@ -120,7 +120,14 @@ class Deployment:
 
     async def _learn_tenants(self) -> None:
         # A tenant that was deleted and named again has another id.
-        self.doorkeeper.forget(await self.runs.renamed_tenants(self.doorkeeper.known_tenants()))
+        renamed = await self.runs.renamed_tenants(self.doorkeeper.known_tenants())
+        self.doorkeeper.forget(renamed.gone)
+        if renamed.taken:
+            _log.error(
+                "%d tenants are named in the database as others, and their logs are still there:"
+                " this process goes by the logs",
+                len(renamed.taken),
+            )
         unknown = self.doorkeeper.unknown_tenants()
         found: dict[str, TenantId] = {
             name: await self.runs.ensure_tenant(name) for name in sorted(unknown)

@@ -13,7 +13,8 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,28 +25,53 @@ from bench.tampering.campaign import Tally
 from bench.tampering.parts import PARTS, RUNS_EACH, Order, Part, names, work
 from bench.tampering.report import figures, page
 from bench.tampering.scene import TENANTS
-from tests.support.databases import DatabaseServer, database_server
+from tests.support.databases import DatabaseServer
 from tests.support.other_account import other_account
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def bench(
-    server: DatabaseServer, seed: int, *, full: bool, only: Sequence[str] = (), workers: int = 2
-) -> Part:
-    """All parts, or some, `workers` at a time; their figures together."""
-    wanted = [name for name in names(full=full) if not only or name.partition(".")[0] in only]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which parts, how many at a time, and where finished ones are kept; all, in any order."""
+
+    only: Sequence[str] = ()
+    workers: int = os.cpu_count() or 1
+    keep: Path | None = None
+    until: float | None = None
+    is_over: bool = False  # only what is kept is put together
+
+
+ALL = Wanted()
+
+
+def bench(server: DatabaseServer | None, seed: int, *, full: bool, wanted: Wanted = ALL) -> Part:
+    """The parts' figures together; without a server each part starts one of its own."""
     orders = [
-        Order(name=name, roles=server.new_database(), seed=seed + place, full=full)
-        for place, name in enumerate(wanted)
+        Order(
+            name=name,
+            share=share,
+            roles=None if server is None else server.new_database(),
+            seed=seed + place,
+            full=full,
+            kept=wanted.keep,
+            until=wanted.until,
+        )
+        for place, (name, share) in enumerate(names(full=full))
+        if not wanted.only or name in wanted.only
     ]
+    if wanted.is_over:
+        orders = [order for order in orders if order.file is not None and order.file.exists()]
     whole = Part()
     fresh = multiprocessing.get_context("spawn")  # nothing of this process's threads and sockets
-    with ProcessPoolExecutor(workers, mp_context=fresh) as pool:
-        for part in pool.map(work, orders):
+    with ProcessPoolExecutor(wanted.workers, mp_context=fresh) as pool:
+        started = [pool.submit(work, order) for order in orders]
+        wait(started)  # the others go on though one fails: what they found is kept
+        for part in (one.result() for one in started):
             whole.tally.add(part.tally)
             whole.mutations.add(part.mutations)
             whole.has |= part.has
+            whole.seconds += part.seconds
     return whole
 
 
@@ -63,7 +89,7 @@ def how_it_was_made(seconds: float, seed: int, *, full: bool) -> str:
     return (
         f"Run of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {os.cpu_count()} CPUs"
         f" ({platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}),"
-        f" {seconds / 60:.0f} minutes, seed {seed}, load average at the end"
+        f" its parts took {seconds / 60:.0f} minutes together, seed {seed}, load average at the end"
         f" {os.getloadavg()[0]:.1f}; {runs} besides those"
         f" of the witnessed deployments, {records}. {witness}"
     )
@@ -87,13 +113,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=20260101)
     parser.add_argument("--only", action="append", default=[], help="a part; writes no page")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--keep", type=Path, help="where finished parts are kept for another run")
+    parser.add_argument("--minutes", type=float, help="stop making blind changes after so many")
+    parser.add_argument("--finished", action="store_true", help="only put together what is kept")
     wanted = parser.parse_args()
-    began = time.monotonic()
-    with database_server() as server:
-        found = bench(
-            server, wanted.seed, full=wanted.full, only=wanted.only, workers=wanted.workers
-        )
-    how = how_it_was_made(time.monotonic() - began, wanted.seed, full=wanted.full)
+    how_many = Wanted(
+        only=wanted.only,
+        workers=wanted.workers,
+        keep=wanted.keep,
+        until=None if wanted.minutes is None else time.time() + 60 * wanted.minutes,
+        is_over=wanted.finished,
+    )
+    found = bench(None, wanted.seed, full=wanted.full, wanted=how_many)
+    how = how_it_was_made(found.seconds, wanted.seed, full=wanted.full)
     shown = page(found.tally, found.mutations, found.has, how=how)
     print(shown)
     tell(found.tally, found.mutations)

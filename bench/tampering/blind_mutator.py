@@ -6,6 +6,8 @@ at are the runs whose ids the changed rows hold, before or after and inside byte
 others: of the tenant that the rows name, or of any.
 """
 
+import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -37,6 +39,7 @@ class Mutations:
 
     `degraded`: the output that is kept for a while outside the ledger is not there any more, the
     answer says so (`output_state` scrubbed), and what it shows instead is the ledger's own.
+    `withheld`: a run is answered 404 by every door, as if it had never been.
     """
 
     made: int = 0
@@ -46,6 +49,7 @@ class Mutations:
     detected: int = 0
     degraded: int = 0
     idle: int = 0  # changed nothing: not counted as made
+    withheld: list[str] = field(default_factory=list)
     undetected: list[str] = field(default_factory=list)
     silent: dict[str, int] = field(default_factory=dict)
 
@@ -54,6 +58,7 @@ class Mutations:
         for name in ("made", "refused", "harmless", "looked_at", "detected", "degraded", "idle"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.undetected += other.undetected
+        self.withheld += other.withheld
         for column, count in other.silent.items():
             self.silent[column] = self.silent.get(column, 0) + count
 
@@ -68,16 +73,22 @@ async def schema(sql: asyncpg.Connection) -> dict[str, list[Cell]]:
     return found
 
 
-async def mutate(scene: Scene, judge: Judge, count: int, others: int) -> Mutations:
-    """Make `count` mutations, each on the rows as they were; look at every run that it names.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """How many changes; how many runs to look at that a change does not name; when to stop."""
 
-    And at `others` more: of its tenant, or of any where it names none.
-    """
+    count: int
+    others: int
+    until: float | None = None
+
+
+async def mutate(scene: Scene, judge: Judge, task: Task) -> Mutations:
+    """Make the mutations, each on the rows as they were; fewer when the time is over."""
     told = Mutations()
     await undo.set_guards(scene.superuser, on=False)
     tables = await schema(scene.superuser)
     full = [name for name in tables if await scene.superuser.fetchval(f"SELECT 1 FROM {name}")]  # noqa: S608 - names come from the catalogue
-    while told.made < count:
+    while told.made < task.count and (task.until is None or time.time() < task.until):
         table = scene.rng.choice(full)
         async with hands(scene) as attacker:
             try:
@@ -90,9 +101,24 @@ async def mutate(scene: Scene, judge: Judge, count: int, others: int) -> Mutatio
             await undo.put_back(scene.superuser)
             continue
         told.made += 1
-        await _judge(scene, judge, told, what, others)
+        await _judge(scene, judge, told, what, task.others)
         await undo.put_back(scene.superuser)
+        if table == "tenants":
+            await _known_again(scene, judge)
     return told
+
+
+async def _known_again(scene: Scene, judge: Judge) -> None:
+    """Until the server knows the tenants by their names again; it looks every few seconds.
+
+    Nearly always it did not look in between, and has forgotten nothing.
+    """
+    some = {run.tenant: run for run in scene.runs}.values()
+    for _ in range(600):
+        if all([await judge.glance(run) for run in some]):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("a tenant is not known again")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +139,7 @@ async def _judge(scene: Scene, judge: Judge, told: Mutations, what: Made, others
     own = [run for run in scene.runs if what.names(run)]
     theirs = [run for run in scene.runs if UUID(run.log) in what.ids] or scene.runs
     more = [run for run in theirs if run not in own]
-    changed = missed = False
+    changed = missed = hidden = False
     for run in [*own, *scene.rng.sample(more, min(len(more), others))]:
         told.looked_at += 1
         if run not in own and await judge.glance(run):
@@ -124,6 +150,10 @@ async def _judge(scene: Scene, judge: Judge, told: Mutations, what: Made, others
         if _says_so(judge, run, now):
             told.degraded += 1
             continue
+        if now.is_gone:
+            hidden = True
+            told.withheld.append(f"{what.words}: {run.public}")
+            continue
         changed = True
         if not (now.is_broken or _names_it(judge, run, now)):
             missed = True
@@ -133,7 +163,7 @@ async def _judge(scene: Scene, judge: Judge, told: Mutations, what: Made, others
             )
     if changed and not missed:
         told.detected += 1
-    if not changed:
+    if not changed and not hidden:
         told.harmless += 1
         is_cell = "." in what.words
         column = what.words.partition(" =")[0] if is_cell else what.words

@@ -14,7 +14,7 @@ from bench.tampering.judge import Judge
 from bench.tampering.scene import Scene
 
 FULL_TRIALS = 30
-LEAST_A_VARIANT = 10
+LEAST_A_VARIANT = 5
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,7 +63,7 @@ async def run_class(
             tally.trials.append(await look(scene, judge, one, (name, deed)))
             await undo.put_back(scene.superuser, guarded=one.guarded)
     await control(
-        judge, scene.rng.sample(scene.runs, min(len(scene.runs), 20 if full else 2)), tally
+        judge, scene.rng.sample(scene.runs, min(len(scene.runs), 10 if full else 2)), tally
     )
     told(f"{one.number}: {one.title}")
 

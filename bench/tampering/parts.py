@@ -5,15 +5,17 @@ A part is named, seeded and gives back its figures; what it found can be had aga
 
 import asyncio
 import logging
+import pickle
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random  # noqa: TID251 - seeded positions
 
 from bench.tampering import undo
 from bench.tampering.attack_list import classes
-from bench.tampering.blind_mutator import Mutations, mutate
+from bench.tampering.blind_mutator import Mutations, Task, mutate
 from bench.tampering.campaign import Tally, control, run_class, told
 from bench.tampering.judge import Judge
 from bench.tampering.own_sequencer import sequencing
@@ -21,14 +23,15 @@ from bench.tampering.scene import Scene, erase_some, leave_fresh, populate, scen
 from bench.tampering.upheavals import upheave
 from bench.tampering.witnessed import witnessed
 from bench.tampering.witnessed_campaign import rows, run_histories, run_rotated
-from tests.support.databases import Roles
+from tests.support.databases import Roles, database_server
 
 RUNS_EACH = {True: 20, False: 3}
 PARTS = {True: 4, False: 2}
 RIVALS = {True: 16, False: 4}
 WITNESSED_RUNS_EACH = {True: 4, False: 1}
 MUTATIONS = {True: 10_000, False: 40}
-MUTATORS = {True: 4, False: 1}
+SHARES = {True: 2, False: 1}  # of the attacks, and of the histories
+MUTATORS = {True: 8, False: 1}
 ASKED = 3  # runs, beside those that a mutation names, that are looked at
 
 
@@ -39,6 +42,7 @@ class Part:
     tally: Tally = field(default_factory=Tally)
     mutations: Mutations = field(default_factory=Mutations)
     has: frozenset[str] = frozenset()
+    seconds: float = 0.0  # that it took
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,19 +50,28 @@ class Order:
     """What a part is told."""
 
     name: str
-    roles: Roles
+    roles: Roles | None  # None: a database server of its own
     seed: int
     full: bool
+    share: int = 0  # which share of its classes
+    kept: Path | None = None  # where a finished part is written down, and taken from
+    until: float | None = None  # when blind changes stop, as of `time.time`
+
+    @property
+    def file(self) -> Path | None:
+        """What a finished part is written into."""
+        return None if self.kept is None else self.kept / f"{self.name}.{self.share}.{self.seed}"
 
 
-async def _attacks(order: Order, part: Part) -> None:
+async def _attacks(order: Order, roles: Roles, part: Part) -> None:
     """The classes that one scene without a witness can serve."""
     full = order.full
-    async with scene(order.roles, order.seed, parts=PARTS[full]) as stage:
+    async with scene(roles, order.seed, parts=PARTS[full]) as stage:
         judge = await _settled(stage, full=full)
         part.has = stage.has
         elsewhere = {row.number for row in rows()}
         here = [one for one in classes() if one.number not in elsewhere]
+        here = here[order.share :: SHARES[full]]
         stage.rivals = RIVALS[full]
         try:
             await control(judge, stage.runs, part.tally)
@@ -89,10 +102,12 @@ async def _settled(stage: Scene, *, full: bool) -> Judge:
     return judge
 
 
-async def _mutations(order: Order, part: Part) -> None:
+async def _mutations(order: Order, roles: Roles, part: Part) -> None:
     """Blind changes, on a scene of their own."""
     full = order.full
-    async with scene(order.roles, order.seed, parts=PARTS[full]) as stage:
+    if order.until is not None and time.time() > order.until:
+        return
+    async with scene(roles, order.seed, parts=PARTS[full]) as stage:
         judge = await _settled(stage, full=full)
         try:
             await stage.close_all()
@@ -101,30 +116,33 @@ async def _mutations(order: Order, part: Part) -> None:
             judge.before.clear()
             await judge.remember(stage.runs)
             count = MUTATIONS[full] // MUTATORS[full]
-            part.mutations = await mutate(stage, judge, count, ASKED)
+            part.mutations = await mutate(
+                stage, judge, Task(count=count, others=ASKED, until=order.until)
+            )
             await undo.set_guards(stage.superuser, on=True)
             await control(judge, stage.runs, part.tally)
         finally:
             await judge.close()
 
 
-async def _histories(order: Order, part: Part) -> None:
+async def _histories(order: Order, roles: Roles, part: Part) -> None:
     """Everything that needs a sequencer and a witness."""
     with tempfile.TemporaryDirectory(prefix="mf-witnessed-") as made:
         async with witnessed(
-            order.roles,
+            roles,
             Path(made),
             Random(order.seed),
             runs_each=WITNESSED_RUNS_EACH[order.full],
         ) as deployment:
-            await run_histories(deployment, part.tally, full=order.full)
+            share = (order.share, SHARES[order.full])
+            await run_histories(deployment, part.tally, full=order.full, share=share)
 
 
-async def _rotated(order: Order, part: Part) -> None:
+async def _rotated(order: Order, roles: Roles, part: Part) -> None:
     """The same deployment after a rotation, and what it exported."""
     with tempfile.TemporaryDirectory(prefix="mf-witnessed-") as made:
         async with witnessed(
-            order.roles,
+            roles,
             Path(made),
             Random(order.seed),
             runs_each=WITNESSED_RUNS_EACH[order.full],
@@ -132,12 +150,12 @@ async def _rotated(order: Order, part: Part) -> None:
             await run_rotated(deployment, part.tally, full=order.full)
 
 
-async def _upheavals(order: Order, part: Part) -> None:
+async def _upheavals(order: Order, roles: Roles, part: Part) -> None:
     """Nothing but honest trouble."""
-    await upheave(order.roles, order.seed, part.tally, full=order.full)
+    await upheave(roles, order.seed, part.tally, full=order.full)
 
 
-_DO: Mapping[str, Callable[[Order, Part], Awaitable[None]]] = {
+_DO: Mapping[str, Callable[[Order, Roles, Part], Coroutine[None, None, None]]] = {
     "attacks": _attacks,
     "histories": _histories,
     "mutations": _mutations,
@@ -146,20 +164,34 @@ _DO: Mapping[str, Callable[[Order, Part], Awaitable[None]]] = {
 }
 
 
-def names(*, full: bool) -> list[str]:
-    """All parts, the longest first; `mutations` as often as there are mutators."""
-    mutators = [f"mutations.{number}" for number in range(MUTATORS[full])]
-    return ["attacks", "histories", *mutators, "upheavals", "rotated"]
+def names(*, full: bool) -> list[tuple[str, int]]:
+    """All parts with their shares; those that can be cut short come last."""
+    shares = range(SHARES[full])
+    return [
+        *(("attacks", share) for share in shares),
+        *(("histories", share) for share in shares),
+        ("rotated", 0),
+        ("upheavals", 0),
+        *(("mutations", share) for share in range(MUTATORS[full])),
+    ]
 
 
 def work(order: Order) -> Part:
-    """One part, in this process."""
+    """One part, in this process; or what a run of before wrote down of it."""
     logging.disable(logging.CRITICAL)  # every detected attack would be a line
-    part = Part()
-    asyncio.run(_run(order, part))
-    told(f"{order.name}: done")
+    kept = order.file
+    if kept is not None and kept.exists():
+        found = pickle.loads(kept.read_bytes())  # noqa: S301 - the bench wrote it itself
+        assert isinstance(found, Part)
+        return found
+    part, began = Part(), time.monotonic()
+    if order.roles is not None:
+        asyncio.run(_DO[order.name](order, order.roles, part))
+    else:
+        with database_server() as server:
+            asyncio.run(_DO[order.name](order, server.new_database(), part))
+    part.seconds = time.monotonic() - began
+    if kept is not None:
+        kept.write_bytes(pickle.dumps(part))
+    told(f"{order.name} {order.share}: done")
     return part
-
-
-async def _run(order: Order, part: Part) -> None:
-    await _DO[order.name.partition(".")[0]](order, part)

@@ -88,7 +88,12 @@ def _blind(found: Mutations) -> list[str]:
         f" the answer says, and **{len(found.undetected)}** changed an answer that was believed."
         f" The database refused {found.refused} more."
     )
-    return [told, "", f"Changes that changed no answer, the twenty commonest: {shown}."]
+    hidden = (
+        f"{len(found.withheld)} times a run was answered 404 by every door, as if it had never"
+        " been: its tenant's row had another name or id when the server looked. Whoever kept a hash"
+        " of the run or a checkpoint of its log knows better; the server does not say so."
+    )
+    return [told, "", hidden, "", f"Changes that changed no answer, the twenty commonest: {shown}."]
 
 
 def _controls(tally: Tally) -> list[str]:
@@ -144,4 +149,5 @@ def figures(tally: Tally, mutations: Mutations) -> dict[str, float]:
         "mutations_detected": mutations.detected,
         "mutations_harmless": mutations.harmless,
         "mutations_degraded": mutations.degraded,
+        "mutations_withheld": len(mutations.withheld),
     }

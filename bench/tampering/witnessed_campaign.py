@@ -81,17 +81,21 @@ def rows() -> list[AttackClass]:
     return list(by_number.values())
 
 
-async def run_histories(deployment: Deployment, tally: Tally, *, full: bool) -> None:
+async def run_histories(
+    deployment: Deployment, tally: Tally, *, full: bool, share: tuple[int, int]
+) -> None:
     """Notes at the witness's door, rewritten histories, and restarts that nobody attacked."""
-    await _notes(deployment, tally, full=full)
-    for one in HISTORIES:
+    number, shares = share
+    if number == 0:
+        await _notes(deployment, tally, full=full)
+    for one in HISTORIES[number::shares]:
         waits = one.waits if "continuity" in MISSING else frozenset()
         acts = [(name, do) for name, do in one.acts if name not in waits]
         each = max(math.ceil(FULL_TRIALS / len(acts)), LEAST_A_VARIANT) if full else 1
         for name, do in acts * max(each, 2 if len(acts) == 1 else 1):
             tally.trials.append(await history_trial(deployment, one, name, do))
         told(f"{one.number}: {one.title}")
-    for _ in range(RESTARTS[full]):
+    for _ in range(RESTARTS[full] // shares):
         name, do = CONTROL.acts[0]
         trial = await history_trial(deployment, CONTROL, name, do)
         tally.controls["a restart, with a witness"] += 1
@@ -206,7 +210,7 @@ async def _of_times(made: Rotated, run: RunRef) -> str:
 async def _bundles(made: Rotated, tally: Tally, *, full: bool) -> None:
     for one in BUNDLES:
         for name, deal in one.acts:
-            count = each_of(1 if one.number in {n.number for n in FREEZES} else 10, full=full)
+            count = each_of(1 if len(one.acts) == 1 else len(one.acts), full=full)
             for _ in range(count):
                 tally.trials.append(await bundle_trial(made, one, name, deal))
         told(f"{one.number}: {one.title}")
