@@ -164,8 +164,7 @@ class _LogSweep:
         erasures = await find_entries(self._raw, self._log, _ERASURES)
         sweep = RunSweep(self._log.bytes, self._report, may_be_erased=bool(erasures))
         async for page in pages_of_records(self._raw, self._log):
-            for swept in page:
-                sweep.add(swept)
+            sweep.add(page)
             self._progress("records", self._report.records, max(self._report.leaves, 1))
         sweep.end()
 
