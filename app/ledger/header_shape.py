@@ -58,6 +58,7 @@ _HEX_DIGITS, _DIGITS = b"0123456789abcdef", b"0123456789"
 _ALIKE = bytes.maketrans(_DIGITS, b"0" * 10)
 _TIME = b"0000-00-00T00:00:00.000000Z"
 _MOST_SHAPES = 2048  # some hundreds are usual
+_MOST_ALIKE = 8  # of one length; each of them is tried
 _HEX, _NUMBER, _PLACE, _INTENT = range(4)
 Parts: TypeAlias = tuple[bytes, ...]
 
@@ -127,7 +128,12 @@ class HeaderShapes:
     def __init__(self, log: bytes) -> None:
         self._log = log.hex().encode()
         self._by_epoch: dict[int, _Known] = {}
-        self.count = 0
+        self._learnt = 0
+
+    @property
+    def count(self) -> int:
+        """How many are remembered."""
+        return sum(len(alike) for known in self._by_epoch.values() for alike in known.values())
 
     def tell(
         self,
@@ -166,14 +172,14 @@ class HeaderShapes:
             return None
         if (seen.log, seen.kind, seen.epoch) != (self._log, kind.encode(), b"%d" % epoch):
             return None
-        if self.count >= _MOST_SHAPES:
+        if self._learnt >= _MOST_SHAPES:
             self._by_epoch.clear()
             known.clear()
-            self.count = 0
-        self.count += 1
+            self._learnt = 0
+        self._learnt += 1
         self._by_epoch[epoch] = known
         shape = _shape_of(header, placed)
-        known.setdefault((kind, len(header)), []).insert(0, shape)
+        known[kind, len(header)] = [shape, *known.get((kind, len(header)), ())[: _MOST_ALIKE - 1]]
         return shape
 
 
