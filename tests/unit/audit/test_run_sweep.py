@@ -220,7 +220,7 @@ def other(at: int, name: bytes, new: bytes) -> Rows:
     return sealed(put(at, header=changed))
 
 
-MIDDLE = 24  # llm.responded of the second run
+MIDDLE = 36  # llm.responded of the second run, of a shape that is known by then
 HASH = bytes(32)
 CHANGES: Sequence[tuple[str, Rows, str]] = [
     ("a record hash", put(MIDDLE, rc=HASH), "record hash"),
@@ -260,11 +260,11 @@ CHANGES: Sequence[tuple[str, Rows, str]] = [
     ("a date", other(MIDDLE, b"ts", b"2026-11-23"), "'ts' differs"),
     ("no calendar's date", other(MIDDLE, b"ts", b"2026-13-24"), "'ts' differs"),
     ("a week's date", other(MIDDLE, b"ts", b"2026-W48-2"), "malformed"),
-    ("a later intent", spelled(MIDDLE, b'"intent":9,', b'"intent":99,'), "malformed"),
-    ("an intent", spelled(MIDDLE, b'"intent":9,', b'"intent":12,'), "malformed"),
+    ("a later intent", spelled(MIDDLE, b'"intent":21,', b'"intent":99,'), "malformed"),
+    ("an intent", spelled(MIDDLE, b'"intent":21,', b'"intent":22,'), "malformed"),
     ("a version", spelled(MIDDLE, b'"v":1', b'"v":2'), "malformed"),
-    ("a usage", spelled(MIDDLE, b'"cost_micros":14', b'"cost_micros":04'), "malformed"),
-    ("a seq", spelled(MIDDLE, b'"seq":10', b'"seq":12'), "'seq' differs"),
+    ("a usage", spelled(MIDDLE, b'"cost_micros":35', b'"cost_micros":05'), "malformed"),
+    ("a seq", spelled(MIDDLE, b'"seq":22', b'"seq":23'), "'seq' differs"),
     ("a kind in the header", spelled(MIDDLE, b'"llm.responded"', b'"llm.requested"'), "'kind'"),
     (
         "an epoch that fell",

@@ -13,5 +13,6 @@ print(*sorted(unwanted & sys.modules.keys()))
 
 
 def test_a_server_does_not_carry_what_only_migrations_and_providers_need() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, check=True, text=True)
+    argv = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(argv, capture_output=True, check=True, text=True)
     assert done.stdout.split() == []
