@@ -210,7 +210,10 @@ class LedgerStates(RuleBasedStateMachine):
     @precondition(any_run(lambda run: not run.is_deleted))
     @rule(pick=PICK)
     def hold_or_release(self, pick: int) -> None:
-        self._do(self.acts.hold_or_release(self._pick(pick, lambda run: not run.is_deleted)))
+        run = self._pick(pick, lambda run: not run.is_deleted)
+        self._do(self.acts.hold_or_release(run))
+        if run.is_held:
+            self._do(self.acts.erase(run, None, crashes=False))
 
     @precondition(lambda self: bool(self.acts.waiting or self.acts.pending))
     @rule()
