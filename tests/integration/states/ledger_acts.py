@@ -323,7 +323,11 @@ class LedgerActs:
             else:
                 run.erase(ALL if fields is None else fields)
             self.pending.append((run, now))
+        thinned = [run for run, fields, _ in self.waiting if fields is not None]
         self.waiting.clear()
+        for run in thinned:
+            if not run.is_deleted:
+                await self.verify_offline(run)
 
     async def restart_eraser(self) -> None:
         eraser = self.place.eraser.eraser
