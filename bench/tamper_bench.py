@@ -114,7 +114,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], help="a part; writes no page")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--keep", type=Path, help="where finished parts are kept for another run")
-    parser.add_argument("--minutes", type=float, help="stop making blind changes after so many")
+    parser.add_argument("--minutes", type=float, help="begin no further round after so many")
     parser.add_argument("--finished", action="store_true", help="only put together what is kept")
     wanted = parser.parse_args()
     how_many = Wanted(
