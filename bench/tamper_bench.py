@@ -126,6 +126,7 @@ def main() -> int:
     )
     found = bench(None, wanted.seed, full=wanted.full, wanted=how_many)
     how = how_it_was_made(found.seconds, wanted.seed, full=wanted.full)
+    how += " Put together from parts of several runs." if wanted.finished else ""
     shown = page(found.tally, found.mutations, found.has, how=how)
     print(shown)
     tell(found.tally, found.mutations)

@@ -16,7 +16,7 @@ from random import Random  # noqa: TID251 - seeded positions
 from bench.tampering import undo
 from bench.tampering.attack import AttackClass
 from bench.tampering.attack_list import classes
-from bench.tampering.blind_mutator import Mutations, Task, mutate
+from bench.tampering.blind_mutator import FULL_MUTATIONS, Mutations, Task, mutate
 from bench.tampering.campaign import Tally, control, run_classes, told
 from bench.tampering.judge import Judge
 from bench.tampering.own_sequencer import sequencing
@@ -30,7 +30,7 @@ RUNS_EACH = {True: 20, False: 3}
 PARTS = {True: 4, False: 2}
 RIVALS = {True: 16, False: 4}
 WITNESSED_RUNS_EACH = {True: 4, False: 1}
-MUTATIONS = {True: 10_000, False: 40}
+MUTATIONS = {True: FULL_MUTATIONS, False: 40}
 SHARES = {True: 2, False: 1}  # of the attacks, and of the histories
 MUTATORS = {True: 8, False: 1}
 ASKED = 3  # runs, beside those that a mutation names, that are looked at
