@@ -114,7 +114,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], help="a part; writes no page")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--keep", type=Path, help="where finished parts are kept for another run")
-    parser.add_argument("--minutes", type=float, help="stop making blind changes after so many")
+    parser.add_argument("--minutes", type=float, help="begin no further round after so many")
     parser.add_argument("--finished", action="store_true", help="only put together what is kept")
     wanted = parser.parse_args()
     how_many = Wanted(
@@ -126,6 +126,7 @@ def main() -> int:
     )
     found = bench(None, wanted.seed, full=wanted.full, wanted=how_many)
     how = how_it_was_made(found.seconds, wanted.seed, full=wanted.full)
+    how += " Put together from parts of several runs." if wanted.finished else ""
     shown = page(found.tally, found.mutations, found.has, how=how)
     print(shown)
     tell(found.tally, found.mutations)

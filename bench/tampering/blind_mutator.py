@@ -30,6 +30,7 @@ WHERE c.table_schema = 'public' AND t.table_type = 'BASE TABLE' ORDER BY 1, c.or
 """
 _PARTS = "SELECT inhrelid::regclass::text FROM pg_inherits"
 _REAL = "SELECT count(*) FROM attack.change WHERE was IS DISTINCT FROM became"
+FULL_MUTATIONS = 10_000
 Cell = tuple[str, str]
 
 

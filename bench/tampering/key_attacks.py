@@ -76,10 +76,12 @@ async def future_log_key(hands: Hands) -> Deed:
 
 
 async def _by_retired_writer(hands: Hands) -> tuple[RunRef, Row]:
-    """A record after the end of an open run, by a writer that was retired and is certified."""
+    """A record after the end of an open run, by a certified writer whose retirement is recorded."""
     run = hands.fresh_run()
     rows = await hands.records(run)
-    retired = await hands.sql.fetch("SELECT writer_id FROM writer_key WHERE retired_at IS NOT NULL")
+    retired = await hands.sql.fetch(
+        "SELECT writer_id FROM writer_key WHERE retirement_seq IS NOT NULL"
+    )
     writer = OwnWriter(
         writer_id=UUID(bytes=hands.rng.choice(retired)["writer_id"].bytes),
         private=OwnWriter.fresh().private,

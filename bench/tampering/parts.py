@@ -14,9 +14,10 @@ from pathlib import Path
 from random import Random  # noqa: TID251 - seeded positions
 
 from bench.tampering import undo
+from bench.tampering.attack import AttackClass
 from bench.tampering.attack_list import classes
-from bench.tampering.blind_mutator import Mutations, Task, mutate
-from bench.tampering.campaign import Tally, control, run_class, told
+from bench.tampering.blind_mutator import FULL_MUTATIONS, Mutations, Task, mutate
+from bench.tampering.campaign import Tally, control, run_classes, told
 from bench.tampering.judge import Judge
 from bench.tampering.own_sequencer import sequencing
 from bench.tampering.scene import Scene, erase_some, leave_fresh, populate, scene
@@ -29,7 +30,7 @@ RUNS_EACH = {True: 20, False: 3}
 PARTS = {True: 4, False: 2}
 RIVALS = {True: 16, False: 4}
 WITNESSED_RUNS_EACH = {True: 4, False: 1}
-MUTATIONS = {True: 10_000, False: 40}
+MUTATIONS = {True: FULL_MUTATIONS, False: 40}
 SHARES = {True: 2, False: 1}  # of the attacks, and of the histories
 MUTATORS = {True: 8, False: 1}
 ASKED = 3  # runs, beside those that a mutation names, that are looked at
@@ -55,7 +56,7 @@ class Order:
     full: bool
     share: int = 0  # which share of its classes
     kept: Path | None = None  # where a finished part is written down, and taken from
-    until: float | None = None  # when blind changes stop, as of `time.time`
+    until: float | None = None  # when no further round begins, as of `time.time`
 
     @property
     def file(self) -> Path | None:
@@ -69,25 +70,42 @@ async def _attacks(order: Order, roles: Roles, part: Part) -> None:
     async with scene(roles, order.seed, parts=PARTS[full]) as stage:
         judge = await _settled(stage, full=full)
         part.has = stage.has
-        elsewhere = {row.number for row in rows()}
-        here = [one for one in classes() if one.number not in elsewhere]
-        here = here[order.share :: SHARES[full]]
+        here = [one for one in _here() if not one.own_server]
         stage.rivals = RIVALS[full]
         try:
             await control(judge, stage.runs, part.tally)
-            shared = [one for one in here if not one.own_server]
-            for one in sorted(shared, key=lambda one: not one.guarded):
-                await run_class(stage, judge, one, part.tally, full=full)
-            await stage.close_all()
-            async with sequencing(stage):
-                pass  # until what was still open is sequenced, too
-            judge.before.clear()
-            await judge.remember(stage.runs)
-            await control(judge, stage.runs, part.tally)
-            for one in (one for one in here if one.own_server):
-                await run_class(stage, judge, one, part.tally, full=full)
+            wanted = here[order.share :: SHARES[full]]
+            await run_classes(stage, judge, wanted, part.tally, full=full)
         finally:
             await judge.close()
+
+
+def _here() -> list[AttackClass]:
+    """The classes that need no witness."""
+    elsewhere = {row.number for row in rows()}
+    return [one for one in classes() if one.number not in elsewhere]
+
+
+async def _servers(order: Order, roles: Roles, part: Part) -> None:
+    """Those of them that are judged by a server that is started for each attack."""
+    async with scene(roles, order.seed, parts=PARTS[order.full]) as stage:
+        judge = await _settled(stage, full=False)
+        try:
+            await _closed(stage, judge)
+            await control(judge, stage.runs, part.tally)
+            here = [one for one in _here() if one.own_server]
+            await run_classes(stage, judge, here, part.tally, full=order.full)
+        finally:
+            await judge.close()
+
+
+async def _closed(stage: Scene, judge: Judge) -> None:
+    """Nothing is open any more, everything is sequenced, and that is how it was before."""
+    await stage.close_all()
+    async with sequencing(stage):
+        pass
+    judge.before.clear()
+    await judge.remember(stage.runs)
 
 
 async def _settled(stage: Scene, *, full: bool) -> Judge:
@@ -105,16 +123,12 @@ async def _settled(stage: Scene, *, full: bool) -> Judge:
 async def _mutations(order: Order, roles: Roles, part: Part) -> None:
     """Blind changes, on a scene of their own."""
     full = order.full
-    if order.until is not None and time.time() > order.until:
+    if part.tally.is_over:
         return
     async with scene(roles, order.seed, parts=PARTS[full]) as stage:
         judge = await _settled(stage, full=full)
         try:
-            await stage.close_all()
-            async with sequencing(stage):
-                pass
-            judge.before.clear()
-            await judge.remember(stage.runs)
+            await _closed(stage, judge)
             count = MUTATIONS[full] // MUTATORS[full]
             part.mutations = await mutate(
                 stage, judge, Task(count=count, others=ASKED, until=order.until)
@@ -160,6 +174,7 @@ _DO: Mapping[str, Callable[[Order, Roles, Part], Coroutine[None, None, None]]] =
     "histories": _histories,
     "mutations": _mutations,
     "rotated": _rotated,
+    "servers": _servers,
     "upheavals": _upheavals,
 }
 
@@ -171,6 +186,7 @@ def names(*, full: bool) -> list[tuple[str, int]]:
         *(("attacks", share) for share in shares),
         *(("histories", share) for share in shares),
         ("rotated", 0),
+        ("servers", 0),
         ("upheavals", 0),
         *(("mutations", share) for share in range(MUTATORS[full])),
     ]
@@ -184,7 +200,7 @@ def work(order: Order) -> Part:
         found = pickle.loads(kept.read_bytes())  # noqa: S301 - the bench wrote it itself
         assert isinstance(found, Part)
         return found
-    part, began = Part(), time.monotonic()
+    part, began = Part(tally=Tally(until=order.until)), time.monotonic()
     if order.roles is not None:
         asyncio.run(_DO[order.name](order, order.roles, part))
     else:

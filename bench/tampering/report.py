@@ -5,8 +5,8 @@ from collections import Counter
 from bench.tampering.ablation import without_layers
 from bench.tampering.attack import AttackClass, Outcome
 from bench.tampering.attack_list import COUNT, NOT_OFFERED, classes
-from bench.tampering.blind_mutator import Mutations
-from bench.tampering.campaign import Tally
+from bench.tampering.blind_mutator import FULL_MUTATIONS, Mutations
+from bench.tampering.campaign import FULL_TRIALS, Tally
 from bench.tampering.scene import MISSING
 
 _HEAD = """# The attack bench
@@ -44,6 +44,7 @@ def page(tally: Tally, mutations: Mutations, has: frozenset[str], *, how: str) -
         (
             _HEAD,
             how,
+            *_short(tally, mutations),
             "",
             "## Attacks",
             "",
@@ -63,6 +64,20 @@ def page(tally: Tally, mutations: Mutations, has: frozenset[str], *, how: str) -
             "",
         )
     )
+
+
+def _short(tally: Tally, mutations: Mutations) -> list[str]:
+    """In which the run is short of the full counts; nothing when it is not."""
+    counts = Counter(trial.number for trial in tally.trials)
+    few = sorted(number for number, count in counts.items() if count < FULL_TRIALS)
+    if not few and mutations.made >= FULL_MUTATIONS:
+        return []
+    told = (
+        f"This run was cut short: classes with fewer than {FULL_TRIALS} trials:"
+        f" {', '.join(map(str, few)) or 'none'}; blind changes: {mutations.made} of"
+        f" {FULL_MUTATIONS}."
+    )
+    return ["", told]
 
 
 def _table(attacks: list[AttackClass], has: frozenset[str], tally: Tally) -> list[str]:

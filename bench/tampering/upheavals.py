@@ -158,7 +158,9 @@ async def upheave(roles: Roles, seed: int, tally: Tally, *, full: bool) -> None:
                         await submitted(stage, tenant, number, wait=True) for tenant in TENANTS
                     ]
                 await _read(stage, before, tally, "nothing, or an attack that was taken back", 99)
-            for _ in range(ROUNDS[full]):
+            for number in range(ROUNDS[full]):
+                if number and tally.is_over:
+                    break
                 for name, do in _KINDS:
                     async with _up(stage, before) as trouble:
                         await do(trouble)

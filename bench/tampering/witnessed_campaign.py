@@ -1,7 +1,6 @@
 """Runs the classes that need a sequencer and a witness, and honest restarts between them."""
 
 import asyncio
-import math
 
 import asyncpg
 
@@ -13,11 +12,10 @@ from bench.tampering.bundle_attacks import bundle_trial, soon_after
 from bench.tampering.bundles import WHOLE, members_of
 from bench.tampering.campaign import (
     FULL_TRIALS,
-    LEAST_A_VARIANT,
     Tally,
     control,
     each_of,
-    run_class,
+    run_classes,
     told,
 )
 from bench.tampering.freeze_attacks import CLASSES as FREEZES
@@ -29,7 +27,6 @@ from bench.tampering.note_attacks import CLASSES as NOTES
 from bench.tampering.note_attacks import PROOFS, Word, note_trial, proof_trials, small_log
 from bench.tampering.rotated import Rotated, rotated
 from bench.tampering.run_ref import RunRef
-from bench.tampering.scene import MISSING
 from bench.tampering.witnessed import Deployment, copied, cosigned
 from tests.support.databases import connect
 from tests.support.witness_process import WitnessFiles, witness_process
@@ -88,19 +85,27 @@ async def run_histories(
     number, shares = share
     if number == 0:
         await _notes(deployment, tally, full=full)
-    for one in HISTORIES[number::shares]:
-        waits = one.waits if "continuity" in MISSING else frozenset()
-        acts = [(name, do) for name, do in one.acts if name not in waits]
-        each = max(math.ceil(FULL_TRIALS / len(acts)), LEAST_A_VARIANT) if full else 1
-        for name, do in acts * max(each, 2 if len(acts) == 1 else 1):
-            tally.trials.append(await history_trial(deployment, one, name, do))
-        told(f"{one.number}: {one.title}")
-    for _ in range(RESTARTS[full] // shares):
-        name, do = CONTROL.acts[0]
-        trial = await history_trial(deployment, CONTROL, name, do)
-        tally.controls["a restart, with a witness"] += 1
-        if trial.outcome is not Outcome.UNDETECTED:
-            tally.false_alarms.append(f"after a restart: {trial.told}")
+    wanted = HISTORIES[number::shares]
+    each = {one.number: max(each_of(len(one.acts), full=full), 1) for one in wanted}
+    most = max(each.values())
+    for turn in range(most):
+        if turn and tally.is_over:
+            break
+        for one in wanted:
+            acts = one.acts if turn < each[one.number] else ()
+            for name, do in acts:
+                tally.trials.append(await history_trial(deployment, one, name, do))
+        if turn % (most // (RESTARTS[full] // shares) or 1) == 0:
+            await _restart(deployment, tally)
+        told(f"{wanted[0].number} to {wanted[-1].number}: round {turn + 1} of {most}")
+
+
+async def _restart(deployment: Deployment, tally: Tally) -> None:
+    name, do = CONTROL.acts[0]
+    trial = await history_trial(deployment, CONTROL, name, do)
+    tally.controls["a restart, with a witness"] += 1
+    if trial.outcome is not Outcome.UNDETECTED:
+        tally.false_alarms.append(f"after a restart: {trial.told}")
 
 
 async def _notes(deployment: Deployment, tally: Tally, *, full: bool) -> None:
@@ -167,15 +172,18 @@ async def run_rotated(deployment: Deployment, tally: Tally, *, full: bool) -> No
     """Keys at the wrong time, old states, exports in a holder's hands; honest exports between."""
     async with rotated(deployment, each=2 if full else 1, pods=PODS[full]) as made:
         await _clocks(made, tally)
-        for one in (*FREEZES, *(one for one in KEYS if not one.own_server)):
-            await run_class(made.stage, made.judge, one, tally, full=full)
-        for one in (one for one in KEYS if one.own_server):
-            for name, act in one.acts * each_of(len(one.acts), full=full):
-                tally.trials.append(await made.judged_apart(one, name, act))
-            told(f"{one.number}: {one.title}")
+        shared = [*FREEZES, *(one for one in KEYS if not one.own_server)]
+        await run_classes(made.stage, made.judge, shared, tally, full=full)
         await undo.set_guards(made.stage.superuser, on=True)
         await control(made.judge, made.stage.runs, tally)
         await _bundles(made, tally, full=full)
+        for one in (one for one in KEYS if one.own_server):
+            for number in range(each_of(len(one.acts), full=full)):
+                if number and tally.is_over:
+                    break
+                for name, act in one.acts:
+                    tally.trials.append(await made.judged_apart(one, name, act))
+            told(f"{one.number}: {one.title}")
 
 
 async def _clocks(made: Rotated, tally: Tally) -> None:
@@ -209,12 +217,13 @@ async def _of_times(made: Rotated, run: RunRef) -> str:
 
 async def _bundles(made: Rotated, tally: Tally, *, full: bool) -> None:
     for one in BUNDLES:
-        for name, deal in one.acts:
-            count = each_of(1 if len(one.acts) == 1 else len(one.acts), full=full)
-            for _ in range(count):
+        for number in range(each_of(len(one.acts), full=full)):
+            if number and tally.is_over:
+                break
+            for name, deal in one.acts:
                 tally.trials.append(await bundle_trial(made, one, name, deal))
         told(f"{one.number}: {one.title}")
-    for tar in list(made.bundles.values()) * (3 if full else 1):
+    for tar in list(made.bundles.values()) * (3 if full and not tally.is_over else 1):
         found = await made.verify(tar, *soon_after(members_of(tar), made.stage.rng))
         tally.controls["a rotation of the log key, exported and verified offline"] += 1
         if found.code != WHOLE:
