@@ -346,8 +346,12 @@ class Zygote:
                 kill(call.pid, signal.SIGKILL)
 
     def _kill_all(self) -> None:
+        """And take their ends: whoever inherits them may not be waiting for any."""
         for call in self._calls.values():
             self._kill(call, Ended.ASKED)
+        for call in self._calls.values():
+            with suppress(ChildProcessError):
+                os.waitpid(call.pid, 0)
 
     def _answer(self, number: int, ended: Ended, problem: str) -> None:
         done = Done(

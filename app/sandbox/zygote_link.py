@@ -41,6 +41,7 @@ class ZygoteLink:
         self._ready: asyncio.Future[Ready | None] = self._loop.create_future()
         self._waiting: dict[int, asyncio.Future[Done | None]] = {}
         self._is_lost = False
+        self._orphans: set[int] = set()
         self._next_call = 0
         self._loop.add_reader(link.fileno(), self._hear)
 
@@ -111,6 +112,8 @@ class ZygoteLink:
 
     def abandon(self) -> None:
         """Kill the zygote; its workers die with it, and every call that waits hears of it."""
+        # In a container the server is the first process, and so the heir of these.
+        self._orphans |= _children_of(self.pid)
         self._process.kill()
 
     async def close(self) -> None:
@@ -120,8 +123,9 @@ class ZygoteLink:
         try:
             await asyncio.to_thread(self._process.wait, _END_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self.abandon()
             await asyncio.to_thread(self._process.wait)
+        await asyncio.to_thread(_reap, self._orphans)
 
     def _hear(self) -> None:
         try:
@@ -168,6 +172,21 @@ class CallInFlight:
     def stop(self) -> None:
         """Ask for the worker's end; the call is still answered."""
         self.link.stop(self.number)
+
+
+def _children_of(pid: int) -> set[int]:
+    try:
+        told = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    except OSError:
+        return set()
+    return {int(word) for word in told.split()}
+
+
+def _reap(orphans: set[int]) -> None:
+    """Take the end of those that became this process's children; others have another heir."""
+    for pid in orphans:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, 0)
 
 
 def _spawn(descriptor: int, configuration: ZygoteConfiguration) -> "subprocess.Popen[bytes]":

@@ -1,6 +1,7 @@
 """The runner: how calls end, what is kept apart, what is left behind, and what is turned away."""
 
 import asyncio
+import ctypes
 import os
 import signal
 import sysconfig
@@ -274,9 +275,43 @@ async def test_no_zombie_and_no_descriptor_is_left_by_many_calls(workspace: int)
             )
             if number == 2:
                 level = _descriptors()
-        assert [one for one in beneath(os.getpid()) if one.state == "Z"] == []
+        await _until_no_zombie()
         assert _descriptors() <= level + 2  # a zygote that is just being replaced
     assert _children() - before == set()
+
+
+async def _until_no_zombie() -> None:
+    """A zygote that was just replaced is waited for a moment later."""
+    async with asyncio.timeout(20):
+        while any(one.state == "Z" for one in beneath(os.getpid())):  # noqa: ASYNC110 - the kernel tells nobody
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def first_process() -> Iterator[None]:
+    """This process inherits orphans, as the first one of a container does."""
+    kernel = ctypes.CDLL(None, use_errno=True)
+    child_subreaper = 36
+    assert kernel.prctl(child_subreaper, 1, 0, 0, 0) == 0
+    yield
+    assert kernel.prctl(child_subreaper, 0, 0, 0, 0) == 0
+
+
+@pytest.mark.usefixtures("first_process")
+async def test_the_first_process_of_a_container_is_left_no_zombie(workspace: int) -> None:
+    async with running() as runner:
+        told = await runner.run(request_for("import os\nos.getppid()", workspace))
+        endless = asyncio.create_task(
+            runner.run(request_for("import time\ntime.sleep(60)", workspace, wall_seconds=1.0))
+        )
+        zygote = int(told.stdout)
+        async with asyncio.timeout(20):
+            while not any(one.parent == zygote for one in beneath(zygote)):  # noqa: ASYNC110 - the kernel tells nobody
+                await asyncio.sleep(0.01)
+        os.kill(zygote, signal.SIGSTOP)
+        assert (await endless).ended_by is EndedBy.WORKER
+        await runner.run(request_for("1", workspace))
+        await _until_no_zombie()
 
 
 def _held_by(zygote: int) -> set[str]:
