@@ -2,7 +2,8 @@
 
 New mount, pid, network, ipc and uts namespaces; a read-only root that holds this Python, this tree
 and the C libraries, and no shell; tmpfs on /tmp and /workspace; uid and gid 1000 without groups or
-capabilities; no_new_privs; the container runtime's default seccomp profile. The command is pid 1.
+capabilities; no_new_privs; the container runtime's default seccomp profile. The command's parent is
+pid 1 and reaps.
 Exits with its code. A pod of Kubernetes differs: no cgroup limit, no user database, one uts name.
 """
 
@@ -66,7 +67,13 @@ def _enter(profile: RuntimeDefault, command: list[str]) -> None:
     profile.load()
     environ = {"PATH": "/nowhere", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108 - the pod's own tmpfs
     environ |= {"PYTHONDONTWRITEBYTECODE": "1", "MESHFLOW_POD": "1"}
-    os.execve(command[0], command, environ)  # noqa: S606 - what the caller asked for
+    first = os.fork()
+    if first == 0:
+        os.execve(command[0], command, environ)  # noqa: S606 - what the caller asked for
+    while True:  # as the first process, the heir of all orphans
+        pid, status = os.wait()
+        if pid == first:
+            os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
 def _shown() -> list[Path]:
@@ -77,7 +84,8 @@ def _shown() -> list[Path]:
     shown += [path for path in base.glob("bin/python*") if "config" not in path.name]
     shown += [path for path in base.glob("lib/libpython*.so*") if not path.is_symlink()]
     libraries = Path(f"/usr/lib/{os.uname().machine}-linux-gnu")
-    return [*shown, libraries] if libraries.is_dir() else [*shown, Path("/usr/lib")]
+    shown.append(libraries if libraries.is_dir() else Path("/usr/lib"))
+    return [*shown, *(path for path in (Path("/usr/share/zoneinfo"),) if path.is_dir())]
 
 
 def _show(path: Path, new: str) -> None:

@@ -13,6 +13,7 @@ import shutil
 import socket
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -241,7 +242,7 @@ class EscapeScene:
         place.unlink()
         account = worker_account()
         self._victim = subprocess.Popen(
-            ["/bin/sleep", "600"],
+            [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"],
             env={"MESHFLOW_API_KEYS": self.token},
             pass_fds=(descriptor,),
             start_new_session=True,
