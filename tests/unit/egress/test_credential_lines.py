@@ -94,3 +94,7 @@ def test_the_forms_of_an_echo_are_covered() -> None:
     assert "12345" not in covered('{"k": "a\\"b/c=d+e_f&g\\\\h12345"}', [odd])
     assert "12345" not in covered("?k=a%22b%2Fc%3Dd%2Be_f%26g%5Ch12345", [odd])
     assert covered("an ordinary text", [basic, odd]) == "an ordinary text"
+
+
+def test_an_echo_in_other_letters_is_covered() -> None:
+    assert covered(f"x {VALUE.upper()} y", [only(LINE)]) == f"x {COVER} y"

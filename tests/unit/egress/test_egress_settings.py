@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from app import wiring
 from app.domain.errors import ConfigurationError
 from app.settings import Settings
 
@@ -89,3 +90,7 @@ def test_a_blocklist_that_cannot_be_read_refuses_to_start(tmp_path: Path) -> Non
         with pytest.raises(ConfigurationError, match="URL_BLOCKLIST_FILE") as refused:
             egress.fetch_policy()
         assert str(tmp_path) not in str(refused.value)
+
+
+def test_the_scrubber_of_records_knows_the_credentials() -> None:
+    assert {VALUE, f"Bearer {VALUE}"} <= set(wiring._own_secrets(read(TOOL_CREDENTIALS=LINE)))

@@ -174,3 +174,11 @@ def test_a_redirect_leads_where_a_base_makes_it_lead(location: bytes, leads: str
     base = read_url("https://example.com/a/b")
     assert isinstance(base, SafeUrl)
     assert followed(base, location) == leads
+
+
+def test_a_scheme_that_a_policy_leaves_out_is_refused() -> None:
+    secure = UrlPolicy(
+        hosts=rules("example.com"), blocklist=UrlBlocklist(), schemes=frozenset({"https"})
+    )
+    assert secure.judge("http://example.com/") is Fault.SCHEME
+    assert isinstance(secure.judge("https://example.com/"), SafeUrl)
