@@ -28,7 +28,7 @@ test: lint ## lint, types, imports and every test; a skipped test is a failure
 check: lint ## the fast lane: lint, types, imports, unit and architecture tests
 	$(PYTEST) -n $(WORKERS) tests/unit tests/architecture $(ARGS)
 
-lanes: env-test ## what is shipped: reproducible wheel, wheel alone by pip, the API document, the vectors by node
+lanes: env-test ## what is shipped: reproducible wheel, wheel alone by pip, the API document, the vectors by node, /docs in Chromium
 	sh scripts/lanes.sh
 
 proof: env-test ## every attack, bench and chaos test at full counts

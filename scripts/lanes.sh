@@ -1,5 +1,6 @@
 #!/bin/sh
-# The lanes that work on what is shipped: the wheel twice, the wheel alone, the API document, the published vectors.
+# The lanes that work on what is shipped: the wheel twice, the wheel alone, the API document, the published
+# vectors, the documentation in a browser.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -58,5 +59,8 @@ done <"$work/forged/expected"
 
 say "the second verifier accepts a live export with a witness, and no altered copy of it"
 .venv/bin/python -m tests.contract.second_verifier.live_export
+
+say "Swagger UI works in a browser under its policy, and asks nobody else"
+.venv/bin/python -m tests.browser.docs_page
 
 echo "== all lanes passed"
