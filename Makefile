@@ -28,13 +28,13 @@ test: lint ## lint, types, imports and every test; a skipped test is a failure
 check: lint ## the fast lane: lint, types, imports, unit and architecture tests
 	$(PYTEST) -n $(WORKERS) tests/unit tests/architecture $(ARGS)
 
-lanes: env-test ## what is shipped: reproducible wheel, wheel alone by pip, the API document, the vectors by node, Swagger UI in a browser
+lanes: env-test ## what is shipped: reproducible wheel, wheel alone by pip, the API document, the vectors by node, /docs in Chromium, the sandbox in a pod
 	sh scripts/lanes.sh
 
 proof: env-test ## every attack, bench and chaos test at full counts; writes the tables in docs/
 	MESHFLOW_PROOF=1 $(PYTEST) -n $(WORKERS) $(ARGS)
 	$(BIN)/python -m bench.tamper_bench --full
-	for bench in help submit run ledger; do $(BIN)/python -m bench.$${bench}_bench || exit 1; done
+	for bench in help submit run ledger tools; do $(BIN)/python -m bench.$${bench}_bench || exit 1; done
 	$(BIN)/python -m bench.figures_table
 
 openapi: env-test ## write openapi/openapi.json from the code
