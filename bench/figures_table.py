@@ -39,6 +39,10 @@ GOALS = (
     Goal("ledger", "verify_100_steps_ms", "verifying 100 steps, ms", "at most", 5),
     Goal("ledger", "sequence_per_second", "records sequenced a second", "at least", 10_000),
     Goal("ledger", "checkpoint_age_seconds", "age of a checkpoint, s", "at most", 10),
+    Goal("tools", "calculator_ms", "calculator, p50, ms", "at most", 0.2),
+    Goal("tools", "file_ms", "reading a file, p50, ms", "at most", 0.1),
+    Goal("tools", "native_ms", "Python program in its worker, p50, ms", "at most", 6),
+    Goal("tools", "confinement_ms", "confinement itself, CPU of a worker, ms", "at most", 1),
 )
 
 
