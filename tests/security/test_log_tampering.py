@@ -130,6 +130,15 @@ def tampered(
     roles: Roles, table: str, where: str, ids: tuple[UUID, UUID], change: str | None
 ) -> Iterator[bool]:
     """Rows changed (or gone, without a change) and put back; False when the database refuses."""
+    with nobody_leads(roles), changed_rows(roles, table, where, ids, change) as is_changed:
+        yield is_changed
+
+
+@contextmanager
+def changed_rows(
+    roles: Roles, table: str, where: str, ids: tuple[UUID, UUID], change: str | None
+) -> Iterator[bool]:
+    """The same for who sees to it that nobody leads."""
     kept: list[asyncpg.Record] = []
     left: list[object] = []
 
@@ -148,16 +157,15 @@ def tampered(
             put = f"INSERT INTO {table} VALUES ({places}) ON CONFLICT DO NOTHING"
             await raw.execute(put, *row.values())
 
-    with nobody_leads(roles):
-        try:
-            as_superuser(roles, act)
-        except REFUSED:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            as_superuser(roles, undo)
+    try:
+        as_superuser(roles, act)
+    except REFUSED:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        as_superuser(roles, undo)
 
 
 def test_a_witnessed_run_says_so_and_since_when(served: WitnessedServer, run: Run) -> None:
