@@ -16,14 +16,7 @@ from app.audit.integrity_alarm import IntegrityAlarm
 from app.audit.key_book import KeyBook
 from app.audit.recovered_names import RecoveredNames
 from app.audit.retired_writers import retired_break
-from app.audit.run_dossier import (
-    Bookmark,
-    Evidence,
-    Remains,
-    ReopenedRun,
-    RunDossier,
-    Tail,
-)
+from app.audit.run_dossier import Bookmark, Evidence, Remains, ReopenedRun, RunDossier, Tail
 from app.audit.witnessed_times import TimeDoubt, time_doubt
 from app.audit.witnessing import Witnessing
 from app.domain.errors import ChainBreak, KeyStoreError, LedgerBrokenError, NotFoundError
@@ -37,13 +30,7 @@ from app.ledger.sealing import SealError, open_result
 from app.storage.companions import WrappedKey
 from app.storage.database import Database
 from app.storage.ledger_store import LedgerStore
-from app.storage.place_store import (
-    Placement,
-    is_named,
-    read_older,
-    read_overdue,
-    read_placement,
-)
+from app.storage.place_store import Placement, is_named, read_older, read_overdue, read_placement
 from app.storage.run_store import RunStore, StoredResult
 
 _LOOKS = 3

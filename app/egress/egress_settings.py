@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from app.domain.errors import ConfigurationError
 from app.egress.public_address import Network, network_of
 from app.egress.tool_credentials import ToolCredential, checked_bindings, tool_credentials
-from app.egress.url_blocklist import UrlBlocklist, blocklist
 from app.egress.url_policy import READING, SENDING, HostRules, UrlPolicy, host_rules
+
+if TYPE_CHECKING:  # every command reads settings, and few need what compiles patterns
+    from app.egress.url_blocklist import UrlBlocklist
 
 NAMES = (
     "FETCH_HOSTS",
@@ -122,8 +124,10 @@ class EgressSettings:
         )
 
 
-def shipped_blocklist(added: Sequence[bytes] = ()) -> UrlBlocklist:
+def shipped_blocklist(added: Sequence[bytes] = ()) -> "UrlBlocklist":
     """The patterns that are shipped, and after them those of these documents."""
+    from app.egress.url_blocklist import blocklist  # noqa: PLC0415 - see above
+
     shipped = resources.files("app.egress").joinpath("url_blocklist.toml").read_bytes()
     return blocklist([shipped, *added])
 

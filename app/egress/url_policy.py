@@ -10,11 +10,14 @@ Threat: Exfiltration via web/shell tools
 import re
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin
 
 from app.egress.faults import Fault
 from app.egress.public_address import Address, is_public
-from app.egress.url_blocklist import UrlBlocklist
+
+if TYPE_CHECKING:  # every command reads settings, and few need what compiles patterns
+    from app.egress.url_blocklist import UrlBlocklist
 
 MAX_URL_CHARS = 4096
 MAX_BODY_BYTES = 64 * 1024
@@ -89,7 +92,7 @@ class UrlPolicy:
     """What a caller of the egress client may ask for; without `hosts` nothing."""
 
     hosts: HostRules
-    blocklist: UrlBlocklist
+    blocklist: "UrlBlocklist"
     ports: frozenset[int] = frozenset()  # beside 80 and 443
     methods: frozenset[str] = READING
     schemes: frozenset[str] = field(default=frozenset(DEFAULT_PORTS))

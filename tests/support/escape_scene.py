@@ -192,6 +192,13 @@ class Attempt:
     told: str
 
 
+def _sleeper() -> list[str]:
+    """Something that waits: the interpreter may be out of reach, or /bin missing."""
+    if Path("/bin/sleep").exists():
+        return ["/bin/sleep", "600"]
+    return [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"]
+
+
 class EscapeScene:
     """The directory tree and what stands in it; made again for every attempt."""
 
@@ -242,7 +249,7 @@ class EscapeScene:
         place.unlink()
         account = worker_account()
         self._victim = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"],
+            _sleeper(),
             env={"MESHFLOW_API_KEYS": self.token},
             pass_fds=(descriptor,),
             start_new_session=True,

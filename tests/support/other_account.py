@@ -27,6 +27,7 @@ _LOADED = (
     "app.cli.http_client",
     "app.cli.web_server",
     "app.cli.witness_command",
+    "app.sandbox.runner_assembly",
     "app.witness.witness_app",
     "encodings.idna",
     "uvicorn.lifespan.on",
