@@ -9,7 +9,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .PHONY: help serve demo test check lanes proof openapi migration \
-  bench-help bench-submit bench-run bench-ledger bench-tamper env-serve env-test lint
+  bench-help bench-submit bench-run bench-ledger bench-tamper bench-tools env-serve env-test lint
 
 help: ## say what there is
 	@echo "MeshFlow: make <target>"
@@ -28,11 +28,14 @@ test: lint ## lint, types, imports and every test; a skipped test is a failure
 check: lint ## the fast lane: lint, types, imports, unit and architecture tests
 	$(PYTEST) -n $(WORKERS) tests/unit tests/architecture $(ARGS)
 
-lanes: env-test ## what is shipped: reproducible wheel, wheel alone by pip, the API document, the vectors by node
+lanes: env-test ## what is shipped: reproducible wheel, wheel alone by pip, the API document, the vectors by node, /docs in Chromium, the sandbox in a pod
 	sh scripts/lanes.sh
 
-proof: env-test ## every attack, bench and chaos test at full counts
+proof: env-test ## every attack, bench and chaos test at full counts; writes the tables in docs/
 	MESHFLOW_PROOF=1 $(PYTEST) -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m bench.tamper_bench --full
+	for bench in help submit run ledger tools; do $(BIN)/python -m bench.$${bench}_bench || exit 1; done
+	$(BIN)/python -m bench.figures_table
 
 openapi: env-test ## write openapi/openapi.json from the code
 	$(BIN)/meshflow openapi --write openapi/openapi.json
@@ -54,6 +57,9 @@ bench-ledger: env-test ## measure appending to, verifying and sequencing the led
 
 bench-tamper: env-test ## attack the ledger (ARGS=--full)
 	$(BIN)/python -m bench.tamper_bench $(ARGS)
+
+bench-tools: env-test ## measure confined calls beside unconfined ones (ARGS=--attacks runs the corpus)
+	$(BIN)/python -m bench.tools_bench $(ARGS)
 
 lint: env-test
 	$(BIN)/ruff check .

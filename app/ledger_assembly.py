@@ -20,6 +20,7 @@ from app.audit.integrity_alarm import IntegrityAlarm
 from app.audit.key_book import KeyBook
 from app.audit.key_list import KeyLister
 from app.audit.proof_desk import ProofDesk
+from app.audit.recovered_names import RecoveredNames
 from app.audit.replay_ledger import LogChecks, ReplayLedger
 from app.audit.witnessing import Witnessing
 from app.domain.errors import ConfigurationError, LedgerUnavailableError
@@ -41,6 +42,7 @@ from app.sequencing.log_names import log_origin
 from app.sequencing.log_signer import LogSigner
 from app.sequencing.recovery import RecoveryDesk
 from app.sequencing.signed_history import SignedHistory
+from app.sequencing.verified_start import VerifiedStart
 from app.sequencing.witness_roster import WitnessRoster, load_policy, load_witnesses
 from app.settings import Settings
 from app.storage.database import Database
@@ -165,7 +167,9 @@ def log_keeper(settings: Settings, parts: LedgerParts) -> KeeperOfLogs | None:
                 admin_log=parts.admin_log,
                 operator=operator,
                 signer=_log_signer(parts, operator),
-                continuity=_continuity(settings, parts, operator),
+                continuity=_continuity(
+                    settings, parts, operator, _verified_start(settings, parts, operator)
+                ),
                 now=utc_now,
             ),
             appended=parts.ledger.appended,
@@ -184,7 +188,21 @@ def _log_signer(parts: LedgerParts, operator: TenantId) -> LogSigner:
     )
 
 
-def _continuity(settings: Settings, parts: LedgerParts, operator: TenantId) -> Continuity:
+def _verified_start(settings: Settings, parts: LedgerParts, operator: TenantId) -> VerifiedStart:
+    return VerifiedStart(
+        settings.ledger_key_dir,
+        operator,
+        signing_key=lambda: parts.signing.current(LOG),
+        public_keys=lambda: [key.public_key for key in parts.signing.every(LOG)],
+    )
+
+
+def _continuity(
+    settings: Settings,
+    parts: LedgerParts,
+    operator: TenantId,
+    start: VerifiedStart | None = None,
+) -> Continuity:
     return Continuity(
         SignedHistory(
             admin_log=parts.admin_log,
@@ -192,7 +210,8 @@ def _continuity(settings: Settings, parts: LedgerParts, operator: TenantId) -> C
             enrolment=parts.enrolment_keys,
             erasure_keys=partial(published_erasure_keys, settings.ledger_key_dir),
             opened=_log_signer(parts, operator).opened,
-        )
+        ),
+        start,
     )
 
 
@@ -226,6 +245,7 @@ async def recovery_desk(settings: Settings, parts: LedgerParts) -> AsyncIterator
             anchoring=Anchoring(anchors.places, owner, operator),
             continuity=_continuity(settings, parts, operator),
             operator=operator,
+            start=_verified_start(settings, parts, operator),
         )
     finally:
         await anchors.close()
@@ -342,6 +362,7 @@ def _log_checks(
     return LogChecks(
         book=book,
         check=check,
+        names=RecoveredNames(database=database, keys=keys, operator=admin_log.operator_log_id),
         witnessing=Witnessing(
             database=database,
             keys=keys,

@@ -3,8 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
 
+from app.domain.errors import ConfigurationError
 from app.domain.verdict import PolicyRef
+from app.egress.egress_client import EgressClient
 from app.policy.gate import GATE_VERSION, RuleBook, rule_ids
 from app.policy.rules import (
     ApprovalParties,
@@ -22,19 +26,71 @@ from app.policy.rules import (
     TaskCapability,
     TaskShape,
 )
+from app.policy.schema_check import SchemaRefusedError, check_schema
 from app.providers.anthropic import AnthropicProvider
 from app.providers.offline import OfflineProvider
 from app.providers.provider import ModelProvider
+from app.sandbox.execution import EngineName, Runner
 from app.settings import ProviderName, Settings
 from app.tools.calculator import Calculator
-from app.tools.files import ListFiles, ReadFile, WriteFile
+from app.tools.current_time import CurrentTime
+from app.tools.files import ListFiles, ReadFile, SearchFiles, WriteFile
+from app.tools.http_fetch import NAME as HTTP_FETCH
+from app.tools.http_fetch import NO_HOSTS, HttpFetch
+from app.tools.json_query import JsonQuery
+from app.tools.python_guard import load_refusals
+from app.tools.python_tool import NAME as PYTHON
+from app.tools.python_tool import PythonTool
+from app.tools.third_party import third_party_tools
 from app.tools.toolbox import Tool
 
-TOOLS: tuple[Tool, ...] = (Calculator(), ReadFile(), WriteFile(), ListFiles())
+TOOLS: tuple[Tool, ...] = (
+    Calculator(),
+    CurrentTime(partial(datetime.now, UTC)),
+    JsonQuery(),
+    ReadFile(),
+    WriteFile(),
+    ListFiles(),
+    SearchFiles(),
+)
+# Built-in tools that depend on the machine or the settings: nobody else's goes by their names.
+_RESERVED = frozenset({PYTHON, "shell", HTTP_FETCH})
 DEFAULT_MODELS: Mapping[ProviderName, str] = {
     ProviderName.OFFLINE: "offline",
     ProviderName.ANTHROPIC: "claude-sonnet-5-5",
 }
+
+
+def tools(settings: Settings) -> tuple[Tool, ...]:
+    """Every tool of this deployment: the built-in ones, then those of others that were named.
+
+    ConfigurationError for one of others that is not there or not as the contract wants it.
+    """
+    taken = frozenset(tool.spec.name for tool in TOOLS) | _RESERVED
+    others = third_party_tools(settings.third_party_tools, taken=taken)
+    for tool in others:
+        try:
+            check_schema(tool.spec.parameters)
+        except SchemaRefusedError as refused:
+            # The gate would deny its every call.
+            raise ConfigurationError(f"the tool '{tool.spec.name}': {refused}") from None
+    return (*TOOLS, *others)
+
+
+def confined_tools(settings: Settings, runner: Runner) -> tuple[tuple[Tool, ...], dict[str, str]]:
+    """The tools that need a confined worker; by name, why one cannot be had here."""
+    missing = runner.unavailable(EngineName.NATIVE)
+    if missing is not None:
+        return (), {PYTHON: missing}
+    return (PythonTool(runner, load_refusals(settings.config_dir)),), {}
+
+
+def web_tools(settings: Settings, client: EgressClient) -> tuple[tuple[Tool, ...], dict[str, str]]:
+    """The tools that reach the web; by name, why one is not there."""
+    policy = settings.egress.fetch_policy()
+    if policy is None:
+        return (), {HTTP_FETCH: NO_HOSTS}
+    return (HttpFetch(client, policy, settings.egress.credentials()),), {}
 
 
 def providers(settings: Settings) -> dict[str, ModelProvider]:

@@ -16,8 +16,11 @@ from typing import NoReturn, SupportsIndex, TypeVar
 from urllib.parse import urlsplit
 
 from app.domain.database_url import is_database_url
-from app.domain.environment_names import known_names
+from app.domain.environment_names import default_data_dir, known_names
 from app.domain.errors import ConfigurationError
+from app.domain.sandbox_mode import SandboxMode, exact_mode
+from app.domain.step import tool_names
+from app.egress import egress_settings
 
 PREFIX = "MESHFLOW_"
 HIDDEN = "(hidden)"
@@ -31,6 +34,7 @@ SECRET_NAMES = (
     "SEQUENCER_DATABASE_URL",
     "ERASER_DATABASE_URL",
     "AUDIT_DATABASE_URL",
+    egress_settings.SECRET_NAME,
 )
 PLAIN_NAMES = (
     "DATA_DIR",
@@ -42,6 +46,8 @@ PLAIN_NAMES = (
     "WITNESSES",
     "ANCHOR_FILE",
     "CONFIG_DIR",
+    "TOOLS",
+    "SANDBOX",
     "RESULT_TTL_SECONDS",
     "RESULT_TTL",
     "MAX_BODY_BYTES",
@@ -54,6 +60,7 @@ PLAIN_NAMES = (
     "ANTHROPIC_BASE_URL",
     "HOST",
     "PORT",
+    *egress_settings.NAMES,
 )
 # Read by the tests and the benches; the server accepts the name and does nothing with it.
 FOREIGN_NAMES = ("TEST_DATABASE_URL", "KEY_FILE")
@@ -70,6 +77,7 @@ _MAX_TTL_SECONDS = 365 * 86_400
 _UNITS: Mapping[str, int] = MappingProxyType({"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400})
 _DURATION = re.compile(r"([0-9]{1,9})([smhd]?)")
 _DEPLOYMENT = re.compile(r"[a-z0-9.-]{1,128}(?:/[a-z0-9._-]{1,64}){0,8}")
+_SANDBOX_RULE = "exactly strict or off-unsafe"
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 _Value = TypeVar("_Value")
@@ -136,6 +144,8 @@ class Settings:
     witnesses: Path | None
     anchor_file: Path | None
     config_dir: Path | None
+    third_party_tools: tuple[str, ...]
+    sandbox: SandboxMode
     result_ttl_seconds: int
     max_body_bytes: int
     max_concurrent_runs: int
@@ -148,6 +158,7 @@ class Settings:
     anthropic_api_key: Secret | None
     host: str
     port: int
+    egress: egress_settings.EgressSettings
     ignored_names: tuple[str, ...]
     lines: tuple[tuple[str, str, str], ...] = field(repr=False, compare=False)
 
@@ -159,7 +170,7 @@ class Settings:
         ignored = known_names(environ, prefix=PREFIX, known=KNOWN, near=(PROVIDER_KEY,))
         read = _Reader({k: v for k, v in environ.items() if k not in ignored}, home)
         api_keys_file = read.kept_file("API_KEYS")
-        data_dir = read.path("DATA_DIR", _default_data_dir(environ, uid, home))
+        data_dir = read.path("DATA_DIR", Path(default_data_dir(environ, uid, home)))
         provider_key = read.secret(PROVIDER_KEY, _printable)
         return cls(
             dev=dev,
@@ -179,6 +190,8 @@ class Settings:
             witnesses=read.optional_path("WITNESSES"),
             anchor_file=read.optional_path("ANCHOR_FILE"),
             config_dir=read.optional_path("CONFIG_DIR"),
+            third_party_tools=read.plain("TOOLS", tool_names, (), "tool names, comma-separated"),
+            sandbox=read.plain("SANDBOX", exact_mode, SandboxMode.STRICT, _SANDBOX_RULE),
             result_ttl_seconds=read.result_ttl(),
             max_body_bytes=read.number("MAX_BODY_BYTES", 1 << 20, low=1024, high=1 << 30),
             max_concurrent_runs=read.number("MAX_CONCURRENT_RUNS", 64, low=1, high=100_000),
@@ -191,6 +204,7 @@ class Settings:
             anthropic_api_key=provider_key,
             host=read.host("HOST", "127.0.0.1"),
             port=read.number("PORT", 8000, low=0, high=65_535),
+            egress=egress_settings.EgressSettings.read(read),
             ignored_names=ignored,
             lines=tuple(read.lines),
         )
@@ -359,7 +373,7 @@ class _Reader:
 
 
 def _shown(value: object) -> str:
-    return NOT_SET if value is None else str(value)
+    return NOT_SET if value is None or value == () else str(value)
 
 
 def _printable(value: str) -> str | None:
@@ -383,11 +397,3 @@ def _read_secret_file(path: Path, variable: str) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         raise ConfigurationError(f"the file named by {variable} is not UTF-8 text") from None
-
-
-def _default_data_dir(environ: Mapping[str, str], uid: int, home: Path) -> Path:
-    if uid == 0:
-        return Path("/var/lib/meshflow")
-    data_home = Path(environ.get("XDG_DATA_HOME", ""))
-    # The XDG specification has relative values ignored.
-    return (data_home if data_home.is_absolute() else home / ".local" / "share") / "meshflow"

@@ -15,8 +15,10 @@ from app.api.auth import Doorkeeper
 from app.api.dependencies import ApiServices
 from app.api.stream_seats import StreamSeats
 from app.audit.replay_ledger import ReplayLedger
-from app.domain.errors import LedgerUnavailableError, MeshFlowError
+from app.domain.errors import ConfigurationError, LedgerUnavailableError, MeshFlowError
 from app.domain.run import Budget, RunId, TenantId, Usage
+from app.egress.egress_client import EgressClient, EgressParts
+from app.embedded.server_account import choose_server_account
 from app.erasing.assembly import EraserAtWork, build_eraser, eraser_places
 from app.keys.agent_catalogue import (
     BUILT_IN_AGENT,
@@ -42,6 +44,9 @@ from app.runs.identifiers import new_run_id
 from app.runs.notifier import Bell
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.service import RunService, ServiceParts
+from app.sandbox.runner_assembly import build_runner
+from app.sandbox.sandbox_profile import WorkerAccount
+from app.sandbox.tool_runner import ToolRunner
 from app.sandbox.workspace import WorkspaceRoot, open_workspace_root
 from app.sequencing.ledger_pulse import Vitals
 from app.settings import Settings
@@ -63,6 +68,7 @@ class Overrides:
     book: RuleBook | None = None
     gate: DascGate | None = None
     default_model: str | None = None
+    egress: EgressParts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +85,9 @@ class Deployment:
     erasing: EraserAtWork | None  # None: another process holds the erasure key
     writer_id: UUID
     providers: Mapping[str, ModelProvider]
+    egress: EgressClient
     workspaces: WorkspaceRoot
+    runner: ToolRunner
     logs: KeeperOfLogs | None
     ready: asyncio.Event
 
@@ -112,7 +120,14 @@ class Deployment:
 
     async def _learn_tenants(self) -> None:
         # A tenant that was deleted and named again has another id.
-        self.doorkeeper.forget(await self.runs.renamed_tenants(self.doorkeeper.known_tenants()))
+        renamed = await self.runs.renamed_tenants(self.doorkeeper.known_tenants())
+        self.doorkeeper.forget(renamed.gone)
+        if renamed.taken:
+            _log.error(
+                "%d tenants are named in the database as others, and their logs are still there:"
+                " this process goes by the logs",
+                len(renamed.taken),
+            )
         unknown = self.doorkeeper.unknown_tenants()
         found: dict[str, TenantId] = {
             name: await self.runs.ensure_tenant(name) for name in sorted(unknown)
@@ -144,12 +159,14 @@ class Deployment:
     async def close(self) -> None:
         """End runs, say goodbye, then close connections."""
         await self.executor.stop(DRAIN_SECONDS)
+        await self.runner.close()
         with suppress(MeshFlowError):  # who cannot say goodbye is missed in time
             await self.enrolment.leave()
         if self.logs is not None:
             await self.logs.close()
         for provider in self.providers.values():
             await provider.close()
+        await self.egress.close()
         await self.heartbeat.close()
         if self.erasing is not None:
             await self.erasing.database.close()
@@ -161,7 +178,9 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
     """Everything of one process. ConfigurationError on the first thing that is not right."""
     parts = ledger_parts(settings)
     runs, run_keys = parts.runs, parts.run_keys
-    workspaces, bell = _workspaces(settings), Bell()
+    account, no_account = _worker_account()
+    workspaces, bell = _workspaces(settings, account), Bell()
+    runner = build_runner(settings.sandbox, account=account, no_account=no_account)
     logs = log_keeper(settings, parts)
     recorder_parts = _recorder_parts(settings, parts, bell)
     executor = RunExecutor(
@@ -173,7 +192,8 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         max_concurrent=settings.max_concurrent_runs,
         max_queued=settings.max_queued_runs,
     )
-    catalogue = _Catalogue(settings, overrides)
+    egress = EgressClient(denied=settings.egress.denied, parts=overrides.egress)
+    catalogue = _Catalogue(settings, overrides, runner, egress)
     plugged = dict(overrides.providers or roster.providers(settings))
     service = RunService(
         ServiceParts(
@@ -204,7 +224,9 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         erasing=_erasing(settings, parts),
         writer_id=parts.writer_id,
         providers=plugged,
+        egress=egress,
         workspaces=workspaces,
+        runner=runner,
         logs=logs,
         ready=asyncio.Event(),
     )
@@ -226,14 +248,21 @@ def _recorder_parts(settings: Settings, parts: LedgerParts, bell: Bell) -> Recor
         now=utc_now,
         entropy=os.urandom,
         result_ttl_seconds=settings.result_ttl_seconds,
+        sandbox=settings.sandbox.value,
     )
 
 
 class _Catalogue:
     """What the deployment offers and what each tenant may use of it."""
 
-    def __init__(self, settings: Settings, overrides: Overrides) -> None:
-        self.toolbox = Toolbox({tool.spec.name: tool for tool in roster.TOOLS})
+    def __init__(
+        self, settings: Settings, overrides: Overrides, runner: ToolRunner, egress: EgressClient
+    ) -> None:
+        confined, unconfined = roster.confined_tools(settings, runner)
+        web, unreachable = roster.web_tools(settings, egress)
+        self._missing = unconfined | unreachable
+        tools = (*confined, *web, *roster.tools(settings))
+        self.toolbox = Toolbox({tool.spec.name: tool for tool in tools})
         self._names = tuple(spec.name for spec in self.toolbox.specs)
         self._all = frozenset(self._names)
         self._tenants = load_tenant_settings(settings.config_dir)
@@ -265,7 +294,7 @@ class _Catalogue:
             agents=self._agents,
             default_agent=BUILT_IN_AGENT,
             tools=self.toolbox.specs,
-            unavailable_tools={},
+            unavailable_tools=self._missing,
             budget_cap=lambda tenant: self._of(tenant).max_budget.applied_to(_OPEN_CAP),
             tenant_tools=self.tools_of,
             tenant_scrub_phi=lambda tenant: self._of(tenant).scrub_phi,
@@ -286,7 +315,18 @@ _OPEN_CAP = Budget(
 )
 
 
-def _workspaces(settings: Settings) -> WorkspaceRoot:
+def _worker_account() -> tuple[WorkerAccount | None, str | None]:
+    """As whom root runs workers, or why it cannot; nobody else changes the account."""
+    if os.geteuid() != 0:
+        return None, None
+    try:
+        found = choose_server_account()
+    except ConfigurationError:
+        return None, "the server is root, and no account without power exists to run tools as"
+    return WorkerAccount(uid=found.uid, gid=found.gid), None
+
+
+def _workspaces(settings: Settings, owner: WorkerAccount | None) -> WorkspaceRoot:
     """The workspace root: the operator's, or a private directory made under the data directory."""
     root, keep_out = settings.workspace_dir, [settings.ledger_key_dir]
     if settings.config_dir is not None:
@@ -296,7 +336,7 @@ def _workspaces(settings: Settings) -> WorkspaceRoot:
         keep_out.append(settings.data_dir / "postgres")
     else:
         keep_out.append(settings.data_dir)
-    return open_workspace_root(root, forbidden=keep_out)
+    return open_workspace_root(root, forbidden=keep_out, owner=owner)
 
 
 def _own_secrets(settings: Settings) -> list[str]:
@@ -310,6 +350,7 @@ def _own_secrets(settings: Settings) -> list[str]:
         settings.anthropic_api_key,
     )
     found = [secret.reveal() for secret in held if secret is not None]
+    found += settings.egress.secret_values()
     if settings.api_keys is not None:
         # Each key by itself too: a list is never what leaks.
         found += [item.rpartition(":")[2] for item in settings.api_keys.reveal().split(",")]

@@ -1,32 +1,33 @@
-"""Verifying beside reading: a stream of all records, and one run of a hundred steps."""
+"""Sweeping beside reading: a stream of all records, and one run of a hundred steps."""
 
 import asyncio
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
 
+from app.audit.run_sweep import RunSweep
+from app.audit.sweep_report import LogReport
 from app.domain.run import TenantId
 from app.embedded.postgres_server import EmbeddedPostgres
 from app.ledger.chain import VerifiedChain, verify_run
-from app.ledger.chain_walk import ChainWalk
 from app.storage.database import Database
 from app.storage.ledger_store import LedgerStore
 from app.storage.run_store import RunStore
+from app.storage.sweep_store import Snapshot, SweptPage, pages_of_records, sweeping
 from bench.append_worker import ENROLMENT, StepClient, step_clients
+from bench.paired import same_or_fail
+from tests.support.databases import connect
 
 RUNS, STEPS = 400, 50
 LONG_STEPS = 100
-ROUNDS = 7
-STREAM = """
-SELECT run_id, seq, epoch, kind, ts, header, rc, chain FROM record
-WHERE tenant_id = $1 ORDER BY run_id, seq
-"""
-_ROWS_AT_ONCE = 200
+ROUNDS = 9
+TENANT = "reading"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,67 +38,128 @@ class Figures:
     baseline: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stream:
+    """One pass over all records, and what it cost a row."""
+
+    rows_per_second: float
+    client_us: float
+    server_us: float
+    arm: dict[str, object]  # what it ran with
+
+    @property
+    def cpu_us(self) -> float:
+        """Both sides together."""
+        return self.client_us + self.server_us
+
+
 async def reading_figures(server: EmbeddedPostgres) -> Figures:
-    """Ratios of verifying to reading the same rows, and the time for a run of 100 steps."""
+    """Ratios of sweeping to reading the same rows, and the time for a run of 100 steps."""
     database = Database(server.app_url)
-    clients = await step_clients(database, RUNS, "reading")
+    clients = await step_clients(database, RUNS, TENANT)
     for _ in range(STEPS):
         await asyncio.gather(*(client.step() for client in clients))
-    tenant_id = await RunStore(database).ensure_tenant("reading")
-    pairs, memory = [], []
-    for number in range(ROUNDS):
-        raw = await _timed(database, tenant_id, _reading)
-        walk = ChainWalk(tenant_id.bytes)
-        memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-        full = await _timed(database, tenant_id, _checking(walk))
-        memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-        pairs.append((raw, full))
-        print(f"stream {number}: read {raw:.0f} rows/s, verified {full:.0f}, {full / raw:.2f}")
-    print(f"memory grew by {memory[-1] - memory[1]} kB over {2 * ROUNDS - 2} more streams")
+    tenant_id = await RunStore(database).ensure_tenant(TENANT)
+    await _settle(server.owner_url)
+    pairs = await _streams(server.audit_url, tenant_id)
+    middle = statistics.median
+    cpu_ratio = middle(raw.cpu_us / full.cpu_us for raw, full in pairs)
+    least = [min(column, key=lambda found: found.cpu_us) for column in zip(*pairs, strict=True)]
+    for name, found in zip(("read", "swept"), least, strict=True):
+        print(
+            f"{name}, least of {ROUNDS}: {found.client_us:.2f} us of the client's CPU a row,"
+            f" {found.server_us:.2f} of the server's"
+        )
+    print(f"CPU of both sides, read by swept: {cpu_ratio:.2f}")
     hundred = await _hundred_steps_ms(database)
     await database.close()
     return Figures(
         metrics={
-            "verify_ratio": statistics.median(full / raw for raw, full in pairs),
+            "verify_ratio": middle(
+                full.rows_per_second / raw.rows_per_second for raw, full in pairs
+            ),
             "verify_100_steps_ms": hundred,
         },
-        baseline={"stream_rows_per_second": statistics.median(raw for raw, _ in pairs)},
+        baseline={
+            "stream_rows_per_second": middle(raw.rows_per_second for raw, _ in pairs),
+            "verify_cpu_ratio": cpu_ratio,
+        },
     )
 
 
-def _reading(rows: Sequence[asyncpg.Record]) -> None:
-    for row in rows:
-        _, *_ = row  # what is read has its columns looked at, whatever is done with them
+async def _streams(url: str, tenant_id: TenantId) -> list[tuple[_Stream, _Stream]]:
+    """Both arms in turns over one connection, in the snapshot and by the statement of an audit."""
+    database = Database(url, pool_size=1)
+    pairs, memory = [], []
+    async with sweeping(database) as raw:
+        for number in range(ROUNDS):
+            plain = await _timed(raw, tenant_id, _reading)
+            report = LogReport(log=tenant_id.bytes, tenant=TENANT)
+            sweep = RunSweep(tenant_id.bytes, report, may_be_erased=False)
+            full = await _timed(raw, tenant_id, sweep.add)
+            sweep.end()
+            assert (report.broken, report.records) == (0, RUNS * (STEPS + 1)), report
+            if number == 0:
+                same_or_fail(plain.arm, full.arm)
+            memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            pairs.append((plain, full))
+            print(
+                f"stream {number}: read {plain.rows_per_second:.0f} rows/s,"
+                f" swept {full.rows_per_second:.0f},"
+                f" {full.rows_per_second / plain.rows_per_second:.2f}"
+            )
+    print(f"memory grew by {memory[-1] - memory[0]} kB over {2 * ROUNDS - 2} more streams")
+    await database.close()
+    return pairs
 
 
-def _checking(walk: ChainWalk) -> Callable[[Sequence[asyncpg.Record]], object]:
-    def check(rows: Sequence[asyncpg.Record]) -> None:
-        step = walk.step
-        for run, seq, epoch, kind, at, header, rc, chain in rows:
-            found = step((run.bytes, seq, epoch, kind, at, header, rc, chain))
-            assert found is None, found
+async def _settle(url: str) -> None:
+    """A table just written is slow to read, and what is slow to read looks quick to verify."""
+    raw = await connect(url)
+    for table in ("record", "payload", "batch", "runs", "leaf"):
+        await raw.execute(f"VACUUM (ANALYZE) {table}")
+    await raw.close()
 
-    return check
+
+async def _server_settings(raw: Snapshot) -> dict[str, object]:
+    names = ("shared_buffers", "work_mem", "jit", "max_parallel_workers_per_gather")
+    settings = {name: await raw.fetchval(f"SHOW {name}") for name in names}
+    return settings | {"role": await raw.fetchval("SELECT current_user")}
+
+
+def _reading(page: SweptPage) -> None:
+    """The rows are here, one column beside the other: that is all."""
+    assert len(page)
 
 
 async def _timed(
-    database: Database,
-    tenant_id: TenantId,
-    look: Callable[[Sequence[asyncpg.Record]], object],
-) -> float:
-    """Rows a second through a cursor; the next rows are on their way while these are looked at."""
-    count = 0
-    async with database.snapshot(tenant_id) as raw:
-        begun = time.perf_counter()
-        cursor = await raw.cursor(STREAM, tenant_id)
-        rows = await cursor.fetch(_ROWS_AT_ONCE)
-        while rows:
-            coming = asyncio.ensure_future(cursor.fetch(_ROWS_AT_ONCE))
-            await asyncio.sleep(0)  # the request leaves before the work begins
-            look(rows)
-            count += len(rows)
-            rows = await coming
-        return count / (time.perf_counter() - begun)
+    raw: Snapshot, tenant_id: TenantId, look: Callable[[SweptPage], object]
+) -> _Stream:
+    count, pages = 0, 0
+    server, settings = await raw.fetchval("SELECT pg_backend_pid()"), await _server_settings(raw)
+    theirs, own, begun = _ran_seconds(server), time.process_time(), time.perf_counter()
+    async for page in pages_of_records(raw, tenant_id):
+        look(page)
+        count, pages = count + len(page), pages + 1
+    return _Stream(
+        rows_per_second=count / (time.perf_counter() - begun),
+        client_us=(time.process_time() - own) * 1e6 / count,
+        server_us=(_ran_seconds(server) - theirs) * 1e6 / count,
+        arm={
+            "connection": server,
+            "processes": 1,
+            "rows": count,
+            "pages": pages,
+            "loop": type(asyncio.get_running_loop()).__name__,
+            "driver": f"asyncpg {asyncpg.__version__}",
+            "server": settings,
+        },
+    )
+
+
+def _ran_seconds(pid: int) -> float:
+    """The CPU time of another process, in nanoseconds and not in ticks."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[0]) / 1e9
 
 
 async def _hundred_steps_ms(database: Database) -> float:

@@ -1,89 +1,98 @@
 """The attack bench: every class of attack on a real ledger, clean controls, blind mutations.
 
-Prints the table and, as its last line, the figures. Exit code 1 when anything stayed undetected or
+Prints the page and, as its last line, the figures. Exit code 1 when anything stayed undetected or
 an honest run was accused. `--full` (or MESHFLOW_PROOF=1) for full counts, which also write
 docs/tamper-bench.md.
 """
 
 import argparse
-import asyncio
 import json
-import logging
+import multiprocessing
 import os
+import platform
 import sys
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.paired import report
-from bench.tampering import undo, witnessed_campaign
 from bench.tampering.attack import Outcome
-from bench.tampering.attack_list import classes
-from bench.tampering.blind_mutator import Mutations, mutate
-from bench.tampering.campaign import Tally, control, run_class
-from bench.tampering.judge import Judge
-from bench.tampering.own_sequencer import sequencing
-from bench.tampering.report import figures, table
-from bench.tampering.scene import Scene, erase_some, leave_fresh, populate, scene
-from tests.support.databases import Roles, database_server
+from bench.tampering.blind_mutator import Mutations
+from bench.tampering.campaign import Tally
+from bench.tampering.parts import PARTS, RUNS_EACH, Order, Part, names, work
+from bench.tampering.report import figures, page
+from bench.tampering.scene import TENANTS
+from tests.support.databases import DatabaseServer
+from tests.support.other_account import other_account
 
-_BEGAN = time.monotonic()
 ROOT = Path(__file__).resolve().parents[1]
-RUNS_EACH = {True: 20, False: 3}
-PARTS = {True: 4, False: 2}
-RIVALS = {True: 16, False: 4}
-MUTATIONS = {True: 10_000, False: 40}
-ASKED = {True: 100, False: 2}  # runs that a mutation is looked for in
 
 
-async def bench(
-    roles: Roles, second: Roles, seed: int, *, full: bool
-) -> tuple[Tally, Mutations, str]:
-    """Everything, on two databases at once; the counts, and the table."""
-    tally = Tally()
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(witnessed_campaign.run_witnessed(second, seed, tally, full=full))
-        async with scene(roles, seed, parts=PARTS[full]) as stage:
-            async with sequencing(stage):
-                await populate(stage, RUNS_EACH[full], 1)
-                await erase_some(stage)
-            await leave_fresh(stage)
-            await undo.install(stage.superuser)
-            stage.rivals = RIVALS[full]
-            mutations = await _attack(stage, tally, full=full)
-            has = stage.has
-    return tally, mutations, table(classes(), has, tally)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which parts, how many at a time, and where finished ones are kept; all, in any order."""
+
+    only: Sequence[str] = ()
+    workers: int = os.cpu_count() or 1
+    keep: Path | None = None
+    until: float | None = None
+    is_over: bool = False  # only what is kept is put together
 
 
-async def _attack(stage: Scene, tally: Tally, *, full: bool) -> Mutations:
-    """The classes that one scene can serve, then blind changes."""
-    elsewhere = {row.number for row in witnessed_campaign.rows()}
-    here = [one for one in classes() if one.number not in elsewhere]
-    judge = Judge(stage)
-    try:
-        await judge.remember(stage.runs)
-        await control(judge, stage.runs, tally)
-        shared = [one for one in here if not one.own_server]
-        for one in sorted(shared, key=lambda one: not one.guarded):
-            await run_class(stage, judge, one, tally, full=full)
-            _told(one.title)
-        await stage.close_all()
-        async with sequencing(stage):
-            pass  # until what was still open is sequenced, too
-        judge.before.clear()
-        await judge.remember(stage.runs)
-        mutations = await mutate(stage, judge, MUTATIONS[full], ASKED[full])
-        _told("blind changes")
-        await control(judge, stage.runs, tally)
-        for one in (one for one in here if one.own_server):
-            await run_class(stage, judge, one, tally, full=full)
-            _told(one.title)
-        return mutations
-    finally:
-        await judge.close()
+ALL = Wanted()
 
 
-def _told(what: str) -> None:
-    print(f"{time.monotonic() - _BEGAN:6.1f} s {what}", file=sys.stderr)
+def bench(server: DatabaseServer | None, seed: int, *, full: bool, wanted: Wanted = ALL) -> Part:
+    """The parts' figures together; without a server each part starts one of its own."""
+    orders = [
+        Order(
+            name=name,
+            share=share,
+            roles=None if server is None else server.new_database(),
+            seed=seed + place,
+            full=full,
+            kept=wanted.keep,
+            until=wanted.until,
+        )
+        for place, (name, share) in enumerate(names(full=full))
+        if not wanted.only or name in wanted.only
+    ]
+    if wanted.is_over:
+        orders = [order for order in orders if order.file is not None and order.file.exists()]
+    whole = Part()
+    fresh = multiprocessing.get_context("spawn")  # nothing of this process's threads and sockets
+    with ProcessPoolExecutor(wanted.workers, mp_context=fresh) as pool:
+        started = [pool.submit(work, order) for order in orders]
+        wait(started)  # the others go on though one fails: what they found is kept
+        for part in (one.result() for one in started):
+            whole.tally.add(part.tally)
+            whole.mutations.add(part.mutations)
+            whole.has |= part.has
+            whole.seconds += part.seconds
+    return whole
+
+
+def how_it_was_made(seconds: float, seed: int, *, full: bool) -> str:
+    """The counts' surroundings, in words."""
+    account = other_account()
+    witness = (
+        f"The witness ran as a user of its own (uid {account}), its key and memory closed to the"
+        " database's account and superuser, which was tried."
+        if account is not None
+        else "The witness was another process under the same user: the bench did not run as root."
+    )
+    runs = f"{len(TENANTS)} tenants with {RUNS_EACH[full]} runs each"
+    records = "53 records a run" if PARTS[full] == 4 else "fewer than 50 records a run"
+    return (
+        f"Run of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {os.cpu_count()} CPUs"
+        f" ({platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}),"
+        f" its parts took {seconds / 60:.0f} minutes together, seed {seed}, load average at the end"
+        f" {os.getloadavg()[0]:.1f}; {runs} besides those"
+        f" of the witnessed deployments, {records}. {witness}"
+    )
 
 
 def tell(tally: Tally, mutations: Mutations) -> None:
@@ -102,17 +111,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", default="MESHFLOW_PROOF" in os.environ)  # noqa: TID251 - the bench reads its own switch
     parser.add_argument("--seed", type=int, default=20260101)
+    parser.add_argument("--only", action="append", default=[], help="a part; writes no page")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--keep", type=Path, help="where finished parts are kept for another run")
+    parser.add_argument("--minutes", type=float, help="begin no further round after so many")
+    parser.add_argument("--finished", action="store_true", help="only put together what is kept")
     wanted = parser.parse_args()
-    logging.disable(logging.CRITICAL)  # every detected attack would be a line
-    with database_server() as server:
-        tally, mutations, shown = asyncio.run(
-            bench(server.new_database(), server.new_database(), wanted.seed, full=wanted.full)
-        )
+    how_many = Wanted(
+        only=wanted.only,
+        workers=wanted.workers,
+        keep=wanted.keep,
+        until=None if wanted.minutes is None else time.time() + 60 * wanted.minutes,
+        is_over=wanted.finished,
+    )
+    found = bench(None, wanted.seed, full=wanted.full, wanted=how_many)
+    how = how_it_was_made(found.seconds, wanted.seed, full=wanted.full)
+    how += " Put together from parts of several runs." if wanted.finished else ""
+    shown = page(found.tally, found.mutations, found.has, how=how)
     print(shown)
-    tell(tally, mutations)
-    if wanted.full:
+    tell(found.tally, found.mutations)
+    if wanted.full and not wanted.only:
         (ROOT / "docs" / "tamper-bench.md").write_text(shown, encoding="utf-8")
-    metrics = figures(tally, mutations)
+    metrics = figures(found.tally, found.mutations)
     report("tamper", metrics, {})
     return 1 if metrics["undetected"] or metrics["false_alarms"] else 0
 

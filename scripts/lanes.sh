@@ -1,5 +1,6 @@
 #!/bin/sh
-# The lanes that work on what is shipped: the wheel twice, the wheel alone, the API document, the published vectors.
+# The lanes that work on what is shipped: the wheel twice, the wheel alone, the API document, the published
+# vectors, the documentation in a browser, the sandbox in a pod.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -58,5 +59,17 @@ done <"$work/forged/expected"
 
 say "the second verifier accepts a live export with a witness, and no altered copy of it"
 .venv/bin/python -m tests.contract.second_verifier.live_export
+
+say "Swagger UI works in a browser under its policy, and asks nobody else"
+.venv/bin/python -m tests.browser.docs_page
+
+say "the sandbox holds in a pod: no capability, read-only root, the container runtime's own filter"
+test "$(id -u)" = 0 || {
+  echo "the pod needs root: it makes namespaces" >&2
+  exit 1
+}
+.venv/bin/python -m tests.pod.enter_pod "$PWD/.venv/bin/python" -m pytest -q -p no:cacheprovider \
+  -p tests.support.no_skips tests/security/test_native_escapes.py tests/security/test_benign_programs.py \
+  tests/integration/sandbox tests/unit/sandbox
 
 echo "== all lanes passed"

@@ -5,6 +5,7 @@ Every act is preceded by a durable record of the decision that allows it.
 Threat: Prompt injection via task input
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -84,6 +85,7 @@ class AgentLoop:
         )
         self._messages: list[Message] = list(opening_messages(task.submission))
         self._spent = Usage()
+        self._calls_made: Counter[str] = Counter()
         self._began = parts.monotonic()
 
     @property
@@ -203,6 +205,7 @@ class AgentLoop:
         if isinstance(verdict, Deny):
             self._parts.journal.hold(decided)
             return _refusal(call, f"refused by policy ({verdict.decision.code})")
+        self._calls_made[call.name] += 1
         intent = await self._parts.journal.record(decided, self._spent)
         result = await self._parts.toolbox.run(verdict, self._parts.workspace())
         seen = self._parts.gate.tool_result(ResultInput(result=result, facts=self._facts()))
@@ -223,6 +226,7 @@ class AgentLoop:
             budget=submission.budget,
             spent=self._spent,
             elapsed_seconds=self._parts.monotonic() - self._began,
+            calls_made=dict(self._calls_made),
         )
 
     def _estimated_input_tokens(self) -> int:

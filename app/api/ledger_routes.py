@@ -69,6 +69,7 @@ async def bundle(
 ) -> Response:
     """Export a run so that a stranger can verify it offline; what does not verify is not exported.
 
+    409 `not-sequenced` until a checkpoint covers each erasure of the run, which explains its gaps.
     `fields=none` leaves the contents out: then the bundle proves when and in which order, not what.
     """
     require(caller, Scope.AUDIT)

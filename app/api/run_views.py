@@ -231,6 +231,15 @@ NOT_OF_THE_END = (
     "that no unwitnessed record was changed or cut from the end by somebody who holds the"
     " deployment's keys and its database: no witness has seen {count} of {size} records yet"
 )
+NOT_AFTER = (
+    "that its times are right: record {seq} says {said:%Y-%m-%dT%H:%M:%SZ}, and at"
+    " {at:%Y-%m-%dT%H:%M:%SZ} witnesses saw the log without it; the clock of its writer was behind,"
+    " or it waited that long for its place"
+)
+NOT_BEFORE = (
+    "that its times are right: record {seq} says {said:%Y-%m-%dT%H:%M:%SZ}, and at"
+    " {at:%Y-%m-%dT%H:%M:%SZ} witnesses had already seen it; the clock of its writer was ahead"
+)
 NOT_BY_ITSELF = (
     "anything to somebody who does not trust this server: an export with `meshflow verify-bundle`"
     " and keys obtained elsewhere does"
@@ -250,7 +259,7 @@ def valid_verification(dossier: RunDossier) -> VerificationView:
             "integrity": integrity_of(integrity),
             "erased": _erased(dossier.chain),
             "proves": _proved(dossier),
-            "does_not_prove": [*DOES_NOT_PROVE, *_limits(integrity)],
+            "does_not_prove": [*DOES_NOT_PROVE, *_times(dossier), *_limits(integrity)],
         }
     )
 
@@ -284,6 +293,14 @@ def remains_verification(remains: Remains) -> VerificationView:
             "does_not_prove": [*DOES_NOT_PROVE, *_limits(integrity)],
         }
     )
+
+
+def _times(dossier: RunDossier) -> list[str]:
+    doubt = dossier.times
+    if doubt is None:
+        return []
+    words = NOT_BEFORE if doubt.is_ahead else NOT_AFTER
+    return [words.format(seq=doubt.seq, said=doubt.said, at=doubt.seen_at)]
 
 
 def _limits(integrity: Integrity) -> list[str]:

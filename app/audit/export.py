@@ -15,7 +15,7 @@ from app.audit.log_entries import EntryError, OpenedEntry, open_entry
 from app.audit.replay_ledger import LogChecks, ReplayLedger
 from app.audit.run_dossier import Evidence
 from app.audit.witnessing import Witnessed
-from app.domain.errors import ChainBreak, LedgerBrokenError
+from app.domain.errors import ChainBreak, LedgerBrokenError, NotSequencedError
 from app.domain.run import Json, JsonObject, RunId, TenantId
 from app.keys.key_store import KeyStore
 from app.ledger.batches import chains_of, spans_of
@@ -61,12 +61,16 @@ class BundleExporter:
     ) -> bytes:
         """The bundle. NotFoundError; LedgerBrokenError: what does not hold is not exported.
 
-        Without its fields a bundle is for who may know that a run was, and not what was in it.
+        NotSequencedError while no checkpoint covers an erasure of the run: a verifier would see the
+        gap and no statement that explains it. Without its fields a bundle shows no gap; it is for
+        who may know that a run was, and not what was in it.
         """
         evidence = await self._replay.evidence(tenant_id, run_id)
         try:
             erasures = await self._erasures(tenant_id, run_id)
             head, witnessed = await self._checkpoint(evidence, erasures)
+            if with_fields and not all(_is_covered(entry, head) for entry in erasures):
+                raise NotSequencedError
             members = await self._members(tenant_id, evidence, head, witnessed, erasures)
         except InclusionError as error:
             raise LedgerBrokenError(error.found) from error
@@ -111,8 +115,7 @@ class BundleExporter:
             for seq, index in evidence.inclusion.places.items()
             if head is not None and index < head.size
         }
-        told = [e for e in erasures if e.stored.index is not None and head is not None]
-        told = [e for e in told if head is not None and (e.stored.index or 0) < head.size]
+        told = [entry for entry in erasures if _is_covered(entry, head)]
         indexes = [*places.values(), *(e.stored.index or 0 for e in told)]
         tree = await self._tree(tenant_id, 0 if head is None else head.size, indexes)
         anchor, operator_note, history = await self._operator_part(witnessed)
@@ -170,6 +173,11 @@ class BundleExporter:
         )
         async with self._database.snapshot(log) as raw:
             return _Tree(size=size, tiles=await read_tiles(raw, log, wanted))
+
+
+def _is_covered(entry: OpenedEntry, head: SignedHead | None) -> bool:
+    index = entry.stored.index
+    return index is not None and head is not None and index < head.size
 
 
 def _record(record: StoredRecord, index: int | None, tree: _Tree) -> JsonObject:

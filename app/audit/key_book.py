@@ -9,7 +9,7 @@ Threat: Ledger tampering
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.audit.log_entries import EntryError, OpenedEntry, open_entry
@@ -20,7 +20,7 @@ from app.keys.key_store import KeyStore
 from app.keys.signing_keys import LOG, SigningKeys
 from app.ledger.key_statements import RETIRED, ROTATED, KeyChange, read_retirement, read_rotation
 from app.storage.database import Database
-from app.storage.entry_store import find_entries, read_entries
+from app.storage.entry_store import administration_end, find_entries, read_entries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,8 @@ class KeyBook:
         self._operator = operator
         self._seen: tuple[str, ...] | None = None
         self._turn = asyncio.Lock()
+        self._retired: dict[bytes, Mapping[str, int]] = {}
+        self._retired_to = -1  # how far the operator log's administration run was read for them
         self.log_keys = LogKeys([])
 
     async def operator(self) -> TenantId:
@@ -78,14 +80,32 @@ class KeyBook:
         """The changes of keys that the operator log holds. LedgerBrokenError."""
         return (await self.history()).rotations
 
+    async def retirements(self) -> Mapping[bytes, Mapping[str, int]]:
+        """The sizes of logs at which each retired writer ended. LedgerBrokenError.
+
+        Each record is read once; what was read stays known though it should go from the database.
+        """
+        operator = await self._operator()
+        async with self._turn:
+            async with self._database.snapshot(operator) as raw:
+                end = await administration_end(raw, operator)
+            if end > self._retired_to:
+                self._retired |= (await self._read([RETIRED], self._retired_to)).retired
+                self._retired_to = end
+        return self._retired
+
     async def history(self) -> KeyHistory:
         """All that the operator log says of keys. LedgerBrokenError when it does not hold."""
+        return await self._read([ROTATED, RETIRED])
+
+    async def _read(self, kinds: Sequence[str], after: int = -1) -> KeyHistory:
+        """What the records of these kinds say that come after one of them."""
         operator = await self._operator()
+        opened: list[OpenedEntry] = []
+        rotations: list[KeyChange] = []
+        retired: dict[bytes, Mapping[str, int]] = {}
         async with self._database.snapshot(operator) as raw:
-            places = await find_entries(raw, operator, [ROTATED, RETIRED])
-            opened: list[OpenedEntry] = []
-            rotations: list[KeyChange] = []
-            retired: dict[bytes, Mapping[str, int]] = {}
+            places = await find_entries(raw, operator, kinds, after)
             for run_id in dict.fromkeys(run for run, _ in places):
                 seqs = [seq for run, seq in places if run == run_id]
                 for stored in await read_entries(raw, operator, run_id, seqs):
@@ -102,4 +122,4 @@ class KeyBook:
                             ChainBreak(seq=stored.seq, reason=reason)
                         ) from error
                     opened.append(entry)
-            return KeyHistory(entries=tuple(opened), rotations=tuple(rotations), retired=retired)
+        return KeyHistory(entries=tuple(opened), rotations=tuple(rotations), retired=retired)

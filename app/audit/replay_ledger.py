@@ -14,14 +14,10 @@ from app.audit.inclusion import Inclusion, InclusionCheck, InclusionError
 from app.audit.integrity import Integrity, IntegrityState
 from app.audit.integrity_alarm import IntegrityAlarm
 from app.audit.key_book import KeyBook
-from app.audit.run_dossier import (
-    Bookmark,
-    Evidence,
-    Remains,
-    ReopenedRun,
-    RunDossier,
-    Tail,
-)
+from app.audit.recovered_names import RecoveredNames
+from app.audit.retired_writers import retired_break
+from app.audit.run_dossier import Bookmark, Evidence, Remains, ReopenedRun, RunDossier, Tail
+from app.audit.witnessed_times import TimeDoubt, time_doubt
 from app.audit.witnessing import Witnessing
 from app.domain.errors import ChainBreak, KeyStoreError, LedgerBrokenError, NotFoundError
 from app.domain.run import OutputState, RunId, RunKind, RunRow, RunStatus, TenantId
@@ -34,13 +30,7 @@ from app.ledger.sealing import SealError, open_result
 from app.storage.companions import WrappedKey
 from app.storage.database import Database
 from app.storage.ledger_store import LedgerStore
-from app.storage.place_store import (
-    Placement,
-    is_named,
-    read_older,
-    read_overdue,
-    read_placement,
-)
+from app.storage.place_store import Placement, is_named, read_older, read_overdue, read_placement
 from app.storage.run_store import RunStore, StoredResult
 
 _LOOKS = 3
@@ -56,6 +46,7 @@ class LogChecks:
 
     book: KeyBook
     check: InclusionCheck
+    names: RecoveredNames
     witnessing: Witnessing
     alarm: IntegrityAlarm
 
@@ -107,15 +98,21 @@ class ReplayLedger(ErasureCalls):
         """
         with self._alarmed(tenant_id, run_id):
             seen = await self._look(tenant_id, run_id, with_output=with_output)
-            chain, inclusion = self._verified(seen, None, anew=anew)
+            chain, inclusion = await self._verified(seen, None, anew=anew)
             self._accounted(seen.run, chain, None)
             output = self._released(seen, chain)
             integrity = await self._integrity(tenant_id, chain, inclusion, anew=anew)
+            times = await self._times(tenant_id, chain, inclusion, integrity) if anew else None
         state = OutputState.FULL if output is not None else OutputState.SCRUBBED
         if output is None and chain.records and "output" in chain.records[-1].erased:
             state = OutputState.ERASED
         return RunDossier(
-            run=seen.run, chain=chain, integrity=integrity, output=output, output_state=state
+            run=seen.run,
+            chain=chain,
+            integrity=integrity,
+            output=output,
+            output_state=state,
+            times=times,
         )
 
     async def tail(self, tenant_id: TenantId, run_id: RunId, bookmark: Bookmark | None) -> Tail:
@@ -123,7 +120,7 @@ class ReplayLedger(ErasureCalls):
         before = None if bookmark is None else bookmark.head
         with self._alarmed(tenant_id, run_id):
             seen = await self._look(tenant_id, run_id, 0 if before is None else before.next_seq)
-            chain, _ = self._verified(seen, before)
+            chain, _ = await self._verified(seen, before)
             account = self._accounted(
                 seen.run, chain, None if bookmark is None else bookmark.account
             )
@@ -152,6 +149,7 @@ class ReplayLedger(ErasureCalls):
                 checked = verify_run(stored, None, self._enrolment, None, erased)
                 if isinstance(checked, ChainBreak):
                     raise LedgerBrokenError(checked)
+                await self._logs.names.require(placement.state, 0)
                 inclusion = self._logs.check.check(placement, stored, 0)
                 integrity = await self._integrity(tenant_id, checked, inclusion, anew=True)
                 return Remains(
@@ -188,7 +186,7 @@ class ReplayLedger(ErasureCalls):
         """A run for somebody who is about to take it over. NotFoundError; LedgerBrokenError."""
         with self._alarmed(tenant_id, run_id):
             seen = await self._look(tenant_id, run_id)
-            chain, _ = self._verified(seen, None, anew=True)
+            chain, _ = await self._verified(seen, None, anew=True)
             spent = self._accounted(seen.run, chain, None).spent
         return ReopenedRun(head=chain.head, run_key=self._open(seen.run, seen.key), spent=spent)
 
@@ -200,7 +198,7 @@ class ReplayLedger(ErasureCalls):
         """
         with self._alarmed(tenant_id, run_id):
             seen = await self._look(tenant_id, run_id, with_output=True)
-            chain, inclusion = self._verified(seen, None, anew=True)
+            chain, inclusion = await self._verified(seen, None, anew=True)
             self._accounted(seen.run, chain, None)
             self._released(seen, chain)
         state = seen.placement.state
@@ -247,6 +245,7 @@ class ReplayLedger(ErasureCalls):
                         placement = replace(placement, overdue=overdue)
             except OlderViewError:
                 continue
+            await self._logs.names.require(placement.state, from_seq)
             return _Seen(
                 run=run, stored=stored, key=key, kept=kept, placement=placement, erased=erased
             )
@@ -280,7 +279,7 @@ class ReplayLedger(ErasureCalls):
             found = ChainBreak(seq=0, reason="the key of the run does not open")
             raise LedgerBrokenError(found) from error
 
-    def _verified(
+    async def _verified(
         self, seen: _Seen, resume: Resume | None, *, anew: bool = False
     ) -> tuple[VerifiedChain, Inclusion]:
         run_key = self._open(seen.run, seen.key)
@@ -292,7 +291,13 @@ class ReplayLedger(ErasureCalls):
         )
         if isinstance(checked, ChainBreak):
             raise LedgerBrokenError(checked)
-        return checked, self._logs.check.check(seen.placement, seen.stored, first)
+        inclusion = self._logs.check.check(seen.placement, seen.stored, first)
+        if placed < end:
+            retired = await self._logs.book.retirements()
+            found = retired_break(seen.stored, seen.placement, retired, placed)
+            if found is not None:
+                raise LedgerBrokenError(found)
+        return checked, inclusion
 
     async def _integrity(
         self, tenant_id: TenantId, chain: VerifiedChain, inclusion: Inclusion, *, anew: bool
@@ -331,6 +336,18 @@ class ReplayLedger(ErasureCalls):
             if at is not None:
                 return at, sum(index < head.size for index in inclusion.places.values())
         return None, 0
+
+    async def _times(
+        self, tenant_id: TenantId, chain: VerifiedChain, inclusion: Inclusion, integrity: Integrity
+    ) -> TimeDoubt | None:
+        """Whether its times fit those at which witnesses saw the log without and with it."""
+        without = await self._logs.witnessing.seen_without(tenant_id, inclusion)
+        return time_doubt(
+            chain.records,
+            seen_without=without,
+            seen_with=integrity.witnessed_at,
+            covered=integrity.size - integrity.unwitnessed,
+        )
 
     @staticmethod
     def _accounted(run: RunRow, chain: VerifiedChain, before: RunAccount | None) -> RunAccount:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from app.audit.inclusion import Inclusion
 from app.audit.integrity import Integrity
+from app.audit.witnessed_times import TimeDoubt
 from app.domain.run import OutputState, RunId, RunRow, Usage
 from app.ledger.chain import Resume, StoredRun, VerifiedChain, VerifiedRecord
 from app.ledger.run_account import RunAccount
@@ -22,6 +23,7 @@ class RunDossier:
     integrity: Integrity
     output: str | None  # the released output in full, while it is kept
     output_state: OutputState
+    times: TimeDoubt | None = None  # asked for by a verification only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

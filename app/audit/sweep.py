@@ -213,8 +213,7 @@ class _LogSweep:
             self._log.bytes, self._report, may_be_erased=bool(erasures), retired=retired
         )
         async for page in pages_of_records(self._raw, self._log):
-            for swept in page:
-                sweep.add(swept)
+            sweep.add(page)
             self._progress("records", self._report.records, max(self._report.leaves, 1))
         sweep.end()
 

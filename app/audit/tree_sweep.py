@@ -24,6 +24,7 @@ class TreeSweep:
         self._log = log
         self._report = report
         self._range = CompactRange.empty()
+        self._pending: list[bytes] = []  # leaves that the range does not know yet
         self._open: list[bytearray] = []
         self._number: list[int] = []
         self.size = 0
@@ -42,9 +43,15 @@ class TreeSweep:
         self._take(hashed)
 
     def _take(self, hashed: bytes) -> None:
-        self._range = self._range.extended([hashed])
+        self._pending.append(hashed)
+        if len(self._pending) == TILE_WIDTH:
+            self._extend()
         self._push(0, hashed)
         self.size += 1
+
+    def _extend(self) -> None:
+        self._range = self._range.extended(self._pending)
+        self._pending.clear()
 
     def _push(self, level: int, hashed: bytes) -> None:
         if level == len(self._open):
@@ -73,6 +80,7 @@ class TreeSweep:
 
     def root(self) -> bytes:
         """The root over all leaves so far."""
+        self._extend()
         return self._range.root()
 
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from app.audit.inclusion import InclusionCheck, InclusionError
+from app.audit.inclusion import Inclusion, InclusionCheck, InclusionError
 from app.audit.log_entries import EntryError, OpenedEntry, open_entry
 from app.domain.run import TenantId
 from app.keys.key_store import KeyStore
 from app.storage.database import Database
 from app.storage.entry_store import StoredEntry, read_cosigned, read_entries, read_lines
 from app.storage.log_store import read_tiles
-from app.storage.place_store import SignedHead, read_log_state
+from app.storage.place_store import SignedHead, read_log_state, read_older
 from app.transparency.checkpoint import Checkpoint, verify_cosignature
 from app.transparency.note import Note, NoteError, VerifierKey, parse_note, parse_signature_line
 from app.transparency.proven_tree import ProvenTree, tiles_for_leaves
@@ -88,6 +88,19 @@ class Witnessing:
             self._known.pop(next(iter(self._known)))
         self._known[head.note] = found.at
         return found.at
+
+    async def seen_without(self, tenant_id: TenantId, inclusion: Inclusion) -> datetime | None:
+        """When witnesses saw the log as it was before a run's first record. InclusionError."""
+        covering = inclusion.covering
+        if covering is None or not self.is_asked_for:
+            return None
+        below = min(inclusion.places.values()) + 1
+        async with self._database.snapshot(tenant_id) as raw:
+            older = await read_older(raw, tenant_id, covering.origin, below, 1)
+        for head in older:
+            self._check.opened(head, covering.origin, tenant_id.bytes, 0)
+            return await self.seen_at(head, anew=False)
+        return None
 
     async def find(self, head: SignedHead, *, newest: bool) -> Witnessed | None:
         """The first, or the newest, proof that this checkpoint was witnessed. InclusionError."""

@@ -27,6 +27,7 @@ from app.domain.errors import ConfigurationError, MeshFlowError
 
 Command = Callable[[Invocation, Namespace], int]
 _INTERRUPTED = 130
+_HOLDS_KEYS = frozenset({"serve", "sequencer", "eraser", "witness", "erase", "demo"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _leave)
     given = sys.argv[1:] if argv is None else argv
     arguments = build_parser().parse_args(given)
+    if arguments.command in _HOLDS_KEYS:
+        from app.sandbox.runner_assembly import close_process_to_peers
+
+        close_process_to_peers()  # before the environment is read
     invocation = this_invocation(dict(os.environ))  # noqa: TID251 - the one place that reads it
     try:
         return COMMANDS[arguments.command](invocation, arguments)

@@ -56,10 +56,12 @@ def serve(invocation: Invocation, arguments: Namespace) -> int:
         for name in settings.ignored_names:
             _log.info("ignored, made by Kubernetes: %s", name)
 
+        from app import roster
         from app.cli.database_setup import serving_database
         from app.cli.stream_drain import StreamDrain
         from app.cli.web_server import WebServer
 
+        roster.tools(settings)  # refused here in one sentence, before a database is started
         with serving_database(settings) as ready:
             from app.main import create_app
 
@@ -159,6 +161,7 @@ def configure_logging(settings: Settings) -> None:
         for field in dataclasses.fields(settings)
         if hasattr(value := getattr(settings, field.name), "reveal")
     ]
+    own += settings.egress.secret_values()
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(SecretFilter(Scrubber(own)))
     handler.setFormatter(

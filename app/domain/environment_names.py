@@ -6,6 +6,7 @@ A misspelt setting must not be passed over in silence; one that Kubernetes made 
 import difflib
 import re
 from collections.abc import Collection, Mapping
+from pathlib import PurePath
 
 from app.domain.errors import ConfigurationError
 
@@ -41,3 +42,12 @@ def _is_service_link(name: str, value: str) -> bool:
     if _LINK.fullmatch(name):
         return True
     return _LINK_PORT.fullmatch(name) is not None and value.startswith("tcp://")
+
+
+def default_data_dir(environ: Mapping[str, str], uid: int, home: PurePath) -> PurePath:
+    """Where state lies when nothing else is said."""
+    if uid == 0:
+        return PurePath("/var/lib/meshflow")
+    data_home = PurePath(environ.get("XDG_DATA_HOME", ""))
+    # The XDG specification has relative values ignored.
+    return (data_home if data_home.is_absolute() else home / ".local" / "share") / "meshflow"

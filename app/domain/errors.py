@@ -23,6 +23,8 @@ MeshFlowError
 │   └── WitnessAheadError       the witness has cosigned a larger log than ours: write nothing
 ├── ModelError                  the model call failed; the run fails with its code
 ├── ToolError                   a tool could not do its work; the model is told, the caller is not
+├── ConfinementError            a worker could not be confined: nothing of the call was run
+├── EgressError                 a request did not leave, or its answer may not be used
 └── OverloadedError             too much is in flight: come back later
 """
 
@@ -166,6 +168,21 @@ class ModelError(MeshFlowError):
 
 class ToolError(MeshFlowError):
     """A tool could not do its work; the text is shown to the model and holds no host path."""
+
+
+class ConfinementError(MeshFlowError):
+    """A layer of the sandbox could not be applied, so the program was not run. Names the layer."""
+
+
+class EgressError(MeshFlowError):
+    """Nothing left, or nothing that may be used came back. Holds no address and no URL.
+
+    `code` is one of `app.egress.faults.Fault`; the text says the same to a model or an operator.
+    """
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class OverloadedError(MeshFlowError):

@@ -1,5 +1,7 @@
 """The words for what an agent says, asks for and gets back; every text knows its origin."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
@@ -30,21 +32,85 @@ class Effect(StrEnum):
 EFFECTFUL: frozenset[Effect] = frozenset({Effect.WRITE, Effect.EXECUTE, Effect.NETWORK})
 
 
+class Role(StrEnum):
+    """What an argument is to the call, so that rules can ask where such a value came from."""
+
+    RECIPIENT = "recipient"
+    URL = "url"
+    OBJECT = "object"
+    CHOICE = "choice"
+    SECRET = "secret"  # noqa: S105 - the word for an argument, not a secret
+    ATTRIBUTE = "attribute"
+    AMOUNT = "amount"
+    CONTENT = "content"
+    PATH = "path"
+    COMMAND = "command"
+    TIME = "time"
+    OPTION = "option"
+    QUERY = "query"
+
+
+class Integrity(StrEnum):
+    """Who stands behind a value, the most trusted first."""
+
+    OPERATOR = "operator"
+    USER = "user"
+    TOOL = "tool"
+    UNTRUSTED = "untrusted"
+    QUARANTINED = "quarantined"
+
+
+class Confidentiality(StrEnum):
+    """Who may learn a value, the widest circle first."""
+
+    PUBLIC = "public"
+    TENANT = "tenant"
+    USER = "user"
+    SECRET = "secret"  # noqa: S105 - the word for a circle, not a secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What is known of a value without looking at it. Unlabelled means exactly the default."""
+
+    integrity: Integrity = Integrity.UNTRUSTED
+    confidentiality: Confidentiality = Confidentiality.TENANT
+
+
+TOOL_NAME = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
+
+
+def tool_names(text: str) -> tuple[str, ...] | None:
+    """The names in a comma-separated list, or None when one is not of the form."""
+    names = tuple(name.strip() for name in text.split(","))
+    return names if all(map(TOOL_NAME.fullmatch, names)) else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolSpec:
     """What a tool declares about itself. `parameters` is a closed JSON schema.
 
-    `free_text` names the arguments that are content and not names of anything: they are kept
-    letter for letter, where every other text must be in the one form that the gate lets through.
+    `roles` says for each argument what it is to the call. `labels` says for each part of the
+    result how far it is to be believed: the key "" is the whole text, a JSON pointer (RFC 6901,
+    `*` for any index) a part of a result that is JSON. `free_text` names the arguments that are
+    content and not names of anything: they are kept letter for letter, where every other text must
+    be in the one form that the gate lets through. `needs` names what the machine must be able to
+    confine. `max_calls` is for one run.
     """
 
     name: str
     description: str
     effect: Effect
     parameters: JsonObject
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    labels: Mapping[str, Label] = field(default_factory=dict)
     free_text: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
+    argument_limit_bytes: int = 256 * 1024
     result_limit_bytes: int = 64 * 1024
     timeout_seconds: float = 10.0
+    max_calls: int = 1000
+    engine: str | None = None  # the interpreter behind it; stands in the record of each result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +130,7 @@ class ToolResult:
     name: str
     content: str
     is_error: bool = False
+    engine: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

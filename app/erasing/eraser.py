@@ -13,7 +13,13 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from app.administration.admin_log import AdminLog, AdminParts
-from app.domain.erasure import ErasureAction, ErasureId, ErasureReceipt, ErasureRequest
+from app.domain.erasure import (
+    ErasureAction,
+    ErasureId,
+    ErasureReceipt,
+    ErasureRequest,
+    ErasureStatus,
+)
 from app.domain.errors import (
     ErasureRefusedError,
     KeyRetiredError,
@@ -128,7 +134,9 @@ class Eraser:
         failed: MeshFlowError | None = None
         for entry in parts.journal.entries(parts.erasure_keys()):
             try:
-                if await parts.planner.is_undone(entry.statement):
+                if await self._was_refused(entry):
+                    await asyncio.to_thread(parts.journal.void, entry.erasure_id)
+                elif await parts.planner.is_undone(entry.statement):
                     await self._again(entry)
                     again += 1
             except MeshFlowError as error:
@@ -136,6 +144,11 @@ class Eraser:
         if failed is not None:
             raise failed
         return again
+
+    async def _was_refused(self, entry: JournalEntry) -> bool:
+        """Whether its eraser died before the commit, and the request was refused afterwards."""
+        found = await self._parts.requests.find(entry.tenant_id, entry.erasure_id)
+        return found is not None and found.receipt.status is ErasureStatus.REFUSED
 
     async def _again(self, entry: JournalEntry) -> None:
         parts, told = self._parts, entry.statement

@@ -6,8 +6,9 @@ Threat: Ledger tampering
 """
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from itertools import repeat
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -67,6 +68,11 @@ def record_hash(header: bytes) -> bytes:
     return sha256(_RECORD + length_prefixed(header)).digest()
 
 
+def record_prefix(length: int) -> bytes:
+    """What R hashes before a header of this many bytes."""
+    return _RECORD + length.to_bytes(4, "big")
+
+
 def genesis(log: bytes, run: bytes) -> bytes:
     """H_-1: where the chain of a run starts."""
     return sha256(_GENESIS + length_prefixed(log) + length_prefixed(run)).digest()
@@ -75,6 +81,14 @@ def genesis(log: bytes, run: bytes) -> bytes:
 def chain_hash(previous: bytes, seq: int, record: bytes) -> bytes:
     """H_i from H_(i-1), the position and R_i."""
     return sha256(_CHAIN + previous + u64be(seq) + record).digest()
+
+
+def chain_hashes(
+    previous: Iterable[bytes], seqs: Iterable[bytes], records: Iterable[bytes]
+) -> list[bytes]:
+    """H of each of many records, from the H before it, its seq in eight bytes and its R."""
+    parts = zip(repeat(_CHAIN), previous, seqs, records, strict=False)
+    return [sha256(data).digest() for data in map(b"".join, parts)]
 
 
 def batch_entry(run: bytes, seq: int, chain: bytes) -> bytes:

@@ -120,10 +120,17 @@ class SealedAppend:
 class RunWriter:
     """Turns drafts of one run into sealed records. Holds no head: the caller passes it."""
 
-    __slots__ = ("_entropy", "_log", "_run", "_run_key", "_sealer", "_tools", "_writer")
+    __slots__ = ("_entropy", "_log", "_run", "_run_key", "_sandbox", "_sealer", "_tools", "_writer")
 
     def __init__(
-        self, *, log: bytes, run: bytes, run_key: bytes, writer: WriterKey, entropy: Entropy
+        self,
+        *,
+        log: bytes,
+        run: bytes,
+        run_key: bytes,
+        writer: WriterKey,
+        entropy: Entropy,
+        sandbox: str | None = None,
     ) -> None:
         self._log = log
         self._run = run
@@ -132,6 +139,7 @@ class RunWriter:
         self._tools: dict[str, bytes] | None = None  # made when needed: few runs live that long
         self._writer = writer
         self._entropy = entropy
+        self._sandbox = sandbox
 
     def seal(
         self, head: ChainHead, drafts: Sequence[Draft], *, epoch: int, at: datetime
@@ -198,7 +206,7 @@ class RunWriter:
             tool=tool,
             usage=draft.usage,
             outcome=draft.outcome,
-            sandbox=None,
+            sandbox=self._sandbox,
             approval=None,
             scrub=_joined_blocks([scrubbed.block for scrubbed in draft.fields.values()]),
             size={name: len(item.value).bit_length() for name, item in draft.fields.items()},

@@ -43,7 +43,7 @@ from app.policy.gate_inputs import (
 from app.policy.rules import Rule
 
 Subject = TypeVar("Subject")
-GATE_VERSION = "1"
+GATE_VERSION = "2"
 
 # What a record can hold. Anything else a rule says would make its own refusal unrecordable.
 _RULE_ID = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)

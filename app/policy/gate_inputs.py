@@ -3,7 +3,8 @@
 Threat: Prompt injection via task input
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from app.domain.run import Budget, JsonObject, Submission, Usage
 from app.domain.step import ModelReply, ModelRequest, ToolCall, ToolResult, ToolSpec
@@ -11,7 +12,10 @@ from app.domain.step import ModelReply, ModelRequest, ToolCall, ToolResult, Tool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """What the gate knows of a run at any point. `spent` includes nothing that is reserved."""
+    """What the gate knows of a run at any point. `spent` includes nothing that is reserved.
+
+    `calls_made` counts by tool the calls that were let through.
+    """
 
     offered: tuple[ToolSpec, ...]
     declared: frozenset[str] | None
@@ -19,6 +23,7 @@ class RunFacts:
     budget: Budget
     spent: Usage
     elapsed_seconds: float
+    calls_made: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 from app.domain.run import Json, JsonObject
 from app.domain.step import EFFECTFUL, StopReason
+from app.domain.visible_text import hides_something, shows_something
 from app.policy.gate_inputs import (
     ApprovalInput,
     CallInput,
@@ -58,7 +59,7 @@ class TaskShape:
         texts = [part.content for part in submission.data]
         if submission.instructions is not None:
             texts.append(submission.instructions)
-        if not any(map(_shows_something, texts)):
+        if not any(map(shows_something, texts)):
             return "schema:empty_task"
         if len(submission.data) > MAX_DATA_PARTS:
             return "schema:too_many_parts"
@@ -170,9 +171,10 @@ class CallShape:
         spec = next((spec for spec in subject.facts.offered if spec.name == call.name), None)
         if spec is None:
             return "schema:unknown_tool"
-        if len(json.dumps(call.arguments)) > MAX_ARGUMENT_BYTES:
+        most = min(spec.argument_limit_bytes, MAX_ARGUMENT_BYTES)
+        if len(json.dumps(call.arguments)) > most:
             return "schema:arguments_too_long"
-        if _hides_something(call.arguments):
+        if hides_something(call.arguments):
             return "schema:invisible_characters"
         if first_violation(spec.parameters, call.arguments) is not None:
             return "schema:arguments"
@@ -199,14 +201,17 @@ class CallCapability:
 
 @dataclass(frozen=True, slots=True)
 class StepBudget:
-    """R11 at `tool.call`: a run out of time calls no tool."""
+    """R11 at `tool.call`: a run out of time calls no tool, and none more often than it may be."""
 
     rule_id: str = "r11.budget"
 
     def judge(self, subject: CallInput) -> str | None:
-        """Denies a call after the wall clock budget."""
-        facts = subject.facts
-        return "budget:wall" if facts.elapsed_seconds >= facts.budget.max_wall_seconds else None
+        """Denies a call after the wall clock budget, or beyond the tool's own calls for a run."""
+        facts, name = subject.facts, subject.call.name
+        if facts.elapsed_seconds >= facts.budget.max_wall_seconds:
+            return "budget:wall"
+        most = min((spec.max_calls for spec in facts.offered if spec.name == name), default=0)
+        return "budget:calls" if facts.calls_made.get(name, 0) >= most else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,33 +328,6 @@ def _unreadable(text: str) -> bool:
     return len(text.encode("utf-8", "replace")) > MAX_TEXT_BYTES or "\x00" in text
 
 
-# Characters that a reader does not see but a machine may act upon: formats, tags, surrogates.
-_HIDDEN = frozenset({"Cf", "Cs", "Co", "Cn"})
-# Those that Unicode files under letters and marks though they show nothing: joiners, fillers, and
-# selectors, 256 of which spell out bytes. The two that choose between text and emoji are common.
-_HIDDEN_LETTERS = frozenset(
-    map(
-        chr,
-        (
-            *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0),
-            *range(0x180B, 0x1810),
-            *range(0xFE00, 0xFE0E),
-            *range(0xE0100, 0xE01F0),
-        ),
-    )
-)
-
-
-def _is_hidden(char: str) -> bool:
-    if char < "\x7f":  # below it there is nothing invisible but controls
-        return char == "\x00"
-    return unicodedata.category(char) in _HIDDEN or char in _HIDDEN_LETTERS
-
-
-def _shows_something(text: str) -> bool:
-    return any(not char.isspace() and char.isprintable() and not _is_hidden(char) for char in text)
-
-
 def _is_canonical(value: Json) -> bool:
     """Whether each text in a value is in form NFKC (UAX 15): a disguise of another is not."""
     match value:
@@ -361,17 +339,3 @@ def _is_canonical(value: Json) -> bool:
             return all(_is_canonical(key) and _is_canonical(item) for key, item in value.items())
         case _:
             return True
-
-
-def _hides_something(value: Json) -> bool:
-    match value:
-        case str():
-            return any(map(_is_hidden, value))
-        case list():
-            return any(map(_hides_something, value))
-        case dict():
-            return any(
-                _hides_something(key) or _hides_something(item) for key, item in value.items()
-            )
-        case _:
-            return False

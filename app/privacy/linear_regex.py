@@ -34,6 +34,10 @@ class Pattern(Protocol):
     def groups(self) -> int:
         """How many capturing groups it has."""
 
+    @property
+    def programsize(self) -> int:
+        """How many instructions it was compiled to."""
+
     def search(self, text: bytes, pos: int = 0) -> Match | None:
         """The leftmost match from `pos` on."""
 
@@ -49,8 +53,30 @@ class Pattern(Protocol):
 
 def compiled(pattern: str) -> Pattern:
     """The expression, or `re2.error` when RE2 cannot take it."""
-    options = re2.Options()
-    options.max_mem = _MEMORY
-    options.log_errors = False
-    made: Pattern = re2.compile(pattern.encode(), options)
+    made: Pattern = re2.compile(pattern.encode(), _options(_MEMORY))
     return made
+
+
+def compiled_within(pattern: str, memory: int) -> Pattern | None:
+    """An expression of somebody who is not trusted, or None when RE2 or the memory refuses it.
+
+    Matching takes at most about the text's bytes times `programsize` steps, whatever the two are.
+    """
+    try:
+        made: Pattern = re2.compile(pattern.encode(), _options(memory))
+    except (re2.error, UnicodeEncodeError):
+        return None
+    return made
+
+
+def quoted(text: str) -> str:
+    """An expression that means this text and nothing else."""
+    plain: str = re2.escape(text)
+    return plain
+
+
+def _options(memory: int) -> re2.Options:
+    options = re2.Options()
+    options.max_mem = memory
+    options.log_errors = False
+    return options

@@ -283,7 +283,35 @@ def _quoted_at(text: str, at: int) -> tuple[str, int] | None:
     return None if end < 0 else (text[at + 1 : end], end + 1)
 
 
-FINDERS: tuple[Finder, ...] = (find_arithmetic, find_writes, find_reads, find_lists)
+# --- programs -------------------------------------------------------------------------------------
+
+_ASKS_PYTHON = re.compile(
+    r"\b(?:run|execute)\s{1,4}(?:(?:this|the|some)\s{1,4})?(?:following\s{1,4})?"
+    r"(?:in\s{1,4})?python(?:\s{1,4}(?:code|program|script|snippet))?\s{0,4}:?\s{0,4}",
+    re.IGNORECASE,
+)
+_FENCE = re.compile(r"```(?:python|py)?\n(?P<code>.*?)```", re.IGNORECASE | re.DOTALL)
+
+
+def find_python(text: str) -> Iterator[Wish]:
+    """`run python: "print(6*7)"`, or the same before a fenced block."""
+    reached = 0
+    for asked in _ASKS_PYTHON.finditer(text):
+        if asked.start() < reached:
+            continue
+        fenced = _FENCE.match(text, asked.end())
+        if fenced is not None:
+            found: tuple[str, int] | None = (fenced["code"], fenced.end())
+        else:
+            found = _quoted_at(text, asked.end())
+        if found is not None and found[0].strip():
+            reached = found[1]
+            yield Wish(
+                start=asked.start(), end=reached, tool="python", arguments={"code": found[0]}
+            )
+
+
+FINDERS: tuple[Finder, ...] = (find_arithmetic, find_writes, find_reads, find_lists, find_python)
 
 
 # --- what is said ---------------------------------------------------------------------------------
@@ -315,11 +343,16 @@ def _said_list(wish: Wish, content: str) -> str:
     return f"Files in {wish.arguments['path']}: {_shown(content)}"
 
 
+def _said_python(_: Wish, content: str) -> str:
+    return f"The program wrote: {_shown(content)}"
+
+
 _SENTENCES: dict[str, Callable[[Wish, str], str]] = {
     "calculator": _said_sum,
     "write_file": _said_write,
     "read_file": _said_read,
     "list_files": _said_list,
+    "python": _said_python,
 }
 
 
@@ -332,6 +365,7 @@ _EXAMPLES = {
     "write_file": "'write \"hello\" to notes.txt'",
     "read_file": "'read notes.txt'",
     "list_files": "'list files'",
+    "python": "'run python: \"print(6*7)\"'",
 }
 
 

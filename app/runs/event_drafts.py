@@ -123,6 +123,7 @@ def _tool_finished(event: ToolFinished, scrub: Scrub) -> Draft:
         actor="tool",
         intent=event.intent,
         decision=event.decision,
+        engine=result.engine,
         tool=result.name,
         outcome=outcome,
         fields={"result": scrub(words)},

@@ -14,7 +14,10 @@ from app.agents.loop import AgentLoop
 from app.domain.errors import LedgerError, LedgerUnavailableError, MeshFlowError, OverloadedError
 from app.domain.record import MAX_CODE_CHARACTERS, CancelRequested, RunFinished, RunStarted
 from app.domain.run import RunId, RunStatus, TenantId, Usage
-from app.runs.recorder import LedgerRecorder
+from app.domain.verdict import AdmittedTask
+from app.providers.prices import ModelPrice
+from app.providers.provider import ModelProvider
+from app.runs.recorder import LedgerRecorder, RunPlace
 from app.runs.run_keys import RunKeys
 from app.storage.run_store import RunStore
 
@@ -33,14 +36,32 @@ Reopen = Callable[[TenantId, RunId, int], Awaitable[tuple[LedgerRecorder, Usage]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunJob:
-    """One admitted run, ready to be driven. Small: thousands of them may wait."""
+class DrivenRun:
+    """What a run needs while it is driven."""
 
-    run_id: RunId
     recorder: LedgerRecorder
-    open_loop: Callable[[], AgentLoop]  # called when the run's turn comes
-    wall_seconds: int
-    cleanup: Callable[[], None]
+    open_loop: Callable[[], AgentLoop]
+    close: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunJob:
+    """One admitted run, ready to be driven.
+
+    Thousands may wait, and the garbage collector walks what they hold: values only, and few.
+    """
+
+    place: RunPlace
+    task: AdmittedTask
+    price: ModelPrice
+    provider: ModelProvider
+    may_instruct: bool
+    opened: "Callable[[RunJob], DrivenRun]"  # called when the run's turn comes
+
+    @property
+    def run_id(self) -> RunId:
+        """The run."""
+        return self.place.run_id
 
 
 class RunExecutor:
@@ -119,9 +140,7 @@ class RunExecutor:
         until = clock.time() + grace_seconds
         while self._tasks and (left := until - clock.time()) > 0:
             await asyncio.wait(list(self._tasks.values()), timeout=left)
-        for job in self._waiting.values():
-            job.cleanup()  # never begun: the sweep of another process records the end
-        self._waiting.clear()
+        self._waiting.clear()  # never begun: the sweep of another process records the end
         for task in list(self._tasks.values()):
             task.cancel()
         if self._tasks:
@@ -141,15 +160,15 @@ class RunExecutor:
         self._tasks.pop(job.run_id, None)
         self._cancelled_by.pop(job.run_id, None)
         self._known.discard(job.run_id)
-        job.cleanup()
         self._fill_slots()
 
     async def _drive(self, job: RunJob) -> None:
         """Every way out ends in a record, or in the log and later in the sweep's record."""
+        driven = job.opened(job)
         loop: AgentLoop | None = None
         try:
-            loop = job.open_loop()
-            await self._run_to_end(job, loop)
+            loop = driven.open_loop()
+            await self._run_to_end(job, driven.recorder, loop)
         except (LedgerError, OverloadedError) as error:
             # Nothing could be written, so nothing more was done; the sweep records the end.
             _log.warning("a run stopped: %s", type(error).__name__, extra={"run": job.run_id.hex})
@@ -157,39 +176,45 @@ class RunExecutor:
             _log.exception("a run broke", extra={"run": job.run_id.hex})
             code = f"internal:{type(error).__name__.lower()}"
             spent = Usage() if loop is None else loop.spent
-            await self._finish(job, RunStatus.FAILED, code[:MAX_CODE_CHARACTERS], spent)
+            failed = RunFinished(status=RunStatus.FAILED, error_code=code[:MAX_CODE_CHARACTERS])
+            await self._finish(driven.recorder, failed, spent)
+        finally:
+            driven.close()
 
-    async def _run_to_end(self, job: RunJob, loop: AgentLoop) -> None:
-        job.recorder.claim()
-        job.recorder.set_status(RunStatus.RUNNING)
-        job.recorder.hold(RunStarted())
+    async def _run_to_end(self, job: RunJob, recorder: LedgerRecorder, loop: AgentLoop) -> None:
+        recorder.claim()
+        recorder.set_status(RunStatus.RUNNING)
+        recorder.hold(RunStarted())
         try:
-            async with asyncio.timeout(job.wall_seconds) as deadline:
+            async with asyncio.timeout(job.task.submission.budget.max_wall_seconds) as deadline:
                 await loop.run()
         except TimeoutError:
             if not deadline.expired():
                 raise
-            await self._finish(job, RunStatus.EXPIRED, "budget:wall", loop.spent)
+            expired = RunFinished(status=RunStatus.EXPIRED, error_code="budget:wall")
+            await self._finish(recorder, expired, loop.spent)
         except asyncio.CancelledError:
             actor = self._cancelled_by.get(job.run_id)
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()
             if actor is None:
-                await self._finish(job, RunStatus.INTERRUPTED, "shutdown", loop.spent)
+                left = RunFinished(status=RunStatus.INTERRUPTED, error_code="shutdown")
+                await self._finish(recorder, left, loop.spent)
                 return
-            job.recorder.hold(CancelRequested(actor=actor))
-            await self._finish(job, RunStatus.CANCELLED, None, loop.spent)
+            recorder.hold(CancelRequested(actor=actor))
+            await self._finish(recorder, RunFinished(status=RunStatus.CANCELLED), loop.spent)
 
     async def _end_unstarted(self, job: RunJob, actor: str) -> None:
         """Cancelled before its turn came: the end is recorded and nothing else is done."""
-        job.recorder.claim()
-        job.recorder.hold(CancelRequested(actor=actor))
-        await self._finish(job, RunStatus.CANCELLED, None, Usage())
+        recorder = job.opened(job).recorder
+        recorder.claim()
+        recorder.hold(CancelRequested(actor=actor))
+        await self._finish(recorder, RunFinished(status=RunStatus.CANCELLED), Usage())
 
-    async def _finish(self, job: RunJob, status: RunStatus, code: str | None, spent: Usage) -> None:
+    async def _finish(self, recorder: LedgerRecorder, end: RunFinished, spent: Usage) -> None:
         try:
-            await job.recorder.record(RunFinished(status=status, error_code=code), spent)
+            await recorder.record(end, spent)
         except (LedgerError, OverloadedError) as error:
             _log.warning("an end was not recorded: %s", type(error).__name__)
 

@@ -46,6 +46,7 @@ class RecorderParts:
     now: Callable[[], datetime]
     entropy: Entropy
     result_ttl_seconds: int
+    sandbox: str | None = None  # how this process confines tools, stamped into each record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,13 @@ class LedgerRecorder:
             run_key=place.run_key,
             writer=parts.writer,
             entropy=parts.entropy,
+            sandbox=parts.sandbox,
         )
+
+    @property
+    def place(self) -> RunPlace:
+        """Where the run's ledger stands after the last record."""
+        return self._place
 
     def hold(self, event: RunEvent) -> None:
         """Record this with whatever comes next, in the same transaction and before it."""

@@ -4,8 +4,10 @@ A day's KEK has versions: after an erasure the newest wraps what stays and the o
 """
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from datetime import datetime, timedelta
 
+from app.domain.errors import KeyStoreError
 from app.domain.run import RunId, TenantId
 from app.keys.key_store import KeyStore
 from app.storage.companions import WrappedKey
@@ -59,16 +61,19 @@ class RunKeys:
                 self._store.destroy_kek(kek_id, now=now)
 
     def _wrapped(self, first: str, tenant_id: TenantId, run_id: RunId, key: bytes) -> WrappedKey:
-        kek_id = self._newest.get(first)
-        if kek_id is None or not self._store.has_kek(kek_id):
-            kek_id = newest_version(self._store, first)
-            if len(self._newest) >= _CACHED:
-                self._newest.clear()
-            self._newest[first] = kek_id
-            # Made only when the day has none: the name of a key that died is never used again.
-            self._store.create_kek(kek_id)
-        wrapped = self._store.wrap(kek_id, key, tenant_id.bytes + run_id.bytes)
-        return WrappedKey(kek_id=kek_id, wrapped=wrapped)
+        aad = tenant_id.bytes + run_id.bytes
+        known = self._newest.get(first)
+        if known is not None:
+            # A KEK that is destroyed, or about to be, wraps nothing: the newest is looked up.
+            with suppress(KeyStoreError):
+                return WrappedKey(kek_id=known, wrapped=self._store.wrap(known, key, aad))
+        kek_id = newest_version(self._store, first)
+        if len(self._newest) >= _CACHED:
+            self._newest.clear()
+        self._newest[first] = kek_id
+        # Made only when the day has none: the name of a key that died is never used again.
+        self._store.create_kek(kek_id)
+        return WrappedKey(kek_id=kek_id, wrapped=self._store.wrap(kek_id, key, aad))
 
 
 def day_of(kek_id: str) -> str:

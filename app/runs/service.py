@@ -25,13 +25,13 @@ from app.domain.run import (
     Usage,
     public_run_id,
 )
-from app.domain.verdict import AdmittedTask, Deny
+from app.domain.verdict import Deny
 from app.ledger.writing import ChainHead
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import SubmitInput
 from app.providers.prices import ModelPrice, model_named
 from app.providers.provider import ModelProvider
-from app.runs.executor import RunExecutor, RunJob
+from app.runs.executor import DrivenRun, RunExecutor, RunJob
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.run_keys import RunKeys
 from app.sandbox.workspace import Workspace, WorkspaceRoot
@@ -93,6 +93,7 @@ class RunService:
 
     def __init__(self, parts: ServiceParts) -> None:
         self._parts = parts
+        self._opener = self._opened  # one for all that wait
 
     async def start(self, caller: Caller, submission: Submission) -> StartedRun:
         """Admit a task: durable when this returns.
@@ -173,49 +174,43 @@ class RunService:
             raise PolicyDeniedError(public_run_id(run_id), verdict.decision.rules, code)
         await recorder.record(submitted, Usage())
         task = recorder.take_recorded()[0].fields["task"].value
-        parts.executor.launch(self._job(caller, run_id, verdict, recorder, model))
-        return StartedRun(run=_queued(caller.tenant_id, run_id, new_run), task=task)
-
-    def _job(
-        self,
-        caller: Caller,
-        run_id: RunId,
-        task: AdmittedTask,
-        recorder: LedgerRecorder,
-        model: tuple[ModelPrice, ModelProvider],
-    ) -> RunJob:
-        workspace = LazyWorkspace(self._parts.workspaces, caller.tenant_id.hex, run_id.hex)
         # Authority is what the instructions say; a key that could have given some, and sent only
         # data, asked for no effect.
-        may_instruct = Scope.INSTRUCT in caller.scopes and task.submission.instructions is not None
-        return RunJob(
-            run_id=run_id,
+        may_instruct = Scope.INSTRUCT in caller.scopes and submission.instructions is not None
+        job = RunJob(
+            place=recorder.place,
+            task=verdict,
+            price=model[0],
+            provider=model[1],
+            may_instruct=may_instruct,
+            opened=self._opener,
+        )
+        parts.executor.launch(job)
+        return StartedRun(run=_queued(caller.tenant_id, run_id, new_run), task=task)
+
+    def _opened(self, job: RunJob) -> DrivenRun:
+        parts, place = self._parts, job.place
+        workspace = LazyWorkspace(parts.workspaces, place.tenant_id.hex, place.run_id.hex)
+        recorder = LedgerRecorder(place, parts.recorder_parts)
+        return DrivenRun(
             recorder=recorder,
-            open_loop=partial(self._loop, task, workspace, recorder, model, may_instruct),
-            wall_seconds=task.submission.budget.max_wall_seconds,
-            cleanup=workspace.close,
+            open_loop=partial(self._loop, job, workspace, recorder),
+            close=workspace.close,
         )
 
-    def _loop(
-        self,
-        task: AdmittedTask,
-        workspace: LazyWorkspace,
-        recorder: LedgerRecorder,
-        model: tuple[ModelPrice, ModelProvider],
-        may_instruct: bool,
-    ) -> AgentLoop:
+    def _loop(self, job: RunJob, workspace: LazyWorkspace, recorder: LedgerRecorder) -> AgentLoop:
         parts = self._parts
         loop_parts = LoopParts(
             gate=parts.gate,
-            provider=model[1],
-            price=model[0],
+            provider=job.provider,
+            price=job.price,
             toolbox=parts.toolbox,
             workspace=workspace.open,
             journal=recorder,
             monotonic=parts.monotonic,
             model_timeout_seconds=parts.model_timeout_seconds,
         )
-        return AgentLoop(task, loop_parts, may_instruct=may_instruct)
+        return AgentLoop(job.task, loop_parts, may_instruct=job.may_instruct)
 
 
 def _first_place(tenant_id: TenantId, run_id: RunId, run_key: bytes) -> RunPlace:

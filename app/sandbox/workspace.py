@@ -18,10 +18,18 @@ from enum import StrEnum
 from pathlib import Path
 
 from app.domain.errors import ConfigurationError, ToolError
+from app.sandbox.directory_identity import is_same, overlaps
+from app.sandbox.held_files import (
+    READ_FLAGS,
+    closing,
+    give_to,
+    read_window,
+    require_private_file,
+)
 from app.sandbox.openat2 import HOLD_DIRECTORY, Opener, open_beneath
+from app.sandbox.sandbox_profile import WorkerAccount
 from app.sandbox.workspace_path import (
     MAX_DEPTH,
-    NOT_REGULAR,
     TEMPORARY_PREFIX,
     TEXTS,
     parse_file_path,
@@ -29,8 +37,13 @@ from app.sandbox.workspace_path import (
     shown_name,
     told_plainly,
 )
+from app.sandbox.workspace_search import (
+    LineMatcher,
+    SearchBounds,
+    SearchOutcome,
+    WorkspaceSearch,
+)
 
-_CHUNK_BYTES = 1024 * 1024
 _ID_DIGITS = 32
 
 
@@ -69,22 +82,6 @@ class _Usage:
     total_bytes: int = 0
 
 
-@contextmanager
-def _closing(descriptor: int) -> Iterator[int]:
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _require_private_file(facts: os.stat_result) -> None:
-    """Only regular files, and none with a second name: that one may be outside."""
-    if not stat.S_ISREG(facts.st_mode):
-        raise ToolError(NOT_REGULAR)
-    if facts.st_nlink > 1:
-        raise ToolError("the file has more than one name")
-
-
 def _kind(mode: int) -> EntryKind:
     if stat.S_ISREG(mode):
         return EntryKind.FILE
@@ -107,11 +104,15 @@ class Workspace:
         opener: Opener,
         quota: WorkspaceQuota,
         token_hex: Callable[[int], str],
+        names: tuple[str, str],
+        owner: WorkerAccount | None,
     ) -> None:
         self._descriptor = descriptor
         self._opener = opener
         self._quota = quota
         self._token_hex = token_hex
+        self._owner = owner
+        self.tenant_hex, self.run_hex = names
         self._closed = False
         self._guard = threading.Lock()  # for the descriptor: its number must not be reused in use
         self._writing = threading.Lock()  # one write at a time, or two pass the same quota
@@ -123,22 +124,22 @@ class Workspace:
                 self._closed = True
                 os.close(self._descriptor)
 
+    @contextmanager
+    def lend(self) -> Iterator[int]:
+        """A descriptor of the directory, for a confined worker; closed with the block."""
+        with self._held() as own:
+            yield own
+
     def read_file(self, path: str, limit_bytes: int, *, offset: int = 0) -> bytes:
         """At most `limit_bytes` of a regular file from `offset`; b'' past its end. ToolError."""
         parts = parse_file_path(path)
-        with told_plainly(), self._held() as root:
-            # O_NONBLOCK: a FIFO without a writer would hold the thread for ever.
-            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
-            with _closing(self._opener(root, parts, flags, 0)) as file:
-                _require_private_file(os.fstat(file))
-                found = bytearray()
-                while len(found) < limit_bytes:
-                    wanted = min(limit_bytes - len(found), _CHUNK_BYTES)
-                    chunk = os.pread(file, wanted, offset + len(found))
-                    if not chunk:
-                        break
-                    found += chunk
-                return bytes(found)
+        with (
+            told_plainly(),
+            self._held() as root,
+            closing(self._opener(root, parts, READ_FLAGS, 0)) as file,
+        ):
+            require_private_file(os.fstat(file))
+            return read_window(file, limit_bytes, offset)
 
     def write_file(self, path: str, data: bytes) -> None:
         """Put `data` under that name, making directories on the way; whole or not at all.
@@ -158,6 +159,7 @@ class Workspace:
                 for name in missing:
                     with suppress(FileExistsError):
                         os.mkdir(name, 0o700, dir_fd=parent)
+                        give_to(self._owner, name, parent)
                     below = self._opener(parent, (name,), HOLD_DIRECTORY, 0)
                     os.close(parent)
                     parent = below
@@ -172,7 +174,7 @@ class Workspace:
         with told_plainly(), self._held() as root:
             flags = os.O_RDONLY | os.O_DIRECTORY
             with (
-                _closing(self._opener(root, parts, flags, 0)) as directory,
+                closing(self._opener(root, parts, flags, 0)) as directory,
                 os.scandir(directory) as names,
             ):
                 for item in names:
@@ -187,6 +189,12 @@ class Workspace:
                         found.append(Entry(name=shown_name(item.name), kind=kind, size=size))
         return tuple(sorted(found, key=lambda entry: entry.name))
 
+    def search_files(self, path: str, matcher: LineMatcher) -> SearchOutcome:
+        """The matching lines of a file or of all beneath a directory, within bounds. ToolError."""
+        parts = parse_path(path)
+        with told_plainly(), self._held() as root:
+            return WorkspaceSearch(self._opener, matcher, SearchBounds()).look(root, parts)
+
     @contextmanager
     def _held(self) -> Iterator[int]:
         """A descriptor of this directory that nobody else closes."""
@@ -194,7 +202,7 @@ class Workspace:
             if self._closed:
                 raise ToolError("the workspace is closed")
             own = os.dup(self._descriptor)
-        with _closing(own):
+        with closing(own):
             yield own
 
     def _deepest(self, root: int, parts: Sequence[str]) -> tuple[int, Sequence[str]]:
@@ -221,7 +229,7 @@ class Workspace:
             return None
         if stat.S_ISDIR(facts.st_mode):
             raise ToolError(TEXTS[errno.EISDIR])
-        _require_private_file(facts)
+        require_private_file(facts)
         return facts
 
     def _require_room(
@@ -246,7 +254,7 @@ class Workspace:
         if depth < 0:
             raise ToolError("the workspace is nested too deeply")
         flags = os.O_RDONLY | os.O_DIRECTORY
-        with _closing(self._opener(directory, (), flags, 0)) as opened, os.scandir(opened) as names:
+        with closing(self._opener(directory, (), flags, 0)) as opened, os.scandir(opened) as names:
             for item in names:
                 usage.entries += 1
                 if usage.entries > self._quota.entries:
@@ -256,7 +264,7 @@ class Workspace:
                     if not stat.S_ISDIR(facts.st_mode):
                         usage.total_bytes += _weight(facts)
                         continue
-                    with _closing(self._opener(opened, (item.name,), HOLD_DIRECTORY, 0)) as below:
+                    with closing(self._opener(opened, (item.name,), HOLD_DIRECTORY, 0)) as below:
                         self._count(below, usage, depth - 1)
 
     def _replace(self, parent: int, name: str, data: bytes) -> None:
@@ -265,7 +273,9 @@ class Workspace:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOCTTY
         file = self._opener(parent, (temporary,), flags, 0o600)
         try:
-            with _closing(file):
+            with closing(file):
+                if self._owner is not None:
+                    os.fchown(file, self._owner.uid, self._owner.gid)
                 rest = memoryview(data)
                 while rest:
                     rest = rest[os.write(file, rest) :]
@@ -292,11 +302,13 @@ class WorkspaceRoot:
         opener: Opener,
         quota: WorkspaceQuota,
         token_hex: Callable[[int], str],
+        owner: WorkerAccount | None = None,
     ) -> None:
         self._descriptor = descriptor
         self._opener = opener
         self._quota = quota
         self._token_hex = token_hex
+        self._owner = owner
 
     def for_run(self, tenant_hex: str, run_hex: str) -> Workspace:
         """Open `<tenant>/<run>`, made 0700 when missing; the caller closes it.
@@ -313,12 +325,21 @@ class WorkspaceRoot:
                     with suppress(FileExistsError):
                         os.mkdir(name, 0o700, dir_fd=held)
                     below = self._opener(held, (name,), HOLD_DIRECTORY, 0)
+                    if name == run_hex:
+                        give_to(self._owner, name, held)
                     os.close(held)
                     held = below
             except BaseException:
                 os.close(held)
                 raise
-        return Workspace(held, opener=self._opener, quota=self._quota, token_hex=self._token_hex)
+        return Workspace(
+            held,
+            opener=self._opener,
+            quota=self._quota,
+            token_hex=self._token_hex,
+            names=(tenant_hex, run_hex),
+            owner=self._owner,
+        )
 
     def close(self) -> None:
         """Let go of the directory; workspaces already open stay open."""
@@ -331,27 +352,6 @@ def _is_id(text: str) -> bool:
     return len(text) == _ID_DIGITS and not set(text) - set("0123456789abcdef")
 
 
-def _identities(path: Path) -> list[tuple[int, int]]:
-    """Device and inode of a resolved path and of all above it, as far as they exist."""
-    found: list[tuple[int, int]] = []
-    for place in (path, *path.parents):
-        with suppress(OSError):
-            facts = place.stat()
-            found.append((facts.st_dev, facts.st_ino))
-    return found
-
-
-def _overlaps(one: Path, other: Path) -> bool:
-    """Whether either lies in the other, by name or, through a bind mount, by identity."""
-    if one.is_relative_to(other) or other.is_relative_to(one):
-        return True
-    return _lies_in(one, other) or _lies_in(other, one)
-
-
-def _lies_in(inner: Path, outer: Path) -> bool:
-    return outer.exists() and _identities(outer)[0] in _identities(inner)
-
-
 def open_workspace_root(
     path: Path,
     *,
@@ -359,9 +359,11 @@ def open_workspace_root(
     quota: WorkspaceQuota | None = None,
     opener: Opener = open_beneath,
     token_hex: Callable[[int], str] = secrets.token_hex,
+    owner: WorkerAccount | None = None,
 ) -> WorkspaceRoot:
     """Hold the workspace directory, or raise ConfigurationError with the reason.
 
+    With an `owner`, which only root may name, what is made in a run's workspace is its.
     Refused: missing, not a directory, unwritable (found out by making a directory), `/`, and one
     that contains or lies in any of `forbidden` after links are resolved. Those need not exist.
     """
@@ -372,10 +374,10 @@ def open_workspace_root(
         raise ConfigurationError(f"MESHFLOW_WORKSPACE_DIR does not exist: {path}") from None
     if not place.is_dir():
         raise ConfigurationError(f"MESHFLOW_WORKSPACE_DIR is not a directory: {path}")
-    if _identities(place)[0] == _identities(Path("/"))[0]:
+    if is_same(place, Path("/")):
         raise ConfigurationError("MESHFLOW_WORKSPACE_DIR must not be the root of the file system")
     for kept in keep_out:
-        if _overlaps(place, kept):
+        if overlaps(place, kept):
             raise ConfigurationError(f"MESHFLOW_WORKSPACE_DIR {path} overlaps {kept}")
     try:
         descriptor = os.open(place, HOLD_DIRECTORY | os.O_CLOEXEC)
@@ -389,5 +391,9 @@ def open_workspace_root(
         os.close(descriptor)
         raise ConfigurationError(f"MESHFLOW_WORKSPACE_DIR is not writable: {path}") from None
     return WorkspaceRoot(
-        descriptor, opener=opener, quota=quota or WorkspaceQuota(), token_hex=token_hex
+        descriptor,
+        opener=opener,
+        quota=quota or WorkspaceQuota(),
+        token_hex=token_hex,
+        owner=owner,
     )

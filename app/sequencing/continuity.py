@@ -15,6 +15,7 @@ from app.domain.errors import ChainBreak
 from app.domain.run import TenantId
 from app.sequencing.log_names import log_of
 from app.sequencing.signed_history import SignedHistory
+from app.sequencing.verified_start import VerifiedStart
 from app.storage.database import Snapshot
 from app.storage.log_store import LogHead, read_head, read_heads, read_tiles
 from app.transparency.checkpoint import Checkpoint
@@ -43,8 +44,12 @@ class Discontinuity:
 class Continuity:
     """Compares the logs of a deployment with what was signed of them. For one task at a time."""
 
-    def __init__(self, history: SignedHistory) -> None:
+    def __init__(self, history: SignedHistory, start: VerifiedStart | None = None) -> None:
         self.history = history
+        self._start = start  # without one, all is read at the first look
+        self._is_begun = False
+        self._is_kept = False  # there was a start that this began from, or that this made
+        self._saved = 0  # how many records were done when one was made, or tried to be
         self._shown: dict[str, tuple[int, bytes]] = {}  # heads that were shown to continue
 
     async def read_on(self, raw: Snapshot) -> bool | Discontinuity:
@@ -52,20 +57,54 @@ class Continuity:
 
         Measured: 2500 records in a second, each in a batch of its own and with a note to open.
         """
+        await self._begin()
         operator = self.history.operator
         head = await read_head(raw, operator)
         size = 0 if head is None else head.size
         for _ in range(_PAGES):
             more = await self.history.read_page(size)
             if isinstance(more, ChainBreak):
+                if await self._is_released():
+                    return False
                 reason = f"{_OF_OPERATOR}: seq {more.seq}, {more.reason}"
                 return Discontinuity(log=operator.bytes, reason=reason, note=None)
             if not more:
                 if head is not None and not await self._is_of_records(raw, head):
+                    if await self._is_released():
+                        return False
                     reason = f"{_OF_OPERATOR}: its tree is not that of its records"
                     return Discontinuity(log=operator.bytes, reason=reason, note=None)
+                await self._keep()
                 return True
         return False
+
+    async def _begin(self) -> None:
+        """Take up what an earlier term has verified, if it is kept."""
+        if self._is_begun:
+            return
+        self._is_begun = True
+        standing = None if self._start is None else await self._start.load()
+        self.history.begin(standing)
+        self._is_kept, self._saved = standing is not None, self.history.done
+
+    async def _is_released(self) -> bool:
+        """Whether a recovery took away the start that is known here; then all is read anew."""
+        if self._start is None or not self._is_kept or await self._start.exists():
+            return False
+        self.history.begin(None)
+        self._is_kept, self._saved = False, 0
+        self._shown.clear()
+        return True
+
+    async def _keep(self) -> None:
+        """Keep what was just verified to its end, once there is enough that is new."""
+        done, notes = self.history.done, len(self.history.newest)
+        if self._start is None or not self._start.is_due(done, self._saved, notes):
+            return
+        self._saved = done
+        standing = self.history.standing()
+        if standing is not None and await self._start.save(standing):
+            self._is_kept = True
 
     async def look(self, raw: Snapshot) -> list[Discontinuity]:
         """All logs that do not continue what was signed of them; of a broken record, that alone."""

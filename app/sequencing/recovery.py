@@ -17,6 +17,7 @@ from app.domain.run import JsonObject, TenantId
 from app.sequencing.anchoring import Anchoring, Loss
 from app.sequencing.continuity import Continuity, Discontinuity
 from app.sequencing.log_names import next_origin
+from app.sequencing.verified_start import VerifiedStart
 from app.storage.database import Database
 from app.storage.keeper_store import is_halted
 from app.storage.recovery_store import LogToRename, end_halt, logs_to_rename
@@ -43,12 +44,14 @@ class RecoveryDesk:
         anchoring: Anchoring,
         continuity: Continuity,
         operator: TenantId,
+        start: VerifiedStart | None = None,
     ) -> None:
         self._owner = owner
         self._admin_log = admin_log
         self._anchoring = anchoring
         self._continuity = continuity
         self._operator = operator
+        self._start = start
 
     async def known_loss(self) -> Loss | None:
         """What an anchor has seen of the operator log and the database does not have."""
@@ -85,6 +88,8 @@ class RecoveryDesk:
         there = {log.log for log in logs}
         notes += [_of_lost(note) for log, note in signed.items() if log not in there]
         await self._admin_log.append_all(self._operator, "log.recovery", notes)
+        if self._start is not None:
+            await self._start.forget()  # the operator log may be shorter than what was verified
         async with self._owner.driver() as raw:
             await end_halt(raw, [(UUID(bytes=log.log), next_origin(log.origin)) for log in logs])
         own = next(log for log in logs if log.log == self._operator.bytes)

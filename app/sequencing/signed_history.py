@@ -20,6 +20,7 @@ from app.ledger.chain import Resume, VerifiedRecord
 from app.ledger.erasure_statement import StatementError, checked_statement
 from app.ledger.hashing import leaf_hash
 from app.sequencing.log_names import log_of
+from app.sequencing.verified_start import Standing
 from app.transparency.checkpoint import Checkpoint
 from app.transparency.merkle_tree import CompactRange
 from app.transparency.note import NoteError
@@ -30,7 +31,7 @@ _DELETION_KIND = "erasure.delete_tenant"
 
 
 class SignedHistory:
-    """Read from the first record on, in pages, and then kept up with.
+    """Read in pages, from the first record on or from where it stood, and then kept up with.
 
     Remembers one note for each origin, the ids of deleted logs, and the hash of each record that
     has no leaf yet: memory does not grow with the records.
@@ -50,6 +51,10 @@ class SignedHistory:
         self._enrolment = enrolment
         self._erasure_keys = erasure_keys
         self._opened = opened
+        self.begin(None)
+
+    def begin(self, standing: Standing | None) -> None:
+        """Forget everything, and go on from there; from the first record without a standing."""
         self._after: Resume | None = None
         self._tree = CompactRange.empty()
         self._loose: list[bytes] = []
@@ -57,6 +62,33 @@ class SignedHistory:
         self.recovered: set[str] = set()  # origins that a recovery gave
         self.ended: set[str] = set()  # origins that a recovery took away
         self.deleted: set[bytes] = set()
+        if standing is None:
+            return
+        self.newest.update(standing.newest)
+        self._after = standing.head
+        self._tree, self._loose = standing.tree, list(standing.loose)
+        self.recovered |= standing.recovered
+        self.ended |= standing.ended
+        self.deleted |= standing.deleted
+
+    @property
+    def done(self) -> int:
+        """How many records were taken in."""
+        return 0 if self._after is None else self._after.next_seq
+
+    def standing(self) -> Standing | None:
+        """Where this stands now; None before the first record."""
+        if self._after is None:
+            return None
+        return Standing(
+            head=self._after,
+            tree=self._tree,
+            loose=tuple(self._loose),
+            newest=dict(self.newest),
+            recovered=frozenset(self.recovered),
+            ended=frozenset(self.ended),
+            deleted=frozenset(self.deleted),
+        )
 
     async def read_page(self, size: int) -> bool | ChainBreak:
         """Take in the next records; whether there are more. `size`: of the operator log."""

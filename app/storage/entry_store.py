@@ -33,6 +33,12 @@ JOIN runs a ON a.tenant_id = r.tenant_id AND a.run_id = r.run_id
 WHERE r.tenant_id = $1 AND a.kind = 'admin' AND r.kind = ANY ($2) AND r.seq > $3 ORDER BY r.seq
 LIMIT $4
 """
+_END = """
+SELECT r.seq FROM runs a CROSS JOIN LATERAL (
+  SELECT seq FROM record WHERE tenant_id = a.tenant_id AND run_id = a.run_id
+  ORDER BY seq DESC LIMIT 1) r
+WHERE a.tenant_id = $1 AND a.kind = 'admin' ORDER BY r.seq DESC LIMIT 1
+"""
 _COSIGNED = """
 SELECT c.origin, c.size, c.root, c.note, c.anchor_run, c.anchor_seq FROM checkpoint c
 WHERE c.tenant_id = $1 AND c.origin = $2 AND c.size > $3 AND EXISTS (
@@ -90,6 +96,12 @@ async def find_entries(
     """Where the records of these kinds stand in the log's administration run: all, or so many."""
     rows = await raw.fetch(_OF_KINDS, log, list(kinds), after, limit)
     return [(RunId(UUID(bytes=row["run_id"].bytes)), row["seq"]) for row in rows]
+
+
+async def administration_end(raw: asyncpg.Connection, log: TenantId) -> int:
+    """The last seq of the log's administration run; -1 while there is none."""
+    found: int | None = await raw.fetchval(_END, log)
+    return -1 if found is None else found
 
 
 async def read_cosigned(

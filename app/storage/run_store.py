@@ -56,6 +56,18 @@ class StoredResult:
     expires_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenamedTenants:
+    """Names that mean other logs than before.
+
+    `gone`: the log they meant is not there any more, as after a deletion. `taken`: it is, so nobody
+    deleted the tenant, and only its name was given away in the database.
+    """
+
+    gone: frozenset[str]
+    taken: frozenset[str]
+
+
 class RunStore:
     """Run rows of one deployment."""
 
@@ -69,14 +81,23 @@ class RunStore:
                 UUID(bytes=(await raw.fetchval("SELECT tenant_ensure($1)", name)).bytes)
             )
 
-    async def renamed_tenants(self, known: Mapping[str, TenantId]) -> set[str]:
-        """Those of the known names that mean another tenant now, or none."""
+    async def renamed_tenants(self, known: Mapping[str, TenantId]) -> RenamedTenants:
+        """The known names that mean another tenant now, or none."""
         async with self._database.driver() as raw:
             rows = await raw.fetch(
                 "SELECT name, tenant_id FROM tenants WHERE name = ANY ($1)", list(known)
             )
         now = {str(row["name"]): row["tenant_id"] for row in rows}
-        return {name for name, tenant_id in known.items() if now.get(name) != tenant_id}
+        others = {name for name, tenant_id in known.items() if now.get(name) != tenant_id}
+        taken = {name for name in others if await self._has_records(known[name])}
+        return RenamedTenants(gone=frozenset(others - taken), taken=frozenset(taken))
+
+    async def _has_records(self, tenant_id: TenantId) -> bool:
+        async with self._database.snapshot(tenant_id) as raw:
+            found: bool = await raw.fetchval(
+                "SELECT EXISTS (SELECT 1 FROM record WHERE tenant_id = $1)", tenant_id
+            )
+        return found
 
     async def register_writer(self, writer_id: UUID, public_key: bytes, certificate: bytes) -> None:
         """Make this process's signing key known. Comes before its first append; may be repeated."""

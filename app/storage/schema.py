@@ -1,14 +1,13 @@
-"""Brings the schema to the revision this code knows, under a lock and with timeouts."""
+"""Brings the schema to the revision this code knows, under a lock and with timeouts.
+
+A server asks for the revision alone and does not carry the library that migrates.
+"""
 
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
 import asyncpg
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -34,14 +33,6 @@ def known_revision() -> str:
     return (migrations_directory() / "HEAD").read_text(encoding="ascii").strip()
 
 
-def _config(connection: Connection) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(migrations_directory()))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    return config
-
-
 def _prepare(connection: Connection) -> None:
     connection.execute(text("SET lock_timeout = '4s'"))
     connection.execute(text("SET statement_timeout = '30s'"))
@@ -49,25 +40,33 @@ def _prepare(connection: Connection) -> None:
 
 
 def _upgrade(connection: Connection, revision: str) -> None:
+    from app.storage import migrating  # noqa: PLC0415  # imports alembic: 6 MB
+
     _prepare(connection)
-    command.upgrade(_config(connection), revision)
+    migrating.upgrade(connection, migrations_directory(), revision)
 
 
 def _downgrade(connection: Connection, revision: str) -> None:
+    from app.storage import migrating  # noqa: PLC0415  # as above
+
     _prepare(connection)
-    command.downgrade(_config(connection), revision)
+    migrating.downgrade(connection, migrations_directory(), revision)
 
 
 def _current(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    if connection.execute(text("SELECT to_regclass('alembic_version')")).scalar_one() is None:
+        return None
+    found: str | None = connection.execute(
+        text("SELECT version_num FROM alembic_version")
+    ).scalar_one_or_none()
+    return found
 
 
 def heads() -> list[str]:
     """The newest revisions of the migrations; more than one is a defect."""
-    config = Config()
-    config.set_main_option("script_location", str(migrations_directory()))
-    config.set_main_option("path_separator", "os")
-    return list(ScriptDirectory.from_config(config).get_heads())
+    from app.storage import migrating  # noqa: PLC0415  # as above
+
+    return migrating.heads(migrations_directory())
 
 
 async def upgrade(owner_url: str, revision: str = "head") -> str | None:

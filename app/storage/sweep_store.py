@@ -3,18 +3,20 @@
 Threat: Ledger tampering
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeAlias
 from uuid import UUID
 
 import asyncpg
 
 from app.domain.run import TenantId
-from app.ledger.chain import StoredBatch, StoredRecord
+from app.ledger.chain import StoredBatch
+from app.ledger.chain_walk import Columns
 from app.storage.database import Database
-from app.storage.ledger_rows import stored_batch, stored_record
+from app.storage.ledger_rows import stored_batch
 from app.storage.place_store import SignedHead, signed_head
 
 Snapshot: TypeAlias = asyncpg.Connection
@@ -29,17 +31,20 @@ SELECT l.idx, l.run_id, l.seq, r.chain FROM leaf l
 LEFT JOIN record r ON r.tenant_id = l.tenant_id AND r.run_id = l.run_id AND r.seq = l.seq
 WHERE l.tenant_id = $1 AND l.idx >= $2 ORDER BY l.idx LIMIT $3
 """
+# No more at once than stays in the processor's cache while it is looked at. The joins say again
+# where the page begins: a merge would walk there from the first record, for every page.
 _RECORDS = """
 SELECT r.run_id, r.seq, r.epoch, r.kind,
   greatest(least(r.ts, '9999-12-30 UTC'), '0001-01-02 UTC') AS ts, r.header, r.rc, r.chain,
-  r.batch_id, l.idx, b.writer_id, a.entries AS length, a.run_id IS NOT NULL AS has_row,
+  b.writer_id, l.idx, a.entries AS length, a.run_id IS NOT NULL AS has_row,
   ARRAY (SELECT p.field FROM payload p
     WHERE p.tenant_id = r.tenant_id AND p.run_id = r.run_id AND p.seq = r.seq) AS fields
 FROM record r
 LEFT JOIN leaf l ON l.tenant_id = r.tenant_id AND l.run_id = r.run_id AND l.seq = r.seq
+  AND (l.run_id, l.seq) > ($2, $3)
 LEFT JOIN batch b ON b.tenant_id = r.tenant_id AND b.batch_id = r.batch_id
-LEFT JOIN runs a ON a.tenant_id = r.tenant_id AND a.run_id = r.run_id
-WHERE r.tenant_id = $1 AND (r.run_id, r.seq) > ($2, $3) ORDER BY r.run_id, r.seq LIMIT $4
+LEFT JOIN runs a ON a.tenant_id = r.tenant_id AND a.run_id = r.run_id AND a.run_id >= $2
+WHERE r.tenant_id = $1 AND (r.run_id, r.seq) > ($2, $3) ORDER BY r.run_id, r.seq LIMIT 512
 """
 _BATCHES = """
 SELECT b.batch_id, b.writer_id, b.n, b.ranges, b.entries, b.tip, b.sig, k.public_key, k.certificate
@@ -85,12 +90,65 @@ class SweptRecord:
     """A row of `record` with what stands beside it."""
 
     run: bytes
-    record: StoredRecord
-    index: int | None
+    seq: int
+    epoch: int | None
+    kind: str | None
+    at: datetime | None
+    header: bytes | None
+    rc: bytes
+    chain: bytes
     writer: bytes | None  # of its batch; None when that is gone
+    index: int | None
     length: int | None  # what the run's row says
     has_row: bool
     fields: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweptPage:
+    """Rows of `record` with what stands beside them, as columns."""
+
+    records: Columns
+    indexes: Sequence[int | None]
+    lengths: Sequence[int | None]
+    have_rows: Sequence[bool]
+    fields: Sequence[Sequence[int]]
+
+    def __len__(self) -> int:
+        return len(self.indexes)
+
+    def part(self, start: int, end: int) -> "SweptPage":
+        """Some rows of it."""
+        return SweptPage(
+            records=self.records.part(start, end),
+            indexes=self.indexes[start:end],
+            lengths=self.lengths[start:end],
+            have_rows=self.have_rows[start:end],
+            fields=self.fields[start:end],
+        )
+
+    def rows(self) -> Iterator[SweptRecord]:
+        """One row after the other."""
+        beside = zip(self.indexes, self.lengths, self.have_rows, self.fields, strict=True)
+        for own, (index, length, has_row, fields) in zip(
+            zip(*self.records, strict=True), beside, strict=True
+        ):
+            run, seq, epoch, kind, at, header, rc, chain, writer = own
+            yield SweptRecord(
+                run=run.bytes,
+                seq=seq,
+                epoch=epoch,
+                kind=kind,
+                at=at,
+                header=header,
+                rc=rc,
+                chain=chain,
+                writer=None if writer is None else writer.bytes,
+                index=index,
+                length=length,
+                has_row=has_row,
+                fields=frozenset(fields),
+            )
 
 
 @asynccontextmanager
@@ -99,7 +157,8 @@ async def sweeping(database: Database) -> AsyncIterator[asyncpg.Connection]:
     async with database.driver() as raw:
         await raw.execute(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;"
-            " SET LOCAL idle_in_transaction_session_timeout = 0"
+            " SET LOCAL idle_in_transaction_session_timeout = 0;"
+            " SET LOCAL enable_sort = off"  # pages come by index, whatever old statistics say
         )
         yield raw
         await raw.execute("COMMIT")
@@ -146,13 +205,18 @@ async def stored_notes(
     return {row["note"] for row in await raw.fetch(_NOTES, *columns)}
 
 
-async def pages_of_records(
-    raw: asyncpg.Connection, log: TenantId
-) -> AsyncIterator[list[SweptRecord]]:
+async def pages_of_records(raw: asyncpg.Connection, log: TenantId) -> AsyncIterator[SweptPage]:
     """All records, run by run, in order."""
     run, seq = _FIRST, -1
-    while rows := await raw.fetch(_RECORDS, log, run, seq, PAGE):
-        yield [_record(row) for row in rows]
+    while rows := await raw.fetch(_RECORDS, log, run, seq):
+        *records, indexes, lengths, have_rows, fields = zip(*rows, strict=True)
+        yield SweptPage(
+            records=Columns(*records),
+            indexes=indexes,
+            lengths=lengths,
+            have_rows=have_rows,
+            fields=fields,
+        )
         run, seq = UUID(bytes=rows[-1]["run_id"].bytes), rows[-1]["seq"]
 
 
@@ -181,15 +245,3 @@ async def chains_in(
     for row in rows:
         found[row["ord"] - 1].append((row["seq"], row["chain"], row["batch_id"].bytes))
     return found
-
-
-def _record(row: asyncpg.Record) -> SweptRecord:
-    return SweptRecord(
-        run=row["run_id"].bytes,
-        record=stored_record(row),
-        index=row["idx"],
-        writer=None if row["writer_id"] is None else row["writer_id"].bytes,
-        length=row["length"],
-        has_row=row["has_row"],
-        fields=frozenset(row["fields"]),
-    )

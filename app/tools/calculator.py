@@ -9,8 +9,6 @@ Threat: Privilege escalation via tool calls
 import ast
 import asyncio
 import math
-import re
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -18,18 +16,13 @@ from pydantic import Field
 
 from app.domain.errors import ToolError
 from app.domain.run import JsonObject
-from app.domain.step import Effect, ToolSpec
+from app.domain.step import Effect, Label, Role, ToolSpec
 from app.sandbox.workspace import Workspace
+from app.tools.arithmetic_text import MAX_CHARS, MAX_NODES, parsed_arithmetic
 from app.tools.toolbox import ClosedArguments, closed_schema, parse_arguments
 
 Number: TypeAlias = int | float
 
-MAX_CHARS = 1000
-MAX_BRACKETS = 40
-MAX_DIGIT_RUN = 499
-MAX_UNARY_RUN = 39
-MAX_NODES = 300
-MAX_DEPTH = 40
 MAX_DIGITS = 4300
 MAX_BITS = 14_285  # 10**4300 has 14,285 bits
 MAX_FACTORIAL = 1500
@@ -41,16 +34,6 @@ MAX_WORK = 4_000_000_000
 
 _TOO_LARGE = "the result would be too large"
 _CONSTANTS: Mapping[str, float] = {"pi": math.pi, "e": math.e, "tau": math.tau}
-_TOKEN = re.compile(
-    r"[ \t\r\n]+"
-    r"|(?P<number>0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+"
-    r"|(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][+-]?[0-9_]+)?)(?![A-Za-z0-9_.])"
-    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)"
-    r"|(?P<sign>[+\-~])"
-    r"|(?P<other>\*\*|//|<<|>>|[*/%&|(),])",
-    re.ASCII,
-)
-_DIGIT_RUN = re.compile(f"[0-9a-fA-F_]{{{MAX_DIGIT_RUN + 1},}}")
 
 
 class _Meter:
@@ -298,69 +281,12 @@ def _value(meter: _Meter, node: ast.expr) -> Number:
             raise ToolError("only numbers, operators and the known functions are allowed")
 
 
-def _require_tame_text(text: str) -> None:
-    """Refuse, before the parser sees it, what is not of our tokens or is built to exhaust it."""
-    if len(text) > MAX_CHARS:
-        raise ToolError(f"the expression is longer than {MAX_CHARS} characters")
-    if _DIGIT_RUN.search(text):
-        raise ToolError("a number is too long")
-    at = depth = signs = 0
-    while at < len(text):
-        token = _TOKEN.match(text, at)
-        if token is None:
-            hint = "; a power is written **" if text[at] == "^" else ""
-            raise ToolError(f"the expression is not arithmetic at character {at + 1}{hint}")
-        at = token.end()
-        word = token.group()
-        if word.isspace():
-            continue
-        if token["name"] and word not in FUNCTIONS and word not in _CONSTANTS:
-            raise ToolError(f"'{word[:32]}' is not known")
-        signs = signs + 1 if token["sign"] else 0
-        depth += (word == "(") - (word == ")")
-        if depth > MAX_BRACKETS:
-            raise ToolError("the expression has too many open brackets")
-        if signs > MAX_UNARY_RUN:
-            raise ToolError("the expression has too many signs in a row")
-
-
-# Python 3.11 counts the depth of all threads that parse in one place: two at once fail by chance.
-_PARSING = threading.Lock()
-
-
-def _parse(text: str) -> ast.expr:
-    """The syntax tree, within the limits on its size and depth."""
-    try:
-        with _PARSING:
-            tree = ast.parse(" ".join(text.split()), mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        raise ToolError("the expression is not well formed") from None
-    nodes = 0
-    level: list[ast.AST] = [tree]
-    for _ in range(MAX_DEPTH):
-        nodes += len(level)
-        level = [
-            child
-            for node in level
-            for child in ast.iter_child_nodes(node)
-            if isinstance(child, ast.expr | ast.keyword)
-        ]
-        if not level or nodes > MAX_NODES:
-            break
-    if nodes > MAX_NODES:
-        raise ToolError(f"the expression has more than {MAX_NODES} parts")
-    if level:
-        raise ToolError("the expression is nested too deeply; add many numbers with sum(a, b, ...)")
-    return tree
-
-
 def evaluate(expression: str) -> str:
     """The value of an arithmetic expression, in decimal; ToolError when it has none or is refused.
 
     Pure. Its time is bounded by what it predicts before each operation, not by a clock.
     """
-    _require_tame_text(expression)
-    tree = _parse(expression)
+    tree = parsed_arithmetic(expression, names=FUNCTIONS.keys() | _CONSTANTS.keys())
     try:
         result = _value(_Meter(), tree)
         if isinstance(result, int) and abs(result) >= 10**MAX_DIGITS:
@@ -389,6 +315,11 @@ class Calculator:
         + ", ".join(FUNCTIONS),
         effect=Effect.NONE,
         parameters=closed_schema(_CalculatorArguments),
+        roles={"expression": Role.QUERY},
+        # A number that the model chose how to reach is no more trusted than the model.
+        labels={"": Label()},
+        argument_limit_bytes=16 * 1024,
+        result_limit_bytes=8 * 1024,
         timeout_seconds=5.0,
     )
 

@@ -14,11 +14,12 @@ from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.domain.errors import ConfigurationError, ToolError
+from app.domain.errors import ToolError
 from app.domain.run import Json, JsonObject
 from app.domain.step import EFFECTFUL, ToolResult, ToolSpec
 from app.domain.verdict import AuthorizedCall, Point, Verdict
 from app.sandbox.workspace import Workspace
+from app.tools.tool_contract import require_contract
 
 _log = logging.getLogger(__name__)
 
@@ -80,33 +81,6 @@ def closed_schema(model: type[ClosedArguments]) -> JsonObject:
     }
 
 
-def _open_end(schema: Json) -> str | None:
-    """Where a parameter schema leaves room for more than it says, or None when it is closed."""
-    if not isinstance(schema, dict):
-        return "it is not an object"
-    match schema.get("type"):
-        case "object":
-            properties = schema.get("properties")
-            if not isinstance(properties, dict) or schema.get("additionalProperties") is not False:
-                return "an object takes names it does not list"
-            if not isinstance(schema.get("required"), list):
-                return "an object does not say what it requires"
-            return next(filter(None, map(_open_end, properties.values())), None)
-        case "string":
-            bounded = "maxLength" in schema or "enum" in schema
-            return None if bounded else "a string has no maxLength"
-        case "array":
-            return (
-                "an array has no maxItems"
-                if "maxItems" not in schema
-                else _open_end(schema.get("items"))
-            )
-        case "integer" | "number" | "boolean" | "null":
-            return None
-        case _:
-            return "a value has no plain type"
-
-
 def _presentable(text: str, limit_bytes: int) -> str:
     """Without control characters but newline and tab, and at most `limit_bytes` of UTF-8."""
     kept = "".join(
@@ -122,17 +96,11 @@ def _presentable(text: str, limit_bytes: int) -> str:
 
 
 class Toolbox:
-    """The tools of this deployment by name. ConfigurationError for one that is not closed."""
+    """The tools of this deployment by name. ConfigurationError for one that breaks the contract."""
 
     def __init__(self, tools: Mapping[str, Tool]) -> None:
         for name, tool in tools.items():
-            if name != tool.spec.name:
-                raise ConfigurationError(f"the tool '{name}' calls itself '{tool.spec.name}'")
-            gap = _open_end(tool.spec.parameters)
-            if gap is None and tool.spec.parameters.get("type") != "object":
-                gap = "it is not an object"
-            if gap is not None:
-                raise ConfigurationError(f"the schema of the tool '{name}' is not closed: {gap}")
+            require_contract(name, tool.spec)
         self._tools = dict(tools)
 
     @property
@@ -158,6 +126,7 @@ class Toolbox:
             name=call.name,
             content=_presentable(text, spec.result_limit_bytes),
             is_error=failed,
+            engine=spec.engine,
         )
 
     @staticmethod

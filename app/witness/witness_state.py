@@ -260,11 +260,15 @@ def _connected(path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(
             uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
+    except sqlite3.Error:
+        raise ConfigurationError("the state file cannot be opened") from None
+    try:
         # Above FULL: the directory is synced too when the journal that undoes a commit is removed.
         db.execute("PRAGMA synchronous = EXTRA")
         db.execute("PRAGMA trusted_schema = OFF")
         db.execute("PRAGMA cell_size_check = ON")
     except sqlite3.Error:
+        db.close()
         raise ConfigurationError("the state file cannot be opened") from None
     return db
 

@@ -79,3 +79,5 @@ class Trial:
     outcome: Outcome
     told: tuple[Told, ...] = field(default_factory=tuple)
     where: str = ""
+    # Every layer that objects, those behind the first too: what `ablation.py` counts.
+    layers: frozenset[str] = frozenset()

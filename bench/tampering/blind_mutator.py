@@ -1,9 +1,13 @@
 """Changes cells and rows without knowing what they mean, and compares what readers are told.
 
 The schema comes from `information_schema` alone; nothing of the application is used. After each
-change either every run reads as before, or every run whose answer is another one is refused.
+change either every run reads as before, or every run whose answer is another one is refused. Looked
+at are the runs whose ids the changed rows hold, before or after and inside bytes too, and some
+others: of the tenant that the rows name, or of any.
 """
 
+import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -26,6 +30,7 @@ WHERE c.table_schema = 'public' AND t.table_type = 'BASE TABLE' ORDER BY 1, c.or
 """
 _PARTS = "SELECT inhrelid::regclass::text FROM pg_inherits"
 _REAL = "SELECT count(*) FROM attack.change WHERE was IS DISTINCT FROM became"
+FULL_MUTATIONS = 10_000
 Cell = tuple[str, str]
 
 
@@ -35,16 +40,28 @@ class Mutations:
 
     `degraded`: the output that is kept for a while outside the ledger is not there any more, the
     answer says so (`output_state` scrubbed), and what it shows instead is the ledger's own.
+    `withheld`: a run is answered 404 by every door, as if it had never been.
     """
 
     made: int = 0
     refused: int = 0
     harmless: int = 0
+    looked_at: int = 0  # runs, all together
     detected: int = 0
     degraded: int = 0
     idle: int = 0  # changed nothing: not counted as made
+    withheld: list[str] = field(default_factory=list)
     undetected: list[str] = field(default_factory=list)
     silent: dict[str, int] = field(default_factory=dict)
+
+    def add(self, other: "Mutations") -> None:
+        """Another mutator's figures too."""
+        for name in ("made", "refused", "harmless", "looked_at", "detected", "degraded", "idle"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.undetected += other.undetected
+        self.withheld += other.withheld
+        for column, count in other.silent.items():
+            self.silent[column] = self.silent.get(column, 0) + count
 
 
 async def schema(sql: asyncpg.Connection) -> dict[str, list[Cell]]:
@@ -57,16 +74,22 @@ async def schema(sql: asyncpg.Connection) -> dict[str, list[Cell]]:
     return found
 
 
-async def mutate(scene: Scene, judge: Judge, count: int, most: int) -> Mutations:
-    """Make `count` mutations, each on the rows as they were, and ask for `most` runs that it names.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """How many changes; how many runs to look at that a change does not name; when to stop."""
 
-    A mutation that names no run is asked about with runs of its tenant, or with any.
-    """
+    count: int
+    others: int
+    until: float | None = None
+
+
+async def mutate(scene: Scene, judge: Judge, task: Task) -> Mutations:
+    """Make the mutations, each on the rows as they were; fewer when the time is over."""
     told = Mutations()
     await undo.set_guards(scene.superuser, on=False)
     tables = await schema(scene.superuser)
     full = [name for name in tables if await scene.superuser.fetchval(f"SELECT 1 FROM {name}")]  # noqa: S608 - names come from the catalogue
-    while told.made < count:
+    while told.made < task.count and (task.until is None or time.time() < task.until):
         table = scene.rng.choice(full)
         async with hands(scene) as attacker:
             try:
@@ -79,9 +102,24 @@ async def mutate(scene: Scene, judge: Judge, count: int, most: int) -> Mutations
             await undo.put_back(scene.superuser)
             continue
         told.made += 1
-        await _judge(scene, judge, told, what, most)
+        await _judge(scene, judge, told, what, task.others)
         await undo.put_back(scene.superuser)
+        if table == "tenants":
+            await _known_again(scene, judge)
     return told
+
+
+async def _known_again(scene: Scene, judge: Judge) -> None:
+    """Until the server knows the tenants by their names again; it looks every few seconds.
+
+    Nearly always it did not look in between, and has forgotten nothing.
+    """
+    some = {run.tenant: run for run in scene.runs}.values()
+    for _ in range(600):
+        if all([await judge.glance(run) for run in some]):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("a tenant is not known again")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,19 +128,32 @@ class Made:
 
     words: str
     ids: frozenset[UUID]
+    raw: tuple[bytes, ...]  # values of bytes, which may hold ids too
+
+    def names(self, run: RunRef) -> bool:
+        """Whether the run's id is in any of the values."""
+        wanted = UUID(run.run)
+        return wanted in self.ids or any(wanted.bytes in value for value in self.raw)
 
 
-async def _judge(scene: Scene, judge: Judge, told: Mutations, what: Made, most: int) -> None:
-    own = [run for run in scene.runs if UUID(run.run) in what.ids]
-    tenants = [run for run in scene.runs if UUID(run.log) in what.ids]
-    changed = missed = False
-    asked = own or tenants or scene.runs
-    for run in scene.rng.sample(asked, min(len(asked), most)):
+async def _judge(scene: Scene, judge: Judge, told: Mutations, what: Made, others: int) -> None:
+    own = [run for run in scene.runs if what.names(run)]
+    theirs = [run for run in scene.runs if UUID(run.log) in what.ids] or scene.runs
+    more = [run for run in theirs if run not in own]
+    changed = missed = hidden = False
+    for run in [*own, *scene.rng.sample(more, min(len(more), others))]:
+        told.looked_at += 1
+        if run not in own and await judge.glance(run):
+            continue
         now = await judge.read(run)
         if now.is_honest(run) and now.content == judge.before[run].content:
             continue
         if _says_so(judge, run, now):
             told.degraded += 1
+            continue
+        if now.is_gone:
+            hidden = True
+            told.withheld.append(f"{what.words}: {run.public}")
             continue
         changed = True
         if not (now.is_broken or _names_it(judge, run, now)):
@@ -113,7 +164,7 @@ async def _judge(scene: Scene, judge: Judge, told: Mutations, what: Made, most: 
             )
     if changed and not missed:
         told.detected += 1
-    if not changed:
+    if not changed and not hidden:
         told.harmless += 1
         is_cell = "." in what.words
         column = what.words.partition(" =")[0] if is_cell else what.words
@@ -216,7 +267,11 @@ class _Change:
 
     def _made(self, words: str, rows: list[dict[str, Any]], *values: object) -> Made:
         seen = [*values, *(value for row in rows for value in row.values())]
-        return Made(words=words, ids=frozenset(value for value in seen if isinstance(value, UUID)))
+        return Made(
+            words=words,
+            ids=frozenset(value for value in seen if isinstance(value, UUID)),
+            raw=tuple(value for value in seen if isinstance(value, bytes)),
+        )
 
     def _other(self, kind: str, was: Any) -> Any:
         """Another value of the type."""

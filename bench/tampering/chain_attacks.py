@@ -28,9 +28,16 @@ async def edited(hands: Hands, run: RunRef) -> list[Row]:
     return rows
 
 
-async def sign_again(hands: Hands, run: RunRef, writer: OwnWriter | None) -> None:
-    """Make entries and tips of the run's batches fit; signed by `writer`, or left as signed."""
+async def sign_again(
+    hands: Hands, run: RunRef, writer: OwnWriter | None, *, only_its_own: bool = False
+) -> None:
+    """Make entries and tips of the run's batches fit; signed by `writer`, or left as signed.
+
+    `only_its_own`: batches that other writers signed stay.
+    """
     for batch in (await hands.batches(run)).values():
+        if only_its_own and writer is not None and batch["writer_id"] != writer.writer_id:
+            continue
         entries: list[bytes] = []
         chains: list[bytes] = []
         spans = batch["ranges"]

@@ -20,13 +20,14 @@ from bench.tampering.log_forging import (
     replace_notes,
 )
 from bench.tampering.run_ref import RunRef
-from bench.tampering.scene import TENANTS, Scene, machinery
+from bench.tampering.scene import TENANTS, Scene
 from bench.tampering.witnessed import (
     Deployment,
     Snapshot,
     copied,
     cosigned,
     halted,
+    receipts,
     started,
     until,
 )
@@ -55,7 +56,11 @@ async def rewrite_below_the_notes(attacker: Hands, deployment: Deployment) -> No
     """Change a run and make its tenant's log fit, notes and all; the operator log stays."""
     run = attacker.rng.choice(attacker.scene.runs)
     await attacker.put_records(run, await edited(attacker, run))
-    await sign_again(attacker, run, await attacker.stolen_writer(run))
+    writer = await attacker.stolen_writer(run)
+    await sign_again(attacker, run, writer)
+    # The stolen key is another one than the real: what else the writer signed is signed by it, too.
+    admin = await admin_run(attacker.sql, deployment.operator)
+    await sign_again(attacker, admin, writer, only_its_own=True)
     await make_log_anew(attacker.sql, UUID(run.log), deployment.log_seed)
 
 
@@ -215,19 +220,13 @@ async def history_trial(deployment: Deployment, one: HistoryClass, act: str, do:
     async with copied(deployment, database, deployment.late) as (roles, files):
         sql = await connect(roles.superuser)
         try:
-            stage = Scene(
-                roles=roles,
-                directory=deployment.directory,
-                url="",
-                superuser=sql,
-                rng=deployment.rng,
-                has=await machinery(sql),
-                runs=list(database.runs),
-            )
+            stage = await deployment.stage(sql, roles, "")
+            stage.runs = list(database.runs)
             await undo.set_guards(sql, on=False)
             async with hands(stage) as attacker:
                 await do(attacker, deployment)
             await undo.set_guards(sql, on=True)
+            kept = deployment.receipts <= await receipts(roles)
             with (
                 witness_process(files, [deployment.watched]) as witness,
                 started(deployment, roles, witness) as url,
@@ -237,7 +236,16 @@ async def history_trial(deployment: Deployment, one: HistoryClass, act: str, do:
         finally:
             await sql.close()
     outcome = Outcome.DETECTED if told else Outcome.UNDETECTED
-    return Trial(number=one.number, act=act, outcome=outcome, told=tuple(told))
+    layers = {_layer(said) for said in told} | ({"D9"} if told and not kept else set())
+    return Trial(
+        number=one.number, act=act, outcome=outcome, told=tuple(told), layers=frozenset(layers)
+    )
+
+
+def _layer(said: Told) -> str:
+    """A halt because a log does not go on as it was noted is the logs' own, not a witness's."""
+    is_seen = "has seen" in said.reason or "refused" in said.reason
+    return "D6" if is_seen else "D4"
 
 
 async def _watched(stage: Scene, witness: WitnessProcess) -> list[Told]:

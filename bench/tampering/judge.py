@@ -12,6 +12,7 @@ from typing import Any
 from bench.tampering.attack import AttackClass, Deed, Outcome, Told, Trial
 from bench.tampering.run_ref import RunRef
 from bench.tampering.scene import Scene
+from bench.tampering.second_reader import SecondReader
 
 Json = dict[str, Any]
 
@@ -23,13 +24,15 @@ _REASONS: tuple[tuple[str, str], ...] = (
     (r"^the log's administration run was cut", "D8"),
     (r"^a payload field was never committed to", "D3"),
     (r"^the kept output is not the one that was released", "D3"),
-    (r"that the log holds$|^the log (leaves|ends)|(of|in|beyond the end of) the log( |$)", "D4"),
+    (r"^a checkpoint of the log does not hold", "D5"),
+    (r"^a record of the operator log about a key does not hold", "D4"),
+    (r"that the log holds$|^the log (leaves|ends)|(of|in|beyond the end of) the log(,| |$)", "D4"),
     (r"^a record is missing or out of order", "D1"),
     (r"^the (record|chain) hash does not match", "D1"),
     (r"^the header is malformed", "D1"),
     (r"^the (tip|signature|entries|ranges) of a batch (does|do|are) ", "D7"),
     (r"^a record names another writer than its batch", "D7"),
-    (r"^the writer of a batch is (unknown|not certified)", "D7"),
+    (r"^the writer of a batch (is (unknown|not certified)|had been retired)", "D7"),
 )
 _VOLATILE = ("witnessed_at", "unwitnessed", "state", "size")
 
@@ -95,10 +98,16 @@ class Answer:
 class Judge:
     """Reads runs through HTTP and compares with what it read before any attack."""
 
-    def __init__(self, scene: Scene, before: Mapping[RunRef, Answer] | None = None) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        before: Mapping[RunRef, Answer] | None = None,
+        second: SecondReader | None = None,
+    ) -> None:
         self._scene = scene
         self._clients = {run.tenant: scene.client(run.tenant) for run in scene.runs}
         self.before: dict[RunRef, Answer] = dict(before or {})
+        self.second = second or SecondReader(scene)
 
     async def close(self) -> None:
         """Hang up."""
@@ -114,12 +123,22 @@ class Judge:
             answers.append((got.status_code, got.json()))
         return Answer(run=answers[0], entries=answers[1], verification=answers[2])
 
+    async def glance(self, run: RunRef) -> bool:
+        """Whether the run and its entries read as before; the verification is not asked for."""
+        http, path = self._clients[run.tenant], f"/v1/runs/{run.public}"
+        told = [await http.get(path + place) for place in ("", "/entries?limit=200")]
+        found = [(answer.status_code, answer.json()) for answer in told]
+        before = self.before[run]
+        now = Answer(run=found[0], entries=found[1], verification=before.verification)
+        return now.content == before.content
+
     async def remember(self, runs: Iterable[RunRef]) -> None:
         """Read what is honest; everything must be valid. These are clean controls too."""
         for run in runs:
             answer = await self.read(run)
             assert answer.is_honest(run), (run, answer.run, answer.verification)
             self.before[run] = answer
+            await self.second.remember(run)
 
     async def false_alarms(self, runs: Iterable[RunRef]) -> list[str]:
         """Clean reads that are not valid or not what was read before."""
@@ -136,11 +155,18 @@ class Judge:
         if deed.refused is not None:
             told = [Told(detector="D11", reason=deed.refused)]
             return Trial(
-                number=of.number, act=act, outcome=Outcome.PREVENTED, told=tuple(told), where=where
+                number=of.number,
+                act=act,
+                outcome=Outcome.PREVENTED,
+                told=tuple(told),
+                where=where,
+                layers=frozenset({"D11"}),
             )
         told = [Told(detector=sign, reason="") for sign in deed.signs]
         silent = deed.quiet is not None
+        layers = set(deed.signs)
         for run in deed.runs:
+            layers |= await self.second.layers(run)
             found = self._said(await self.read(run), self.before.get(run), kept=deed.kept)
             silent = silent or not found
             told += found
@@ -149,7 +175,15 @@ class Judge:
             outcome = Outcome.UNDETECTED
         elif all(one.detector in of.named | of.also.get(act, frozenset()) for one in told):
             outcome = Outcome.DETECTED
-        return Trial(number=of.number, act=act, outcome=outcome, told=tuple(told), where=where)
+        layers |= {one.detector for one in told}
+        return Trial(
+            number=of.number,
+            act=act,
+            outcome=outcome,
+            told=tuple(told),
+            where=where,
+            layers=frozenset(layers),
+        )
 
     def _said(self, now: Answer, before: Answer | None, *, kept: bool) -> list[Told]:
         if now.is_broken or now.refuses_the_output_alone(before):

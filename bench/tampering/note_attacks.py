@@ -15,9 +15,10 @@ import httpx2
 from bench.tampering.attack import Outcome, Told, Trial
 from bench.tampering.log_forging import note_of
 from bench.tampering.witnessed import Deployment
-from tests.support.small_log import NoteKey, body_of, key_id
+from tests.support.small_log import NoteKey, SmallLog, body_of, key_id, root_of
 from tests.support.witness_process import WitnessProcess
 
+_TREE = frozenset({"D4"})  # a proof is what the tree says, whoever checks it
 Forge = Callable[["Word", Random], bytes]
 
 
@@ -188,6 +189,63 @@ CLASSES = (
 )
 
 
+PROOFS = 34
+_OWN = NoteKey("proofs.example/ledger/small", seed=b"\7" * 32)
+
+
+def small_log() -> SmallLog:
+    """A log of the bench's own: its notes are good, and only its proofs are not."""
+    return SmallLog(_OWN)
+
+
+def _wrong_proof(log: SmallLog, old: int, size: int, rng: Random) -> bytes:
+    """A good note of a log that grew, with a proof that does not say so."""
+    proof = log.proof(old, size)
+    place = rng.randrange(len(proof))
+    leaf = log.leaves(size)[rng.randrange(old, size)]
+    wrong = rng.choice(
+        (
+            [*proof[:place], *proof[place + 1 :]],
+            [*proof[:place], proof[place][:-1], *proof[place + 1 :]],
+            [*proof[:place], proof[place][:16], *proof[place + 1 :]],
+            [*proof, rng.randbytes(32)],
+            [*proof[:place], sha256(leaf).digest(), *proof[place + 1 :]],  # no leaf prefix
+            [*proof[:place], root_of([b"\1" + proof[place]]), *proof[place + 1 :]],
+            proof[::-1] if proof != proof[::-1] else [],
+            log.proof(old - 1, size),
+            log.proof(old, size + 1),
+        )
+    )
+    return body_of(old, wrong if wrong != proof else [], log.note(size))
+
+
+async def proof_trials(witness: WitnessProcess, rng: Random, count: int) -> list[Trial]:
+    """Class 34 at the witness's door: each wrong proof is refused, and the right one is not."""
+    log, found, old = small_log(), [], 5
+    async with httpx2.AsyncClient(base_url=witness.url, timeout=30, trust_env=False) as http:
+        assert (await http.post("/add-checkpoint", content=log.body(0, old))).status_code == 200
+        for _ in range(count):
+            size = old + rng.randrange(1, 9)
+            while old & (old - 1) == 0:  # a whole tree: the proof may be empty
+                assert (
+                    await http.post("/add-checkpoint", content=log.body(old, old + 1))
+                ).status_code == 200
+                old += 1
+            size = max(size, old + 1)
+            answer = await http.post("/add-checkpoint", content=_wrong_proof(log, old, size, rng))
+            told: tuple[Told, ...] = ()
+            if answer.status_code != 200:
+                told = (Told(detector="D6", reason=f"HTTP {answer.status_code}"),)
+            right = await http.post("/add-checkpoint", content=log.body(old, size))
+            assert right.status_code == 200, right.text
+            old = size
+            outcome = Outcome.DETECTED if told else Outcome.UNDETECTED
+            found.append(
+                Trial(number=PROOFS, act="consistency", outcome=outcome, told=told, layers=_TREE)
+            )
+    return found
+
+
 async def note_trial(
     deployment: Deployment, witness: WitnessProcess, word: Word, one: NoteClass, act: str, do: Forge
 ) -> Trial:
@@ -205,4 +263,7 @@ async def note_trial(
         found = witness.files.run("witness", "evidence", "--state", str(witness.files.state))
         told = told if note.splitlines()[2].decode() in found.out else ()
     outcome = Outcome.DETECTED if told else Outcome.UNDETECTED
-    return Trial(number=one.number, act=act, outcome=outcome, told=told, where=note.hex())
+    layers = frozenset(said.detector for said in told)
+    return Trial(
+        number=one.number, act=act, outcome=outcome, told=told, where=note.hex(), layers=layers
+    )

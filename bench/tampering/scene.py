@@ -25,6 +25,7 @@ from app.providers.provider import ModelProvider
 from app.settings import Settings
 from app.wiring import Overrides
 from bench.tampering.run_ref import RunRef
+from tests.e2e.server_process import surroundings
 from tests.support.databases import Roles, connect
 from tests.support.live_server import serving
 
@@ -111,6 +112,23 @@ class Scene:
                     answer = await http.get(f"/v1/runs/{run.public}")
         self.runs = [replace(run, open=False, fresh=False) for run in self.runs]
 
+    async def erase(self, run: RunRef, erased: str) -> RunRef:
+        """Lawfully, by the service; the run as it is afterwards."""
+        action = {"anonymized": "anonymize_run", "deleted": "delete_run"}[erased]
+        body: dict[str, object] = {"action": action, "run_id": run.public}
+        body |= {"legal_basis": "gdpr.art17", "request_ref": "the attack bench"}
+        if action == "anonymize_run":
+            body["fields"] = ["task", "output"]
+        async with self.client(run.tenant) as http:
+            asked = await http.post("/v1/erasures", json=body)
+            assert asked.status_code == 202, asked.text
+            status = ""
+            while status not in {"pending", "complete"}:
+                await asyncio.sleep(0.1)
+                status = (await http.get(asked.headers["location"])).json()["status"]
+                assert status != "refused"
+        return replace(run, erased=erased)
+
     def server(self) -> AbstractContextManager[str]:
         """Another server on the same rows and keys; nothing remembered."""
         return serving(_app(self.directory, self.roles))
@@ -139,6 +157,18 @@ def settings_for(directory: Path, roles: Roles, **more: str) -> Settings:
     return Settings.from_environ(names, uid=1000, home=directory)
 
 
+def process_environ(directory: Path, roles: Roles, **more: str) -> dict[str, str]:
+    """The same settings for a process of its own, with the plain offline provider."""
+    return surroundings(
+        directory / "data",
+        MESHFLOW_API_KEYS=",".join(f"{tenant}:{key_of(tenant)}" for tenant in TENANTS),
+        MESHFLOW_DATABASE_URL=roles.app,
+        MESHFLOW_LEDGER_KEY_DIR=str(directory / "keys"),
+        MESHFLOW_LOG_LEVEL="critical",
+        **more,
+    )
+
+
 async def _submit(scene: Scene, tenant: str, number: int, *, held: bool) -> str:
     async with scene.client(tenant) as http:
         headers = {} if held else {"Prefer": "wait=30"}
@@ -162,7 +192,7 @@ async def _submit(scene: Scene, tenant: str, number: int, *, held: bool) -> str:
 
 async def populate(scene: Scene, runs_each: int, open_each: int) -> None:
     """Submit the runs of all tenants and wait for their ends, or for the open ones to hang."""
-    logs = {row["name"]: row["tenant_id"].hex for row in await _tenants(scene)}
+    logs = await logs_of(scene)
     turn = asyncio.Semaphore(_AT_ONCE)
 
     async def one(tenant: str, number: int, *, held: bool) -> RunRef:
@@ -180,36 +210,49 @@ async def populate(scene: Scene, runs_each: int, open_each: int) -> None:
 
 async def leave_fresh(scene: Scene) -> None:
     """One more open run of each tenant, once nobody sequences."""
-    logs = {row["name"]: row["tenant_id"].hex for row in await _tenants(scene)}
+    logs = await logs_of(scene)
     for tenant in TENANTS:
         run = await _submit(scene, tenant, 8, held=True)
         scene.runs.append(RunRef(tenant=tenant, log=logs[tenant], run=run, open=True, fresh=True))
 
 
+async def submitted(scene: Scene, tenant: str, number: int, *, wait: bool = False) -> RunRef:
+    """An ordinary run, at its end or just begun."""
+    async with scene.client(tenant) as http:
+        answer = await http.post(
+            "/v1/runs",
+            json={"task": _task(number, scene.parts, held=False), "metadata": {"n": number}},
+            headers={"Prefer": "wait=30"} if wait else {},
+        )
+    assert answer.status_code in {200, 202}, answer.text
+    logs = await logs_of(scene)
+    return RunRef(
+        tenant=tenant, log=logs[tenant], run=str(answer.json()["id"]).removeprefix("run_")
+    )
+
+
+async def ended(scene: Scene, run: RunRef) -> bool:
+    """Whether the run is over."""
+    async with scene.client(run.tenant) as http:
+        status = (await http.get(f"/v1/runs/{run.public}")).json()["status"]
+    return status not in {"queued", "running"}
+
+
 async def erase_some(scene: Scene) -> None:
     """One run of each tenant loses two fields, one is deleted: by the service, on request."""
-    logs = {row["name"]: row["tenant_id"].hex for row in await _tenants(scene)}
     for tenant in TENANTS:
-        for action, erased in (("anonymize_run", "anonymized"), ("delete_run", "deleted")):
-            run = await _submit(scene, tenant, 7, held=False)
-            ref = RunRef(tenant=tenant, log=logs[tenant], run=run, erased=erased)
-            scene.kept[run] = {
+        for erased in ("anonymized", "deleted"):
+            ref = await submitted(scene, tenant, 7, wait=True)
+            scene.kept[ref.run] = {
                 table: [dict(row) for row in await _rows(scene, table, ref)]
                 for table in ("record", "payload", "runs", "run_key")
             }
-            body: dict[str, object] = {"action": action, "run_id": ref.public}
-            body |= {"legal_basis": "gdpr.art17", "request_ref": "the attack bench"}
-            if action == "anonymize_run":
-                body["fields"] = ["task", "output"]
-            async with scene.client(tenant) as http:
-                asked = await http.post("/v1/erasures", json=body)
-                assert asked.status_code == 202, asked.text
-                status = ""
-                while status not in {"pending", "complete"}:
-                    await asyncio.sleep(0.1)
-                    status = (await http.get(asked.headers["location"])).json()["status"]
-                    assert status != "refused"
-            scene.runs.append(ref)
+            scene.runs.append(await scene.erase(ref, erased))
+
+
+async def logs_of(scene: Scene) -> dict[str, str]:
+    """The id of each tenant's log."""
+    return {row["name"]: row["tenant_id"].hex for row in await _tenants(scene)}
 
 
 async def _rows(scene: Scene, table: str, run: RunRef) -> list[asyncpg.Record]:

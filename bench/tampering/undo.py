@@ -1,5 +1,7 @@
 """Remembers what an attacker changes and puts every row back, whatever the attack was.
 
+The rules of `record` that an attacker dropped are put back too.
+
 Triggers of the bench's own on every table write old and new rows down when the session that
 changes them says `attack.marked`; changes by the server under test are not touched. So one scene
 serves thousands of trials, and each starts from the same rows.
@@ -50,6 +52,12 @@ BEGIN
   RETURN places;
 END $$;
 GRANT USAGE ON SCHEMA attack TO PUBLIC;
+CREATE TABLE attack.rule AS SELECT conname AS name, pg_get_constraintdef(oid) AS words
+  FROM pg_constraint WHERE conrelid = 'record'::regclass AND contype = 'c';
+"""
+_DROPPED = """
+SELECT name, words FROM attack.rule r WHERE NOT EXISTS (
+  SELECT 1 FROM pg_constraint WHERE conrelid = 'record'::regclass AND conname = r.name)
 """
 _TABLES = """
 SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -95,6 +103,10 @@ async def put_back(superuser: asyncpg.Connection, *, guarded: bool = False) -> i
         await superuser.execute("SET LOCAL session_replication_role = replica")
         await superuser.execute("SET LOCAL attack.marked = 'off'")
         places: int = await superuser.fetchval("SELECT attack.put_back()")
+    for row in await superuser.fetch(_DROPPED):
+        await superuser.execute(f"ALTER TABLE record ADD CONSTRAINT {row['name']} {row['words']}")
+        for column in ("rc", "chain"):
+            await superuser.execute(f"ALTER TABLE record ALTER COLUMN {column} SET NOT NULL")
     if guarded:
         await set_guards(superuser, on=True)
     return places

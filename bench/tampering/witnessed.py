@@ -4,8 +4,9 @@ The witness is `meshflow witness serve` in a process of its own, with a key and 
 database and the key directory: what the attackers of the table have ends there. A trial gets its
 own copy of the database and of the witness's memory, is attacked while nothing runs, and then
 started: what the deployment and the witness make of each other is read at `/readyz` and from
-`meshflow witness evidence`. Where root may start programs as somebody else the witness could be
-another user; here it is the same one, and the attacks leave its directory alone.
+`meshflow witness evidence`. Where root runs the bench the witness is another user (neither root nor
+the database's), and its directory is closed to everybody else; otherwise it is the same user, and
+the attacks leave its directory alone. The table says which.
 """
 
 import asyncio
@@ -34,6 +35,7 @@ from bench.tampering.scene import (
 )
 from tests.support.databases import Roles, connect, execute
 from tests.support.live_server import serving
+from tests.support.other_account import hand_over, other_account, own_directory
 from tests.support.small_log import NoteKey, SmallLog
 from tests.support.witness_process import WitnessFiles, WitnessProcess, witness_process
 
@@ -43,6 +45,10 @@ _COSIGNED = """
 SELECT max(s.size) FROM cosignature s JOIN tenants t USING (tenant_id) WHERE t.name = '!operator'
 """
 # Records of tenants that no cosigned operator checkpoint covers through a tenant's checkpoint.
+_RECEIPTS = """
+SELECT r.run_id, r.seq, r.chain FROM record r JOIN runs a USING (tenant_id, run_id)
+WHERE a.kind <> 'admin'
+"""
 _UNWITNESSED = """
 SELECT count(*) FROM record r JOIN tenants t USING (tenant_id)
 LEFT JOIN leaf l USING (tenant_id, run_id, seq)
@@ -73,8 +79,22 @@ class Deployment:
     origin: str
     log_seed: bytes
     rng: Random
+    account: int | None  # the user that its witness is; None: the same as the bench
+    witness: WitnessFiles
     early: Snapshot | None = None
     late: Snapshot | None = None
+    receipts: frozenset[tuple[UUID, int, bytes]] = frozenset()  # what clients kept, of all runs
+
+    async def stage(self, sql: asyncpg.Connection, roles: Roles, url: str) -> Scene:
+        """A scene on a database of this deployment, without runs yet."""
+        return Scene(
+            roles=roles,
+            directory=self.directory,
+            url=url,
+            superuser=sql,
+            rng=self.rng,
+            has=await machinery(sql),
+        )
 
     @property
     def watched(self) -> SmallLog:
@@ -104,19 +124,40 @@ def copy_memory(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def started(deployment: Deployment, roles: Roles, witness: WitnessProcess) -> Iterator[str]:
-    """The server, with its sequencer, on a database and with a witness."""
+def started(
+    deployment: Deployment, roles: Roles, witness: WitnessProcess, *, alone: bool = False
+) -> Iterator[str]:
+    """The server with its sequencer and its eraser, or `alone`, on a database, with a witness."""
     policy = deployment.directory / f"witnesses-{token_hex(4)}"
     policy.write_text(f"witness w1 {witness.vkey} {witness.url}\nquorum w1\n", encoding="utf-8")
+    erasure = deployment.directory / "erasure"
+    erasure.mkdir(mode=0o700, exist_ok=True)
+    more = {
+        "MESHFLOW_SEQUENCER_DATABASE_URL": roles.sequencer,
+        "MESHFLOW_ERASER_DATABASE_URL": roles.eraser,
+        "MESHFLOW_ERASURE_KEY_FILE": str(erasure / "key"),
+    }
     settings = settings_for(
         deployment.directory,
         roles,
-        MESHFLOW_SEQUENCER_DATABASE_URL=roles.sequencer,
         MESHFLOW_WITNESSES=str(policy),
+        **({} if alone else more),
     )
     app = create_app(settings, overrides=Overrides(providers={"offline": HoldingProvider()}))
     with serving(app) as url:
         yield url
+
+
+async def receipts(roles: Roles) -> frozenset[tuple[UUID, int, bytes]]:
+    """The chain hash of every record of every run, as readers were shown them."""
+    sql = await connect(roles.superuser)
+    try:
+        return frozenset(
+            (UUID(bytes=row["run_id"].bytes), row["seq"], row["chain"])
+            for row in await sql.fetch(_RECEIPTS)
+        )
+    finally:
+        await sql.close()
 
 
 async def cosigned(sql: asyncpg.Connection) -> int:
@@ -143,30 +184,29 @@ async def halted(url: str) -> str | None:
 
 
 async def run_honestly(
-    deployment: Deployment, roles: Roles, files: WitnessFiles, runs: list[RunRef], *, each: int
+    deployment: Deployment, roles: Roles, witness: WitnessProcess, *, each: int
 ) -> list[RunRef]:
-    """Let the deployment work until all of its runs are sequenced and cosigned; all its runs."""
+    """Let the deployment work until all of its runs are sequenced and cosigned; the new runs."""
+    async with at_work(deployment, roles, witness) as stage:
+        await populate(stage, each, 0)
+        return stage.runs
+
+
+@asynccontextmanager
+async def at_work(
+    deployment: Deployment, roles: Roles, witness: WitnessProcess
+) -> AsyncIterator[Scene]:
+    """The deployment at work; it ends when everything is sequenced and cosigned."""
     sql = await connect(roles.superuser)
     try:
-        with (
-            witness_process(files, [deployment.watched]) as witness,
-            started(deployment, roles, witness) as url,
-        ):
-            stage = Scene(
-                roles=roles,
-                directory=deployment.directory,
-                url=url,
-                superuser=sql,
-                rng=deployment.rng,
-                has=await machinery(sql),
-            )
-            await populate(stage, each, 0)
+        with started(deployment, roles, witness) as url:
+            stage = await deployment.stage(sql, roles, url)
+            yield stage
 
             async def seen() -> bool:
                 return not await sql.fetchval(_UNWITNESSED)
 
             assert await until(seen), "not everything was cosigned"
-            return [*runs, *stage.runs]
     finally:
         await sql.close()
 
@@ -182,33 +222,43 @@ async def witnessed(
     sql = await connect(roles.superuser)
     operator = await sql.fetchval("SELECT tenant_id FROM tenants WHERE name = '!operator'")
     await sql.close()
-    deployment = Deployment(
-        roles=roles,
-        directory=directory,
-        operator=operator,
-        origin=f"meshflow.local/ledger/{operator.hex}",
-        log_seed=(directory / "keys" / "signing" / "log.1").read_bytes()[:32],
-        rng=rng,
-    )
-    files = WitnessFiles(directory=directory / "witness")
-    files.directory.mkdir()
-    files.keygen()
     made: list[str] = []
-    try:
-        runs: list[RunRef] = []
-        for name in ("early", "late"):
-            runs = await run_honestly(deployment, roles, files, runs, each=runs_each)
-            made.append(f"{name}_{token_hex(4)}")
-            await copy_database(roles, made[-1])
-            memory = directory / f"memory-{name}"
-            memory.mkdir()
-            copy_memory(files.state, memory / "state")
-            taken = Snapshot(database=made[-1], memory=memory / "state", runs=tuple(runs))
-            setattr(deployment, name, taken)
-        yield deployment
-    finally:
-        for name in made:
-            await drop_database(roles.named(name))
+    account = other_account()
+    with own_directory(account) as place:
+        deployment = Deployment(
+            roles=roles,
+            directory=directory,
+            operator=operator,
+            origin=f"meshflow.local/ledger/{operator.hex}",
+            log_seed=(directory / "keys" / "signing" / "log.1").read_bytes()[:32],
+            rng=rng,
+            account=account,
+            witness=WitnessFiles(directory=place, account=account),
+        )
+        deployment.witness.keygen()
+        try:
+            await _snapshots(deployment, roles, made, runs_each)
+            yield deployment
+        finally:
+            for name in made:
+                await drop_database(roles.named(name))
+
+
+async def _snapshots(deployment: Deployment, roles: Roles, made: list[str], runs_each: int) -> None:
+    """Work, and take the early snapshot; work on, and take the late one."""
+    runs: list[RunRef] = []
+    files = deployment.witness
+    for name in ("early", "late"):
+        with witness_process(files, [deployment.watched]) as witness:
+            runs += await run_honestly(deployment, roles, witness, each=runs_each)
+        deployment.receipts = await receipts(roles)
+        made.append(f"{name}_{token_hex(4)}")
+        await copy_database(roles, made[-1])
+        memory = deployment.directory / f"memory-{name}"
+        memory.mkdir()
+        copy_memory(files.state, memory / "state")
+        taken = Snapshot(database=made[-1], memory=memory / "state", runs=tuple(runs))
+        setattr(deployment, name, taken)
 
 
 @asynccontextmanager
@@ -217,12 +267,12 @@ async def copied(
 ) -> AsyncIterator[tuple[Roles, WitnessFiles]]:
     """A trial's own database and witness, out of one snapshot or out of two."""
     roles = await copy_database(deployment.roles.named(database.database), f"trial_{token_hex(5)}")
-    place = deployment.directory / f"witness-{token_hex(5)}"
-    place.mkdir()
-    shutil.copy2(deployment.directory / "witness" / "witness.key", place / "witness.key")
-    copy_memory(memory.memory, place / "state")
     try:
-        yield roles, WitnessFiles(directory=place)
+        with own_directory(deployment.account) as place:
+            files = WitnessFiles(directory=place, account=deployment.account)
+            shutil.copy2(deployment.witness.key, files.key)
+            copy_memory(memory.memory, files.state)
+            hand_over(place, deployment.account)
+            yield roles, files
     finally:
         await drop_database(roles)
-        shutil.rmtree(place)

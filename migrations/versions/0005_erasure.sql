@@ -119,6 +119,8 @@ BEGIN
 END $$;
 --;;
 -- Level 1: chosen fields go; what stays is there again under a new run key.
+-- A copy of the run opens with any key that ever wrapped its own: those of now, those that earlier erasures of it still wait
+-- for, and those that are retired and not destroyed yet.
 CREATE FUNCTION erase_anonymize_run(
   p_tenant uuid, p_run uuid, p_erasure uuid, p_record_run uuid, p_record_seq bigint,
   p_seqs bigint[], p_rcs bytea[], p_chains bytea[], p_gone_seqs bigint[], p_gone_fields smallint[],
@@ -132,7 +134,10 @@ BEGIN
   PERFORM public.kek_in_use(p_tenant, p_kek);
   SELECT array_agg(k.kek_id) INTO keks FROM (
     SELECT r.kek_id FROM public.run_key r WHERE r.tenant_id = p_tenant AND r.run_id = p_run
-    UNION SELECT s.kek_id FROM public.run_result s WHERE s.tenant_id = p_tenant AND s.run_id = p_run) AS k(kek_id);
+    UNION SELECT s.kek_id FROM public.run_result s WHERE s.tenant_id = p_tenant AND s.run_id = p_run
+    UNION SELECT u.kek_id FROM public.erasure e CROSS JOIN LATERAL unnest(e.kek_ids) AS u(kek_id)
+      WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.status = 'pending'
+    UNION SELECT t.kek_id FROM public.kek_retirement t WHERE t.tenant_id = p_tenant AND t.destroyed_at IS NULL) AS k(kek_id);
   DELETE FROM public.payload p USING unnest(p_gone_seqs, p_gone_fields) AS u(seq, field)
   WHERE p.tenant_id = p_tenant AND p.run_id = p_run AND p.seq = u.seq AND p.field = u.field;
   UPDATE public.payload p SET blob = u.blob FROM unnest(p_kept_seqs, p_kept_fields, p_kept_blobs) AS u(seq, field, blob)
@@ -154,7 +159,10 @@ BEGIN
   PERFORM public.erase_locked(p_tenant, p_run, p_seqs, p_rcs, p_chains, p_gone_seqs, p_gone_fields);
   SELECT array_agg(k.kek_id) INTO keks FROM (
     SELECT r.kek_id FROM public.run_key r WHERE r.tenant_id = p_tenant AND r.run_id = p_run
-    UNION SELECT s.kek_id FROM public.run_result s WHERE s.tenant_id = p_tenant AND s.run_id = p_run) AS k(kek_id);
+    UNION SELECT s.kek_id FROM public.run_result s WHERE s.tenant_id = p_tenant AND s.run_id = p_run
+    UNION SELECT u.kek_id FROM public.erasure e CROSS JOIN LATERAL unnest(e.kek_ids) AS u(kek_id)
+      WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.status = 'pending'
+    UNION SELECT t.kek_id FROM public.kek_retirement t WHERE t.tenant_id = p_tenant AND t.destroyed_at IS NULL) AS k(kek_id);
   DELETE FROM public.payload p WHERE p.tenant_id = p_tenant AND p.run_id = p_run;
   DELETE FROM public.run_key k WHERE k.tenant_id = p_tenant AND k.run_id = p_run;
   DELETE FROM public.run_result s WHERE s.tenant_id = p_tenant AND s.run_id = p_run;

@@ -15,6 +15,8 @@ from app.domain import errors
 from app.domain.errors import (
     ChainBreak,
     ConfigurationError,
+    ConfinementError,
+    EgressError,
     ErasureRefusedError,
     ForbiddenError,
     IllegalTransitionError,
@@ -71,6 +73,8 @@ INSIDE = {
     "ConfigurationError": ConfigurationError("planted-words"),
     "ModelError": ModelError("planted-words"),
     "ToolError": ToolError("planted-words"),
+    "ConfinementError": ConfinementError("planted-words"),
+    "EgressError": EgressError("planted-words", "planted-words"),
     "WitnessError": WitnessError("planted-words"),
     "WitnessUnavailableError": WitnessUnavailableError("planted-words"),
     "WitnessRefusedError": WitnessRefusedError(409, is_fork=True),

@@ -70,11 +70,15 @@ def surroundings(data_dir: Path, **names: str) -> dict[str, str]:
 
 
 def run_command(
-    *words: str, environ: Mapping[str, str], stdin: str = "", timeout: int = PATIENCE_SECONDS
+    *words: str,
+    environ: Mapping[str, str],
+    stdin: str = "",
+    timeout: int = PATIENCE_SECONDS,
+    entry: Sequence[str] = ENTRY,
 ) -> Finished:
     """One command to its end. It has no terminal, so whatever prompts would be seen to hang."""
     done = subprocess.run(
-        [*ENTRY, *words],
+        [*entry, *words],
         env=dict(environ),
         input=stdin,
         capture_output=True,
@@ -88,12 +92,12 @@ def run_command(
 
 @contextmanager
 def starting(
-    words: Sequence[str], environ: Mapping[str, str], log: Path
+    words: Sequence[str], environ: Mapping[str, str], log: Path, entry: Sequence[str] = ENTRY
 ) -> Iterator["subprocess.Popen[str]"]:
     """A `serve` process that may not have said anything yet; gone when the block ends."""
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            [*ENTRY, "serve", "--port", "0", *words],
+            [*entry, "serve", "--port", "0", *words],
             env=dict(environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -115,9 +119,11 @@ def starting(
 
 
 @contextmanager
-def serving(*words: str, environ: Mapping[str, str], log: Path) -> Iterator[ServerProcess]:
+def serving(
+    *words: str, environ: Mapping[str, str], log: Path, entry: Sequence[str] = ENTRY
+) -> Iterator[ServerProcess]:
     """A server that answers, until the block ends."""
-    with starting(words, environ, log) as process:
+    with starting(words, environ, log, entry) as process:
         server = ServerProcess(process=process, log=log)
         assert process.stdout is not None
         last = "  curl " if "--dev" in words and "MESHFLOW_API_KEYS" not in environ else "docs"

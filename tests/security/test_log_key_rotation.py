@@ -137,7 +137,7 @@ def test_after_a_rotation_old_and_new_checkpoints_hold_and_nothing_else(
     bundle, policy = tmp_path / "run.tar", tmp_path / "policy"
     bundle.write_bytes(tar)
     # Who pins the old key trusts the new one by the record that both signed; nothing is witnessed.
-    words = ("verify-bundle", str(bundle), "--policy", str(policy), "--json")
+    offline = ("verify-bundle", str(bundle), "--policy", str(policy), "--json")
     policy.write_text(served.policy, encoding="utf-8")
-    checked = run_command(*words, environ=surroundings(tmp_path / "data"))
+    checked = run_command(*offline, environ=surroundings(tmp_path / "data"))
     assert checked.code == 2, checked.out

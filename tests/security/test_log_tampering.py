@@ -1,5 +1,6 @@
 """Whoever owns the database changes the log itself: each change is named, and nothing is shown."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
@@ -7,6 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from app.storage.sequencer_store import _LEADER_LOCK
 from tests.security.tampering_scene import (
     Run,
     as_superuser,
@@ -18,7 +20,7 @@ from tests.security.tampering_scene import (
     finished_run,
     verification,
 )
-from tests.support.databases import DatabaseServer, Roles
+from tests.support.databases import DatabaseServer, Roles, connect
 from tests.support.witnessed_server import WitnessedServer, witnessed_server
 
 LOG_TABLES = ("leaf", "tile", "log_head", "checkpoint", "cosignature")
@@ -63,6 +65,10 @@ NAMED = {
     "cosignature.line": "",
     "cosignature.cosigned_at": None,
 }
+OUST = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE usename = 'mf_sequencer' AND datname = current_database()"
+)
 SAME = ("log_head.recovery", "0")
 CHANGES = [change for change in changes(*LOG_TABLES) if change != SAME]
 REFUSED = (asyncpg.CheckViolationError, asyncpg.UniqueViolationError, asyncpg.DataError)
@@ -104,10 +110,35 @@ def tenant(roles: Roles, run: Run) -> UUID:
 
 
 @contextmanager
+def nobody_leads(roles: Roles) -> Iterator[None]:
+    """Whoever leads is thrown out, so that it does not look at what is put back in a moment.
+
+    It would halt the ledger for the tests that follow: tests/integration/sequencing has that.
+    """
+    with asyncio.Runner() as runner:
+        raw = runner.run(connect(roles.superuser))
+        try:
+            runner.run(raw.execute(OUST))
+            runner.run(raw.execute(f"SELECT pg_advisory_lock({_LEADER_LOCK})"))
+            yield
+        finally:
+            runner.run(raw.close())
+
+
+@contextmanager
 def tampered(
     roles: Roles, table: str, where: str, ids: tuple[UUID, UUID], change: str | None
 ) -> Iterator[bool]:
     """Rows changed (or gone, without a change) and put back; False when the database refuses."""
+    with nobody_leads(roles), changed_rows(roles, table, where, ids, change) as is_changed:
+        yield is_changed
+
+
+@contextmanager
+def changed_rows(
+    roles: Roles, table: str, where: str, ids: tuple[UUID, UUID], change: str | None
+) -> Iterator[bool]:
+    """The same for who sees to it that nobody leads."""
     kept: list[asyncpg.Record] = []
     left: list[object] = []
 

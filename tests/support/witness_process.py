@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2
 
 from tests.e2e.server_process import ENTRY, PATIENCE_SECONDS, Finished, run_command, surroundings
+from tests.support.other_account import command
 from tests.support.small_log import SmallLog, cosigned_at
 
 NAME = "witness.test/w1"
@@ -18,9 +19,10 @@ NAME = "witness.test/w1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WitnessFiles:
-    """What a witness keeps: its key and its memory."""
+    """What a witness keeps: its key and its memory; `account`: the user that it is, if another."""
 
     directory: Path
+    account: int | None = None
 
     @property
     def key(self) -> Path:
@@ -43,8 +45,12 @@ class WitnessFiles:
         files = ["--state", str(self.state), "--key-file", str(self.key)]
         return ["witness", "serve", "--port", "0", *files, *watched, *more]
 
+    @property
+    def entry(self) -> tuple[str, ...]:
+        return ENTRY if self.account is None else command(self.account)
+
     def run(self, *words: str) -> Finished:
-        return run_command(*words, environ=self.environ)
+        return run_command(*words, environ=self.environ, entry=self.entry)
 
     def keygen(self) -> str:
         done = self.run("witness", "keygen", "--name", NAME, "--key-file", str(self.key))
@@ -89,7 +95,7 @@ def witness_process(
     """Serve until the block ends; what is still alive then is killed."""
     with files.log.open("ab") as errors:
         process = subprocess.Popen(
-            [*ENTRY, *files.words(logs, *more)],
+            [*files.entry, *files.words(logs, *more)],
             env=files.environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

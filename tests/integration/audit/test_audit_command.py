@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from app.transparency.note import ED25519, VerifierKey, verifier_key
 from tests.e2e.server_process import Finished, run_command, surroundings
 from tests.security.tampering_scene import Run, as_superuser, disarm, finished_run
-from tests.security.test_log_tampering import LOG_TABLES, tampered
+from tests.security.test_log_tampering import LOG_TABLES, changed_rows, nobody_leads, tampered
 from tests.support.databases import DatabaseServer, Roles, connect
 from tests.support.witnessed_server import DEPLOYMENT, WitnessedServer, witnessed_server
 
@@ -197,9 +197,9 @@ def test_a_log_that_is_gone_with_all_its_checkpoints_is_found_by_who_opens_the_n
     tmp_path: Path,
     operator_key: Path,
 ) -> None:
-    with ExitStack() as stack:
+    with nobody_leads(roles), ExitStack() as stack:
         for table in ALL_OF_A_TENANT:
-            stack.enter_context(tampered(roles, table, OURS, (tenant, run.run_id), None))
+            stack.enter_context(changed_rows(roles, table, OURS, (tenant, run.run_id), None))
         sealed = audited(roles, served.policy, tmp_path)
         opened = audited(roles, served.policy, tmp_path, "--operator-key", str(operator_key))
     assert sealed.code == 2, "without the key nobody knows what is gone, but that something is"

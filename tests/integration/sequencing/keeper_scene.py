@@ -24,12 +24,12 @@ from app.sequencing.continuity import Continuity
 from app.sequencing.log_keeper import KeeperParts, LogKeeper
 from app.sequencing.log_signer import LogSigner
 from app.sequencing.signed_history import SignedHistory
+from app.sequencing.verified_start import VerifiedStart
 from app.storage.database import Database
-from tests.integration.sequencing.log_scene import origin_of
+from tests.integration.sequencing.log_scene import PATIENCE_SECONDS, origin_of
 from tests.integration.storage.append_scene import ENROLMENT, Scene, scene_on
 from tests.support.databases import Roles, connect
 
-PATIENCE_SECONDS = 60
 ERASURE_SEED = bytes(range(32))
 
 
@@ -47,8 +47,10 @@ class Watch:
     database: Database
     keeper: LogKeeper
     anchors: Sequence[Anchor]
+    start: VerifiedStart | None
 
     def continuity(self) -> Continuity:
+        """One that reads all, as a recovery does."""
         return continuity_of(self.signing, self.admin_log, self.operator)
 
     def checkpoints(self) -> CheckpointMaker:
@@ -97,7 +99,25 @@ def signer_of(signing: SigningKeys, admin_log: AdminLog, operator: TenantId) -> 
     )
 
 
-def continuity_of(signing: SigningKeys, admin_log: AdminLog, operator: TenantId) -> Continuity:
+def start_of(
+    directory: Path, signing: SigningKeys, operator: TenantId, save_every: int
+) -> VerifiedStart:
+    """The verified start that processes with the keys of `directory` share."""
+    return VerifiedStart(
+        directory / "keys",
+        operator,
+        signing_key=lambda: signing.current(LOG),
+        public_keys=lambda: [key.public_key for key in signing.every(LOG)],
+        save_every=save_every,
+    )
+
+
+def continuity_of(
+    signing: SigningKeys,
+    admin_log: AdminLog,
+    operator: TenantId,
+    start: VerifiedStart | None = None,
+) -> Continuity:
     """What shows that logs continue; tenants are deleted by the key of `ERASURE_SEED`."""
     return Continuity(
         SignedHistory(
@@ -106,15 +126,23 @@ def continuity_of(signing: SigningKeys, admin_log: AdminLog, operator: TenantId)
             enrolment=ENROLMENT,
             erasure_keys=lambda: {SigningKey(ERASURE_SEED).public_key},
             opened=signer_of(signing, admin_log, operator).opened,
-        )
+        ),
+        start,
     )
 
 
 @asynccontextmanager
 async def watch_on(
-    roles: Roles, directory: Path, anchors: Sequence[Anchor] = ()
+    roles: Roles,
+    directory: Path,
+    anchors: Sequence[Anchor] = (),
+    *,
+    save_every: int | None = None,
 ) -> AsyncIterator[Watch]:
-    """A process on this database; its keys are those of `directory`."""
+    """A process on this database; its keys are those of `directory`.
+
+    With `save_every` it keeps a verified start after so many records.
+    """
     database = Database(roles.sequencer, pool_size=4)
     clock = count(0.0, 6.0)  # every look at the clock finds a checkpoint due
     try:
@@ -133,6 +161,9 @@ async def watch_on(
                 )
             )
             operator = await admin_log.operator_log_id()
+            start = None
+            if save_every is not None:
+                start = start_of(directory, signing, operator, save_every)
             parts = KeeperParts(
                 database=database,
                 admin_log=admin_log,
@@ -143,7 +174,7 @@ async def watch_on(
                     admin_log=admin_log,
                     operator=log,
                     signer=signer_of(signing, admin_log, log),
-                    continuity=continuity_of(signing, admin_log, log),
+                    continuity=continuity_of(signing, admin_log, log, start),
                     now=lambda: datetime.now(UTC),
                 ),
                 appended=scene.store.appended,
@@ -160,6 +191,7 @@ async def watch_on(
                 database=database,
                 keeper=LogKeeper(parts),
                 anchors=anchors,
+                start=start,
             )
     finally:
         await database.close()

@@ -1,5 +1,6 @@
 """A sequencer on a real database, and the naive tree that its log is compared with."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID
@@ -15,6 +16,8 @@ from app.transparency.merkle_tree import tree_root
 from app.transparency.tiles import TileAddress, root_from
 from tests.integration.storage.append_scene import ENROLMENT
 from tests.support.databases import Roles, connect
+
+PATIENCE_SECONDS = 60
 
 
 def origin_of(log: bytes) -> str:
@@ -32,10 +35,11 @@ async def operator_of(roles: Roles) -> UUID:
 
 @asynccontextmanager
 async def led(roles: Roles) -> AsyncIterator[tuple[Leader, Sequencer]]:
-    """The one that leads; a failure if somebody else does."""
+    """The one that leads; a failure if somebody else does, or if what is done never ends."""
     database = Database(roles.sequencer, pool_size=2)
+    operator = await operator_of(roles)
     try:
-        async with leading(database, await operator_of(roles)) as leader:
+        async with asyncio.timeout(PATIENCE_SECONDS), leading(database, operator) as leader:
             assert leader is not None, "somebody else leads"
             yield leader, await Sequencer.start(leader, ENROLMENT, origin_of)
     finally:

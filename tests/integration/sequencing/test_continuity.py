@@ -48,9 +48,14 @@ async def fresh(postgres: DatabaseServer) -> Roles:
     return await asyncio.to_thread(postgres.new_database)
 
 
-async def _written(roles: Roles, directory: Path, anchor: AnchorFile) -> tuple[UUID, UUID]:
+async def written(
+    roles: Roles, directory: Path, anchor: AnchorFile, *, save_every: int | None = None
+) -> tuple[UUID, UUID]:
     """Two runs of three records each, signed and anchored; the log and the operator log."""
-    async with watch_on(roles, directory, [anchor]) as watch, AsyncExitStack() as stack:
+    async with (
+        watch_on(roles, directory, [anchor], save_every=save_every) as watch,
+        AsyncExitStack() as stack,
+    ):
         log = watch.scene.tenant_id
         told: JsonObject = {"from": None, "to": "1"}
         await watch.admin_log.append(watch.operator, "schema.change", told)
@@ -74,7 +79,7 @@ async def _written(roles: Roles, directory: Path, anchor: AnchorFile) -> tuple[U
     return log, operator
 
 
-async def _done(roles: Roles, log: UUID, act: Act) -> None:
+async def done_by_superuser(roles: Roles, log: UUID, act: Act) -> None:
     raw = await connect(roles.superuser)
     try:
         for table in (*TABLES, "leaf_default", "tile_default"):
@@ -84,7 +89,7 @@ async def _done(roles: Roles, log: UUID, act: Act) -> None:
         await raw.close()
 
 
-async def _renumbered(
+async def renumbered(
     raw: asyncpg.Connection, log: UUID, *, emptied: tuple[str, ...] = ("checkpoint",)
 ) -> None:
     """Make the log one of the records that are there, and leave no checkpoint of it."""
@@ -132,7 +137,7 @@ async def _cut(raw: asyncpg.Connection, log: UUID) -> None:
         " WHERE r.tenant_id = b.tenant_id AND r.batch_id = b.batch_id)",
         log,
     )
-    await _renumbered(raw, log)
+    await renumbered(raw, log)
 
 
 async def _rewrite(raw: asyncpg.Connection, log: UUID) -> None:
@@ -148,7 +153,7 @@ async def _rewrite_beside_checkpoints(raw: asyncpg.Connection, log: UUID) -> Non
         " = (SELECT run_id, seq FROM leaf WHERE tenant_id = $1 AND idx = 2)",
         log,
     )
-    await _renumbered(raw, log, emptied=())
+    await renumbered(raw, log, emptied=())
 
 
 async def _free_of_a_run(raw: asyncpg.Connection, log: UUID) -> None:
@@ -161,7 +166,7 @@ async def _free_of_a_run(raw: asyncpg.Connection, log: UUID) -> None:
         " WHERE r.tenant_id = b.tenant_id AND r.batch_id = b.batch_id)",
         log,
     )
-    await _renumbered(raw, log)
+    await renumbered(raw, log)
 
 
 async def _vanish(raw: asyncpg.Connection, log: UUID) -> None:
@@ -170,7 +175,13 @@ async def _vanish(raw: asyncpg.Connection, log: UUID) -> None:
         await raw.execute(f"DELETE FROM {table} WHERE tenant_id = $1", log)
 
 
-async def _count(roles: Roles, log: UUID) -> int:
+async def _rename(raw: asyncpg.Connection, log: UUID) -> None:
+    """Under a name that nobody signed it would begin without a past."""
+    await raw.execute("DELETE FROM checkpoint WHERE tenant_id = $1", log)
+    await raw.execute("UPDATE log_head SET origin = origin || '/r1' WHERE tenant_id = $1", log)
+
+
+async def checkpoints_of(roles: Roles, log: UUID) -> int:
     raw = await connect(roles.superuser)
     found: int = await raw.fetchval("SELECT count(*) FROM checkpoint WHERE tenant_id = $1", log)
     await raw.close()
@@ -186,6 +197,7 @@ ATTACKS = [
     (_rewrite, "6 leaves were signed of the log, and it has another history"),
     (_free_of_a_run, "6 leaves were signed of the log, and it has 3"),
     (_vanish, "6 leaves were signed of the log, and it is gone"),
+    (_rename, "6 leaves were signed of the log, and it is gone"),
 ]
 
 
@@ -194,18 +206,18 @@ async def test_a_log_that_was_changed_while_the_sequencer_was_away_is_halted_and
     fresh: Roles, tmp_path: Path, act: Act, reason: str
 ) -> None:
     anchor = AnchorFile(tmp_path / "anchor")
-    log, operator = await _written(fresh, tmp_path, anchor)
-    await _done(fresh, log, act)
+    log, operator = await written(fresh, tmp_path, anchor)
+    await done_by_superuser(fresh, log, act)
     before = await anchor.newest(origin_of(operator.bytes))
     async with watch_on(fresh, tmp_path, [anchor]) as watch:
         known = _notes(await watch.operator_chain(), "checkpoint.tenant")
-        own = await _count(fresh, operator)
+        own = await checkpoints_of(fresh, operator)
         async with watch.running():
             await eventually(exists(HALTED), fresh)
         chain = await watch.operator_chain()
     assert _notes(chain, "checkpoint.tenant") == known, "the operator log took it in"
-    assert await _count(fresh, log) == 0, "it was signed"
-    assert await _count(fresh, operator) == own
+    assert await checkpoints_of(fresh, log) == 0, "it was signed"
+    assert await checkpoints_of(fresh, operator) == own
     assert await anchor.newest(origin_of(operator.bytes)) == before
     told = f"log {log.hex}: {reason}"
     assert _notes(chain, "integrity.alarm") == [
@@ -218,17 +230,17 @@ async def test_a_log_that_grew_past_its_old_size_is_halted_if_it_does_not_contin
 ) -> None:
     """The end that was cut off is replaced by other records before the sequencer signs again."""
     anchor = AnchorFile(tmp_path / "anchor")
-    log, operator = await _written(fresh, tmp_path, anchor)
-    await _done(fresh, log, _cut)
+    log, operator = await written(fresh, tmp_path, anchor)
+    await done_by_superuser(fresh, log, _cut)
     async with watch_on(fresh, tmp_path, [anchor]) as watch:
         author: Author = await watch.scene.begun()
         for _ in range(4):
             await watch.scene.write(author, author.seal())
-        own = await _count(fresh, operator)
+        own = await checkpoints_of(fresh, operator)
         async with watch.running():
             await eventually(exists(HALTED), fresh)
-    assert await _count(fresh, log) == 0
-    assert await _count(fresh, operator) == own
+    assert await checkpoints_of(fresh, log) == 0
+    assert await checkpoints_of(fresh, operator) == own
 
 
 async def test_a_change_of_the_operator_logs_records_is_halted(
@@ -236,7 +248,7 @@ async def test_a_change_of_the_operator_logs_records_is_halted(
 ) -> None:
     """Without the notes at its end, the operator log would bless a log that was cut."""
     anchor = AnchorFile(tmp_path / "anchor")
-    log, operator = await _written(fresh, tmp_path, anchor)
+    log, operator = await written(fresh, tmp_path, anchor)
 
     async def cut_both(raw: asyncpg.Connection, log: UUID) -> None:
         await _cut(raw, log)
@@ -249,19 +261,34 @@ async def test_a_change_of_the_operator_logs_records_is_halted(
                 f"DELETE FROM {table} WHERE tenant_id = $1 AND seq >= $2", operator, first
             )
 
-    await _done(fresh, log, cut_both)
+    await done_by_superuser(fresh, log, cut_both)
     async with watch_on(fresh, tmp_path, [anchor]) as watch:
-        own = await _count(fresh, operator)
+        own = await checkpoints_of(fresh, operator)
         async with watch.running():
             await eventually(exists(HALTED), fresh)
         (alarm,) = _notes(await watch.operator_chain(), "integrity.alarm")
     assert alarm["log"] == operator.hex
     assert str(alarm["reason"]).endswith("its tree is not that of its records")
-    assert await _count(fresh, log) == 0
-    assert await _count(fresh, operator) == own
+    assert await checkpoints_of(fresh, log) == 0
+    assert await checkpoints_of(fresh, operator) == own
 
 
-async def _goes_on(watch: Watch, roles: Roles, origin: str, size: int) -> None:
+async def test_a_tile_of_the_operator_log_that_is_another_is_halted_though_nothing_is_to_be_signed(
+    fresh: Roles, tmp_path: Path
+) -> None:
+    anchor = AnchorFile(tmp_path / "anchor")
+    _, operator = await written(fresh, tmp_path, anchor)
+
+    async def change(raw: asyncpg.Connection, log: UUID) -> None:
+        changed = "UPDATE tile SET data = sha256('other') || substr(data, 33) WHERE tenant_id = $1"
+        assert await raw.execute(changed, log) == "UPDATE 1"
+
+    await done_by_superuser(fresh, operator, change)
+    async with watch_on(fresh, tmp_path) as watch, watch.running():
+        await eventually(exists(HALTED), fresh)
+
+
+async def goes_on(watch: Watch, roles: Roles, origin: str, size: int) -> None:
     """The log is signed further."""
     author = await watch.scene.begun()
     await watch.scene.write(author, author.seal())
@@ -273,10 +300,10 @@ async def _goes_on(watch: Watch, roles: Roles, origin: str, size: int) -> None:
 
 async def test_a_clean_restart_goes_on(fresh: Roles, tmp_path: Path) -> None:
     anchor = AnchorFile(tmp_path / "anchor")
-    log, _ = await _written(fresh, tmp_path, anchor)
+    log, _ = await written(fresh, tmp_path, anchor)
     for size in (8, 10):
         async with watch_on(fresh, tmp_path, [anchor]) as watch, watch.running():
-            await _goes_on(watch, fresh, origin_of(log.bytes), size)
+            await goes_on(watch, fresh, origin_of(log.bytes), size)
 
 
 @pytest.mark.parametrize("is_lawful", [True, False])
@@ -284,7 +311,7 @@ async def test_only_a_deletion_that_the_erasure_key_signed_explains_that_a_log_i
     fresh: Roles, tmp_path: Path, *, is_lawful: bool
 ) -> None:
     anchor = AnchorFile(tmp_path / "anchor")
-    log, _ = await _written(fresh, tmp_path, anchor)
+    log, _ = await written(fresh, tmp_path, anchor)
     statement = ErasureStatement(
         action=ErasureAction.DELETE_TENANT,
         log=log.bytes,
@@ -300,7 +327,7 @@ async def test_only_a_deletion_that_the_erasure_key_signed_explains_that_a_log_i
     note = signed_note(statement.encode(), public_key=key.public_key, sign=key.sign)
     async with watch_on(fresh, tmp_path, [anchor]) as watch:
         await watch.admin_log.append(watch.operator, "erasure.delete_tenant", note)
-        await _done(fresh, log, _vanish)
+        await done_by_superuser(fresh, log, _vanish)
         async with scene_on(fresh, tenant="other") as other, watch.running():
             if is_lawful:
                 author = await other.begun()
@@ -309,10 +336,10 @@ async def test_only_a_deletion_that_the_erasure_key_signed_explains_that_a_log_i
                 await eventually(exists(SIGNED, other.tenant_id, origin, 2), fresh)
             else:
                 await eventually(exists(HALTED), fresh)
-    assert await _count(fresh, log) == 0
+    assert await checkpoints_of(fresh, log) == 0
 
 
-async def _recovered(watch: Watch, roles: Roles) -> Recovery:
+async def recovered(watch: Watch, roles: Roles) -> Recovery:
     owner = Database(roles.owner, pool_size=2)
     try:
         return await RecoveryDesk(
@@ -321,6 +348,7 @@ async def _recovered(watch: Watch, roles: Roles) -> Recovery:
             anchoring=Anchoring(watch.anchors, owner, watch.operator),
             continuity=watch.continuity(),
             operator=watch.operator,
+            start=watch.start,
         ).open(None)
     finally:
         await owner.close()
@@ -331,15 +359,15 @@ async def test_after_a_recovery_the_log_goes_on_under_its_new_name_and_what_is_l
     fresh: Roles, tmp_path: Path, act: Act
 ) -> None:
     anchor = AnchorFile(tmp_path / "anchor")
-    log, _ = await _written(fresh, tmp_path, anchor)
-    await _done(fresh, log, act)
+    log, _ = await written(fresh, tmp_path, anchor)
+    await done_by_superuser(fresh, log, act)
     new = f"{origin_of(log.bytes)}/r1"
     async with watch_on(fresh, tmp_path, [anchor]) as watch:
         newest = _notes(await watch.operator_chain(), "checkpoint.tenant")[-1]["checkpoint"]
         async with watch.running():
             await eventually(exists(HALTED), fresh)
-            done = await _recovered(watch, fresh)
-            await _goes_on(watch, fresh, new, 5)
+            done = await recovered(watch, fresh)
+            await goes_on(watch, fresh, new, 5)
         told = _notes(await watch.operator_chain(), "log.recovery")
     assert [(item.log, item.note) for item in done.given_up] == [(log.bytes, newest)]
     assert {
@@ -349,7 +377,7 @@ async def test_after_a_recovery_the_log_goes_on_under_its_new_name_and_what_is_l
         "lost": None,
     } in told
     async with watch_on(fresh, tmp_path, [anchor]) as watch, watch.running():
-        await _goes_on(watch, fresh, new, 7)
+        await goes_on(watch, fresh, new, 7)
 
 
 async def test_batches_that_are_longer_than_a_page_are_read_whole(
@@ -360,7 +388,7 @@ async def test_batches_that_are_longer_than_a_page_are_read_whole(
             notes: list[JsonObject] = [{"at": number} for number in range(count)]
             await watch.admin_log.append_all(watch.operator, "integrity.alarm", notes)
         async with watch.running():
-            await _goes_on(watch, fresh, origin_of(watch.scene.tenant_id.bytes), 2)
+            await goes_on(watch, fresh, origin_of(watch.scene.tenant_id.bytes), 2)
 
 
 async def test_the_operator_log_does_not_get_shorter_within_a_term(
@@ -378,9 +406,9 @@ async def test_the_operator_log_does_not_get_shorter_within_a_term(
             end = "tenant_id = $1 AND seq = 3"
             await raw.execute(f"DELETE FROM payload WHERE {end}", log)
             await raw.execute(f"DELETE FROM record WHERE {end}", log)
-            await _renumbered(raw, log)
+            await renumbered(raw, log)
 
-        await _done(fresh, operator, cut_end)
+        await done_by_superuser(fresh, operator, cut_end)
         assert await maker.sign_operator(leader) is None
         assert maker.discontinuity is not None
         assert maker.discontinuity.log == operator.bytes

@@ -1,5 +1,6 @@
 """The keeper outlives its database: after a crash of the server it goes on where that left off."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 from app.domain.errors import LedgerError
 from app.sequencing.anchor_file import AnchorFile
 from tests.integration.sequencing.keeper_scene import eventually, exists, watch_on
-from tests.integration.sequencing.log_scene import assert_logs_whole, integrated
+from tests.integration.sequencing.log_scene import PATIENCE_SECONDS, assert_logs_whole, integrated
 from tests.support.databases import Roles, connect, durable_database
 
 pytestmark = pytest.mark.anyio
@@ -38,11 +39,12 @@ async def test_a_crash_of_the_database_ends_no_keeper(own: Roles, tmp_path: Path
         # Postgres ends every session and recovers when one of its processes dies like this.
         os.kill(victim, signal.SIGKILL)
         late = None
-        while late is None:
-            try:
-                late = await watch.scene.begun()
-            except LedgerError:
-                continue
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while late is None:
+                try:
+                    late = await watch.scene.begun()
+                except LedgerError:
+                    await asyncio.sleep(0)
         await eventually_again(in_log, late.run_id, own)
     await integrated(own)
     assert await assert_logs_whole(own) >= 2
@@ -50,9 +52,10 @@ async def test_a_crash_of_the_database_ends_no_keeper(own: Roles, tmp_path: Path
 
 async def eventually_again(query: str, argument: object, roles: Roles) -> None:
     """As `eventually`, from a server that may still refuse sessions."""
-    while True:
-        try:
-            await eventually(exists(query, argument), roles)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            continue
-        return
+    async with asyncio.timeout(PATIENCE_SECONDS):  # a TimeoutError is an OSError too
+        while True:
+            try:
+                await eventually(exists(query, argument), roles)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                continue
+            return

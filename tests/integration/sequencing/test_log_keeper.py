@@ -19,7 +19,13 @@ from app.transparency.checkpoint import open_checkpoint
 from app.transparency.merkle_tree import tree_root
 from app.transparency.note import ED25519, verifier_key
 from tests.integration.sequencing.keeper_scene import Watch, eventually, exists, watch_on
-from tests.integration.sequencing.log_scene import assert_logs_whole, integrated, led, origin_of
+from tests.integration.sequencing.log_scene import (
+    PATIENCE_SECONDS,
+    assert_logs_whole,
+    integrated,
+    led,
+    origin_of,
+)
 from tests.integration.sequencing.test_sequencer import forge
 from tests.integration.storage.append_scene import scene_on, step
 from tests.support.databases import DatabaseServer, Roles, connect, execute
@@ -55,9 +61,10 @@ async def test_a_tenants_checkpoint_is_signed_and_stands_in_the_operator_log_tha
         await raw.close()
         chain = await watch.operator_chain()
         newest = None
-        while newest is None:
-            newest = await anchor.newest(origin_of(watch.operator.bytes))
-            await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while newest is None:
+                newest = await anchor.newest(origin_of(watch.operator.bytes))
+                await asyncio.sleep(0)
     log = watch.scene.tenant_id.bytes
     hashes = [leaf_hash(log, row["run_id"].bytes, row["seq"], row["chain"]) for row in leaves]
     for row in rows:

@@ -21,7 +21,7 @@ from app.domain.record import (
     ToolDecided,
     ToolFinished,
 )
-from app.domain.run import Budget, RunStatus, Submission, Usage
+from app.domain.run import Budget, JsonObject, RunStatus, Submission, Usage
 from app.domain.step import ModelReply, ModelRequest, StopReason, ToolCall
 from app.domain.verdict import AdmittedTask, Point, Verdict
 from app.policy.gate import DascGate
@@ -29,6 +29,7 @@ from app.policy.gate_inputs import SubmitInput
 from app.providers.prices import model_named, usage_of
 from app.providers.scripted import Scripted, ScriptedProvider
 from app.sandbox.workspace import Workspace, open_workspace_root
+from app.tools.calculator import Calculator
 from app.tools.toolbox import Toolbox
 from tests.support.planted_rules import NAMES, planted, reply_of, task_of
 
@@ -77,6 +78,7 @@ def driven(
     *,
     gate: DascGate | None = None,
     workspace: Any = no_workspace,
+    toolbox: Toolbox | None = None,
 ) -> AgentLoop:
     deciding = gate or DascGate(roster.rule_book())
     admitted = deciding.run_submit(SubmitInput(submission=task, platform_tools=frozenset(NAMES)))
@@ -86,7 +88,7 @@ def driven(
         gate=deciding,
         provider=provider,
         price=PRICE,
-        toolbox=Toolbox({tool.spec.name: tool for tool in roster.TOOLS}),
+        toolbox=toolbox or Toolbox({tool.spec.name: tool for tool in roster.TOOLS}),
         workspace=workspace,
         journal=journal,
         monotonic=lambda: 0.0,
@@ -234,3 +236,33 @@ def test_no_run_spends_more_than_its_budget(
 
 
 _NO_FILES: Any = None
+
+
+class SeldomTool:
+    """A tool that may run twice in a run."""
+
+    spec = replace(Calculator.spec, max_calls=2)
+
+    async def run(self, arguments: JsonObject, workspace: Workspace) -> str:
+        del arguments, workspace
+        return "42"
+
+
+@pytest.mark.anyio
+async def test_a_tool_runs_no_more_often_in_a_run_than_it_declares() -> None:
+    sums = tuple(
+        ToolCall(call_id=f"c{n}", name="calculator", arguments={"expression": "1"})
+        for n in range(3)
+    )
+    journal = ListJournal()
+    provider = ScriptedProvider([reply_of("", sums[:1]), reply_of("", sums[1:]), reply_of("done")])
+    await driven(
+        provider,
+        journal,
+        task_of(tools=("calculator",)),
+        workspace=lambda: None,
+        toolbox=Toolbox({"calculator": SeldomTool()}),
+    ).run()
+    decided = [event.decision.code for event in journal.events if isinstance(event, ToolDecided)]
+    assert decided == ["allow", "allow", "budget:calls"]
+    assert len(journal.of(ToolFinished)) == 2

@@ -55,9 +55,12 @@ DECLARED: list[tuple[frozenset[str] | None, bool, frozenset[str]]] = [
 ]
 EXAMPLES: dict[str, JsonObject] = {
     "calculator": {"expression": "1+1"},
+    "current_time": {},
+    "json_query": {"document": "1", "query": ""},
     "read_file": {"path": "a"},
     "write_file": {"path": "a", "content": "b"},
     "list_files": {},
+    "search_files": {"query": "a"},
 }
 
 

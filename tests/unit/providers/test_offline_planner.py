@@ -22,7 +22,7 @@ from app.domain.verdict import ClearedRequest, Decision, Point, PolicyRef, Verdi
 from app.providers.offline import OfflineProvider
 from app.providers.offline_planner import SIGNATURE, Say, next_step, wishes_in
 
-TOOLS = ("calculator", "write_file", "read_file", "list_files")
+TOOLS = ("calculator", "write_file", "read_file", "list_files", "python")
 
 
 def request_for(
@@ -103,6 +103,12 @@ def test_arithmetic_is_read_from_plain_words(text: str, expression: str) -> None
             "write_file",
             {"path": "notes.txt", "content": "hello world"},
         ),
+        ('run python: "print(6*7)"', "python", {"code": "print(6*7)"}),
+        (
+            "Please execute this Python code:\n```python\nx = 1\nprint(x)\n```\nThanks.",
+            "python",
+            {"code": "x = 1\nprint(x)\n"},
+        ),
         (
             'Save "what is 2+2" into the file `a/b.md`',
             "write_file",
@@ -143,6 +149,8 @@ def test_file_work_is_read_from_plain_words(text: str, tool: str, arguments: Jso
         "what is love",
         "what is 42",
         "read the room",
+        "run python",
+        "run python: ''",
         "write to me",
         "print 3.14",
         "put",

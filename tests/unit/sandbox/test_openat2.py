@@ -72,8 +72,8 @@ def test_no_descriptor_stays_open_after_refusals(tmp_path: Path, opener: Opener)
     os.close(held)
 
 
-# Installs a seccomp filter that answers openat2 (437) with the given error, then uses the opener.
-_UNDER_A_FILTER = """
+# Installs a seccomp filter that answers openat2 (437) with the given error.
+_FILTER = """
 import ctypes, errno, os, struct, sys
 code, directory = int(sys.argv[1]), sys.argv[2]
 rules = [(0x20, 0, 0, 0), (0x15, 0, 1, 437), (0x06, 0, 0, 0x00050000 | code),
@@ -94,11 +94,43 @@ except OSError as refused:
     assert refused.errno == code, refused
 else:
     raise AssertionError("the filter is not in force")
+"""
+_OPENER = """
 print(os.read(open_beneath(held, ("file",), os.O_RDONLY), 20).decode())
 try:
     open_beneath(held, ("link",), os.O_RDONLY)
 except OSError as refused:
     print(errno.errorcode[refused.errno])
+"""
+_WORKSPACE = """
+from pathlib import Path
+from app.domain.errors import ToolError
+from app.sandbox.workspace import open_workspace_root
+from app.sandbox.workspace_search import LineMatcher
+root = open_workspace_root(Path(directory), forbidden=[])
+workspace = root.for_run("a" * 32, "b" * 32)
+place = Path(directory, "a" * 32, "b" * 32)
+workspace.write_file("new/file", b"inside")
+(place / "out").symlink_to(directory)
+(place / "again").hardlink_to(Path(directory, "file"))
+os.mkfifo(place / "pipe")
+print(workspace.read_file("new/file", 20).decode())
+print(len(workspace.list_files(".")))
+everything = LineMatcher(finds=lambda line: True)
+print([line.path for line in workspace.search_files(".", everything).lines])
+refused = 0
+for path in ("out", "out/file", "again", "pipe", "../file", "new/../../file"):
+    for attempt in (
+        lambda: workspace.read_file(path, 20),
+        lambda: workspace.list_files(path),
+        lambda: workspace.search_files(path, everything),
+        lambda: workspace.write_file(path + "/x", b"x"),
+    ):
+        try:
+            attempt()
+        except ToolError:
+            refused += 1
+print(refused)
 """
 
 
@@ -109,7 +141,7 @@ def test_where_the_kernel_does_not_offer_openat2_the_walk_takes_over(
     (tmp_path / "file").write_text("inside")
     (tmp_path / "link").symlink_to("file")
     done = subprocess.run(
-        [sys.executable, "-c", _UNDER_A_FILTER, str(code), str(tmp_path)],
+        [sys.executable, "-c", _FILTER + _OPENER, str(code), str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -117,6 +149,23 @@ def test_where_the_kernel_does_not_offer_openat2_the_walk_takes_over(
         cwd=Path(__file__).parents[3],
     )
     assert done.stdout.split() == ["inside", "ELOOP"], done.stderr
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM])
+def test_without_openat2_the_whole_workspace_works_and_stays_confined(
+    tmp_path: Path, code: int
+) -> None:
+    (tmp_path / "file").write_text("outside")
+    done = subprocess.run(
+        [sys.executable, "-c", _FILTER + _WORKSPACE, str(code), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parents[3],
+    )
+    assert done.stdout.splitlines() == ["inside", "4", "['new/file']", "24"], done.stderr
+    assert (tmp_path / "file").read_text() == "outside"
 
 
 def test_a_refusal_of_the_file_system_is_not_taken_for_a_missing_system_call(

@@ -49,6 +49,8 @@ def test_an_empty_environment_gives_the_documented_defaults() -> None:
     assert settings.workspace_dir == HOME / ".local/share/meshflow/workspace"
     assert settings.ledger_key_dir == HOME / ".local/share/meshflow-keys"
     assert settings.config_dir is None
+    assert settings.third_party_tools == ()
+    assert ("MESHFLOW_TOOLS", "(not set)", "default") in settings.describe()
     assert settings.result_ttl_seconds == 86_400
     assert settings.max_body_bytes == 1_048_576
     assert settings.max_concurrent_runs == 64
@@ -80,6 +82,8 @@ def test_every_value_is_taken_from_the_environment() -> None:
             "MESHFLOW_WITNESSES": "/etc/witnesses",
             "MESHFLOW_ANCHOR_FILE": "~/anchor",
             "MESHFLOW_CONFIG_DIR": "/etc/mf",
+            "MESHFLOW_TOOLS": "weather, acme.stock-price",
+            "MESHFLOW_SANDBOX": "off-unsafe",
             "MESHFLOW_RESULT_TTL_SECONDS": "60",
             "MESHFLOW_MAX_BODY_BYTES": "2048",
             "MESHFLOW_MAX_CONCURRENT_RUNS": "2",
@@ -97,7 +101,7 @@ def test_every_value_is_taken_from_the_environment() -> None:
         dev=True,
     )
     shown = [s.reveal() if isinstance(s, Secret) else s for s in dataclasses.astuple(settings)]
-    assert shown[:29] == [
+    assert shown[:31] == [
         True,
         PASSWORD,
         None,
@@ -115,6 +119,8 @@ def test_every_value_is_taken_from_the_environment() -> None:
         Path("/etc/witnesses"),
         HOME / "anchor",
         Path("/etc/mf"),
+        ("weather", "acme.stock-price"),
+        "off-unsafe",
         60,
         2048,
         2,
@@ -177,6 +183,14 @@ def test_the_result_ttl_reads_seconds_and_units(text: str, seconds: int) -> None
         ("MAX_CONCURRENT_RUNS", "0"),
         ("MODEL_TIMEOUT_SECONDS", "soon"),
         ("DOCS", "yes"),
+        ("SANDBOX", "off"),
+        ("SANDBOX", "OFF-UNSAFE"),
+        ("SANDBOX", "off_unsafe"),
+        ("SANDBOX", "Strict"),
+        ("TOOLS", "weather,"),
+        ("TOOLS", "we ather"),
+        ("TOOLS", "Weather"),
+        ("TOOLS", "../weather"),
         ("LOG_LEVEL", "loud"),
         ("PROVIDER", "openai"),
         ("PORT", "65536"),

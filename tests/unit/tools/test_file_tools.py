@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from app.domain.errors import ToolError
-from app.domain.run import Json
+from app.domain.run import Json, JsonObject
 from app.sandbox.workspace import Workspace, open_workspace_root
-from app.tools.files import ListFiles, ReadFile, WriteFile
+from app.tools.files import ListFiles, ReadFile, SearchFiles, WriteFile
 
 
 @pytest.fixture
@@ -74,3 +74,66 @@ async def test_an_argument_of_almost_the_right_type_is_refused(
     workspace.write_file("a", b"text")
     with pytest.raises(ToolError, match="offset"):
         await ReadFile().run({"path": "a", "offset": offset}, workspace)
+
+
+def _ground(workspace: Workspace) -> None:
+    workspace.write_file("a.txt", "first line\nGrüße an alle\nlast.line\n".encode())
+    workspace.write_file("b/c.txt", b"FIRST again\n")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({"query": "line"}, "a.txt:1:first line\na.txt:3:last.line"),
+        ({"query": "t.l"}, "a.txt:3:last.line"),  # text, not an expression
+        ({"query": "t.l", "is_pattern": True}, "a.txt:1:first line\na.txt:3:last.line"),
+        ({"query": "^first", "is_pattern": True}, "a.txt:1:first line"),
+        (
+            {"query": "first", "ignore_case": True},
+            "a.txt:1:first line\nb/c.txt:1:FIRST again",
+        ),
+        ({"query": "GRÜSSE", "ignore_case": True}, "(no match in 2 files)"),
+        ({"query": "GRÜßE", "ignore_case": True}, "a.txt:2:Grüße an alle"),
+        ({"query": "t.L", "ignore_case": True}, "a.txt:3:last.line"),
+        ({"query": "^f.*E$", "ignore_case": True, "is_pattern": True}, "a.txt:1:first line"),
+        ({"query": "first", "path": "b"}, "(no match in 1 files)"),
+        ({"query": "first\nline"}, "(no match in 2 files)"),
+    ],
+)
+async def test_a_search_finds_text_or_a_pattern(
+    workspace: Workspace, asked: JsonObject, found: str
+) -> None:
+    _ground(workspace)
+    assert await SearchFiles().run(asked, workspace) == found
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("pattern", ["(", r"(a)\1", "(?=a)a", "[z-a]", "a{2000}", "(a{999}){999}"])
+async def test_a_pattern_that_re2_does_not_take_is_refused(
+    workspace: Workspace, pattern: str
+) -> None:
+    with pytest.raises(ToolError, match="RE2"):
+        await SearchFiles().run({"query": pattern, "is_pattern": True}, workspace)
+
+
+@pytest.mark.anyio
+async def test_a_search_says_what_it_left_out(workspace: Workspace) -> None:
+    workspace.write_file("many", b"hit\n" * 300)
+    workspace.write_file("binary", b"hit\0")
+    said = (await SearchFiles().run({"query": "hit"}, workspace)).split("\n")
+    assert len(said) == 202
+    assert said[-2].startswith("[truncated")
+    assert said[-1] == "[not searched: 1 files, too large or not text]"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("pattern", ["(a+)+$", "[ab]*a[ab]{500}c", "(([ab]{1,30}){1,30})c"])
+async def test_a_pattern_built_to_be_slow_is_bounded_in_steps(
+    workspace: Workspace, pattern: str
+) -> None:
+    # A backtracking engine does not end on these; RE2 does, and the bytes it may see are bounded.
+    for number in range(4):
+        workspace.write_file(f"f{number}", b"ab" * 1_000_000)
+    said = await SearchFiles().run({"query": pattern, "is_pattern": True}, workspace)
+    assert "no match" in said

@@ -1,29 +1,38 @@
-"""What holds for every built-in tool, whatever it does."""
+"""What holds for every tool of the roster, present and future, whatever it does.
+
+A new tool gets one example here. Everything else is made from what it declares: arguments that do
+not fit are put to the gate, which must refuse them, and past it to the tool, which must too.
+"""
 
 import asyncio
-import re
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import jsonschema
 import pytest
 
-from app.domain.run import JsonObject
-from app.domain.step import Effect, ToolCall, ToolResult
+from app import roster
+from app.domain.run import Json, JsonObject
+from app.domain.step import Effect, ToolCall, ToolResult, ToolSpec
 from app.domain.verdict import AuthorizedCall, Decision, Point, PolicyRef, Verdict
+from app.policy.gate_inputs import CallInput
+from app.policy.schema_check import check_schema
 from app.sandbox.workspace import Workspace, open_workspace_root
-from app.tools.calculator import Calculator
-from app.tools.files import ListFiles, ReadFile, WriteFile
+from app.tools.tool_contract import contract_gaps
 from app.tools.toolbox import Tool, Toolbox
+from tests.support.planted_rules import allowed, facts_with, refused
 
-TOOLS: dict[str, Tool] = {
-    tool.spec.name: tool for tool in (Calculator(), ReadFile(), WriteFile(), ListFiles())
-}
+TOOLS: dict[str, Tool] = {tool.spec.name: tool for tool in roster.TOOLS}
 GOOD: dict[str, JsonObject] = {
     "calculator": {"expression": "6*7"},
+    "current_time": {},
+    "json_query": {"document": '{"a": [1]}', "query": "/a/0"},
     "read_file": {"path": "there.txt"},
     "write_file": {"path": "new.txt", "content": "text"},
     "list_files": {"path": "."},
+    "search_files": {"query": "text"},
 }
 EACH = pytest.mark.parametrize("name", sorted(TOOLS))
 DECISION = Decision(
@@ -55,6 +64,90 @@ async def _run(name: str, arguments: JsonObject, workspace: Workspace) -> ToolRe
     return await Toolbox(TOOLS).run(authorized, workspace)
 
 
+def _texts(spec: ToolSpec) -> dict[str, int]:
+    """Its text arguments and how long each may be."""
+    properties = spec.parameters["properties"]
+    assert isinstance(properties, dict)
+    found: dict[str, int] = {}
+    for name, schema in properties.items():
+        assert isinstance(schema, dict)
+        if schema["type"] == "string" and "enum" not in schema:
+            most = schema["maxLength"]
+            assert isinstance(most, int)
+            found[name] = most
+    return found
+
+
+def _asked(name: str, arguments: JsonObject, calls_made: int = 0) -> CallInput:
+    facts = replace(
+        facts_with(), offered=(TOOLS[name].spec,), calls_made={name: calls_made, "other": 9}
+    )
+    return CallInput(call=ToolCall(call_id="c", name=name, arguments=arguments), facts=facts)
+
+
+def _code(name: str, arguments: JsonObject) -> str:
+    return refused(Point.TOOL_CALL, _asked(name, arguments))
+
+
+@EACH
+def test_it_keeps_the_tool_contract(name: str) -> None:
+    assert list(contract_gaps(TOOLS[name].spec)) == []
+
+
+@EACH
+def test_its_schema_is_one_that_the_gate_can_check(name: str) -> None:
+    check_schema(TOOLS[name].spec.parameters)
+
+
+@EACH
+def test_the_gate_takes_its_example_and_no_unknown_argument(name: str) -> None:
+    assert allowed(Point.TOOL_CALL, _asked(name, GOOD[name]))
+    for more in ("more", "__class__", "path ", "PATH"):
+        assert _code(name, {**GOOD[name], more: "x"}) == "schema:arguments"
+
+
+@EACH
+def test_the_gate_refuses_every_text_that_is_longer_than_declared(name: str) -> None:
+    spec = TOOLS[name].spec
+    for argument, most in _texts(spec).items():
+        code = _code(name, {**GOOD[name], argument: "a" * (most + 1)})
+        assert code in {"schema:arguments", "schema:arguments_too_long"}, argument
+
+
+@EACH
+def test_the_gate_refuses_arguments_beyond_the_limit_in_bytes(name: str) -> None:
+    spec = TOOLS[name].spec
+    for argument in _texts(spec):
+        long = {**GOOD[name], argument: "a" * spec.argument_limit_bytes}
+        assert _code(name, long) == "schema:arguments_too_long", argument
+
+
+@EACH
+@pytest.mark.parametrize("char", ["\x00", "\u200b", "\u202e", "\u00ad", "\U000e0061", "\ud800"])
+def test_the_gate_refuses_what_nobody_sees_in_any_text(name: str, char: str) -> None:
+    for argument in _texts(TOOLS[name].spec):
+        hidden = {**GOOD[name], argument: f"a{char}b"}
+        assert _code(name, hidden) == "schema:invisible_characters", argument
+
+
+@EACH
+def test_the_gate_refuses_disguised_letters_but_in_free_text(name: str) -> None:
+    spec = TOOLS[name].spec
+    for argument in _texts(spec):
+        disguised = _asked(name, {**GOOD[name], argument: "\uff41"})
+        if argument in spec.free_text:
+            assert allowed(Point.TOOL_CALL, disguised)
+        else:
+            assert refused(Point.TOOL_CALL, disguised) == "schema:not_canonical"
+
+
+@EACH
+def test_the_gate_lets_it_run_as_often_as_it_says_and_no_more(name: str) -> None:
+    most = TOOLS[name].spec.max_calls
+    assert allowed(Point.TOOL_CALL, _asked(name, GOOD[name], most - 1))
+    assert refused(Point.TOOL_CALL, _asked(name, GOOD[name], most)) == "budget:calls"
+
+
 @EACH
 def test_what_it_calls_free_text_is_a_text_argument_of_its_own(name: str) -> None:
     spec = TOOLS[name].spec
@@ -66,18 +159,21 @@ def test_what_it_calls_free_text_is_a_text_argument_of_its_own(name: str) -> Non
         assert declared["type"] == "string"
 
 
-def test_only_what_is_written_into_a_file_is_free_text() -> None:
+def test_only_what_is_kept_or_looked_into_as_it_is_is_free_text() -> None:
     free = {(name, argument) for name, tool in TOOLS.items() for argument in tool.spec.free_text}
-    assert free == {("write_file", "content")}
+    assert free == {("write_file", "content"), ("json_query", "document")}
 
 
 def test_the_roster_has_an_example_for_every_tool() -> None:
     assert set(GOOD) == set(TOOLS)
     assert {name: tool.spec.effect for name, tool in TOOLS.items()} == {
         "calculator": Effect.NONE,
+        "current_time": Effect.NONE,
+        "json_query": Effect.NONE,
         "read_file": Effect.READ,
         "write_file": Effect.WRITE,
         "list_files": Effect.READ,
+        "search_files": Effect.READ,
     }
 
 
@@ -95,7 +191,9 @@ def test_its_limits_are_finite_and_its_name_is_in_the_one_form(name: str) -> Non
     spec = TOOLS[name].spec
     assert 0 < spec.timeout_seconds <= 60
     assert 0 < spec.result_limit_bytes <= 1024 * 1024
-    assert re.fullmatch(r"[a-z0-9_.-]{1,64}", name)
+    assert 0 < spec.argument_limit_bytes <= 256 * 1024
+    assert 0 < spec.max_calls <= 10_000
+    assert name == name.lower().strip()
     assert spec.description
 
 
@@ -112,20 +210,13 @@ async def test_arguments_that_do_not_fit_are_refused_without_effect(
     name: str, workspace: Workspace, tmp_path: Path
 ) -> None:
     good = GOOD[name]
-    field = next(iter(good))
-    missing = {word: value for word, value in good.items() if word != field}
-    bad: list[JsonObject] = [
-        {**good, "more": "x"},
-        {**good, field: 5},
-        {**good, field: None},
-        {**good, field: ["."]},
-        {**good, field: {"path": "."}},
-        {**good, field: True},
-        {**good, field: "\ud800"},
-        {**good, field: "x" * 5000},
-    ]
-    if name != "list_files":  # its only argument has a default
-        bad.append(missing)
+    bad: list[JsonObject] = [{**good, "more": "x"}]
+    for field in list(good)[:1]:
+        most = _texts(TOOLS[name].spec)[field]
+        unfit: list[Json] = [5, None, ["."], {"path": "."}, True, "\ud800", "x" * (most + 1)]
+        bad += [{**good, field: value} for value in unfit]
+        if name != "list_files":  # its only argument has a default
+            bad.append({word: value for word, value in good.items() if word != field})
     before = _tree(tmp_path)
     for arguments in bad:
         result = await _run(name, arguments, workspace)
@@ -139,9 +230,8 @@ async def test_arguments_that_do_not_fit_are_refused_without_effect(
 @EACH
 @pytest.mark.anyio
 async def test_it_never_shows_a_host_path(name: str, workspace: Workspace, tmp_path: Path) -> None:
-    field = next(iter(GOOD[name]))
     hostile = ["..", "/", str(tmp_path), "there.txt/x", "missing", ".", "a\0b", "x/" * 500, "~", ""]
-    for text in hostile:
+    for field, text in product(list(GOOD[name])[:1], hostile):
         result = await _run(name, {**GOOD[name], field: text}, workspace)
         for secret in (str(tmp_path), tmp_path.name, "a" * 32, "b" * 32, "Traceback", "Errno"):
             assert secret not in result.content, (text, result.content)
@@ -154,11 +244,11 @@ async def test_it_fails_in_plain_words_when_the_workspace_is_closed(
 ) -> None:
     workspace.close()
     result = await _run(name, GOOD[name], workspace)
-    assert result.is_error == (name != "calculator")
-    assert result.content in ("42", "the workspace is closed")
+    needs_it = TOOLS[name].spec.effect is not Effect.NONE
+    assert (result.is_error, result.content == "the workspace is closed") == (needs_it, needs_it)
 
 
-@EACH
+@pytest.mark.parametrize("name", sorted(name for name, good in GOOD.items() if good))
 @pytest.mark.anyio
 async def test_it_leaves_the_event_loop_free(name: str, workspace: Workspace) -> None:
     # The first turn of the loop belongs to others: a tool that blocks would be done before.

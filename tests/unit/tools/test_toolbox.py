@@ -10,7 +10,7 @@ import pytest
 
 from app.domain.errors import ConfigurationError, ToolError
 from app.domain.run import JsonObject
-from app.domain.step import Effect, ToolCall, ToolResult, ToolSpec
+from app.domain.step import Effect, Integrity, Label, Role, ToolCall, ToolResult, ToolSpec
 from app.domain.verdict import AuthorizedCall, Decision, Point, PolicyRef, Verdict
 from app.sandbox.workspace import Workspace, open_workspace_root
 from app.tools.toolbox import Toolbox
@@ -26,6 +26,8 @@ SPEC = ToolSpec(
     description="says what it is told to",
     effect=Effect.NONE,
     parameters=CLOSED,
+    roles={"text": Role.QUERY},
+    labels={"": Label()},
     result_limit_bytes=60,
     timeout_seconds=30.0,
 )
@@ -106,6 +108,7 @@ async def test_a_proof_for_another_spec_or_another_verdict_runs_nothing(
     for forged in (
         _authorized(replace(SPEC, effect=Effect.WRITE)),
         _authorized(replace(SPEC, timeout_seconds=9e9)),
+        _authorized(replace(SPEC, labels={"": Label(integrity=Integrity.TOOL)})),
         _authorized(decision=replace(ALLOWED, verdict=Verdict.DENY)),
         _authorized(decision=replace(ALLOWED, point=Point.LLM_REQUEST)),
         AuthorizedCall(
@@ -216,28 +219,7 @@ def test_a_tool_under_another_name_is_refused() -> None:
         Toolbox({"other": Probe()})
 
 
-def _with(properties: JsonObject) -> JsonObject:
-    return {**CLOSED, "properties": properties}
-
-
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {},
-        {"type": "object"},
-        {"type": "string", "maxLength": 5},
-        {**CLOSED, "additionalProperties": True},
-        {name: value for name, value in CLOSED.items() if name != "additionalProperties"},
-        {name: value for name, value in CLOSED.items() if name != "required"},
-        _with({"text": {"type": "string"}}),
-        _with({"text": {}}),
-        _with({"text": {"anyOf": [{"type": "string"}]}}),
-        _with({"text": True}),
-        _with({"list": {"type": "array", "items": {"type": "integer"}}}),
-        _with({"list": {"type": "array", "maxItems": 2, "items": {}}}),
-        _with({"inner": {"type": "object", "properties": {}}}),
-    ],
-)
-def test_a_tool_whose_schema_is_not_closed_is_refused(schema: JsonObject) -> None:
-    with pytest.raises(ConfigurationError, match="not closed"):
-        Toolbox({"probe": Probe(spec=replace(SPEC, parameters=schema))})
+def test_a_tool_that_breaks_the_contract_is_refused() -> None:
+    for spec in (replace(SPEC, parameters={"type": "object"}), replace(SPEC, roles={})):
+        with pytest.raises(ConfigurationError, match="the tool 'probe' does not keep"):
+            Toolbox({"probe": Probe(spec=spec)})

@@ -1,0 +1,156 @@
+"""Confines the calling process for good: no new power, Landlock, limits, seccomp; all or an error.
+
+The order matters: the filter forbids what the steps before it need. There is no partial success:
+whoever gets a ConfinementError must end without running anything.
+
+Threat: Privilege escalation via tool calls
+"""
+
+import ctypes
+import os
+import resource
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from app.domain.errors import ConfinementError
+from app.domain.sandbox_mode import SandboxMode
+from app.sandbox.execution import ExecLimits
+from app.sandbox.kernel_calls import (
+    PR_CAPBSET_DROP,
+    PR_GET_NO_NEW_PRIVS,
+    PR_GET_SECCOMP,
+    PR_SET_NO_NEW_PRIVS,
+    Kernel,
+)
+from app.sandbox.landlock import (
+    ABI_SCOPE,
+    ABI_TRUNCATE,
+    WORKSPACE,
+    PathRule,
+    landlock_abi,
+    restrict,
+)
+from app.sandbox.sandbox_profile import SandboxProfile, WorkerAccount
+from app.sandbox.seccomp import MODE_FILTER, FilterProgram, FilterRules, build_filter, load_filter
+
+_CAPABILITY_VERSION = 0x20080522
+_LAST_CAPABILITY = 63
+_STACK_BYTES = 8 * 1024 * 1024
+_CPU_GRACE_SECONDS = 1  # a program that catches SIGXCPU is killed this much later
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walls:
+    """What is prepared once and applied in every worker: the filter and the readable places."""
+
+    abi: int
+    program: FilterProgram
+    readable: tuple[PathRule, ...]
+
+
+@contextmanager
+def _layer(name: str) -> Iterator[None]:
+    """Whatever the kernel says becomes a ConfinementError that names the layer and the code."""
+    try:
+        yield
+    except (OSError, ValueError) as refused:
+        code = refused.errno if isinstance(refused, OSError) else None
+        raise ConfinementError(f"{name} could not be applied (errno {code})") from None
+
+
+def drop_power(kernel: Kernel, account: WorkerAccount | None) -> None:
+    """Become the account when one is given, and give up every capability. ConfinementError."""
+    with _layer("the change of account"):
+        if account is not None:
+            for capability in range(_LAST_CAPABILITY + 1):
+                try:
+                    kernel.prctl(PR_CAPBSET_DROP, capability)
+                except OSError:
+                    break  # behind the last one that this kernel knows
+            os.setgroups([])
+            os.setresgid(account.gid, account.gid, account.gid)
+            os.setresuid(account.uid, account.uid, account.uid)
+        header, data = _capability_buffers()
+        kernel.call("capset", ctypes.addressof(header), ctypes.addressof(data))
+
+
+def _capability_buffers() -> tuple[ctypes.Array[ctypes.c_char], ctypes.Array[ctypes.c_char]]:
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION, 0), 8)
+    return header, ctypes.create_string_buffer(24)
+
+
+def held_capabilities(kernel: Kernel) -> int:
+    """The effective, permitted and inheritable capabilities of this process, or-ed; 0 is none."""
+    header, data = _capability_buffers()
+    kernel.call("capget", ctypes.addressof(header), ctypes.addressof(data))
+    low, high = struct.unpack("=6I", data.raw)[:3], struct.unpack("=6I", data.raw)[3:]
+    return int(low[0] | low[1] | low[2]) | int(high[0] | high[1] | high[2]) << 32
+
+
+def build_walls(
+    kernel: Kernel, profile: SandboxProfile, readable: Sequence[PathRule]
+) -> Walls | None:
+    """What `confine` needs, made once; None when the mode is off. ConfinementError."""
+    match profile.mode:
+        case SandboxMode.OFF_UNSAFE:
+            return None
+        case SandboxMode.STRICT:
+            pass
+    architecture = kernel.architecture
+    if architecture is None:
+        raise ConfinementError("there is no system call table for this machine")
+    with _layer("Landlock"):
+        abi = landlock_abi(kernel)
+    rules = FilterRules(
+        may_execute=bool(profile.executable),
+        may_signal_group=bool(profile.executable) and abi >= ABI_SCOPE,
+        may_truncate=abi >= ABI_TRUNCATE,
+    )
+    return Walls(abi=abi, program=build_filter(architecture, rules), readable=tuple(readable))
+
+
+def confine(kernel: Kernel, walls: Walls | None, *, workspace_fd: int, limits: ExecLimits) -> None:
+    """Apply every layer to this process, which must have one thread. ConfinementError.
+
+    Without walls (`off-unsafe`) only no_new_privs and the limits are applied.
+    """
+    with _layer("no_new_privs"):
+        kernel.prctl(PR_SET_NO_NEW_PRIVS, 1)
+        if kernel.prctl(PR_GET_NO_NEW_PRIVS) != 1:
+            raise ConfinementError("no_new_privs did not hold")
+    if walls is None:
+        with _layer("the resource limits"):
+            _apply_limits(limits)
+        return
+    with _layer("the check of power"):
+        if 0 in os.getresuid() or held_capabilities(kernel):
+            raise ConfinementError("the worker still has power: it is root or has capabilities")
+    with _layer("Landlock"):
+        workspace = PathRule(descriptor=workspace_fd, is_directory=True, access=WORKSPACE)
+        restrict(kernel, walls.abi, (*walls.readable, workspace))
+    with _layer("the resource limits"):  # after Landlock, which needs a descriptor
+        _apply_limits(limits)
+    with _layer("seccomp"):
+        load_filter(kernel, walls.program, os.getpid())
+        if kernel.prctl(PR_GET_SECCOMP) != MODE_FILTER:
+            raise ConfinementError("the filter did not hold")
+
+
+def _apply_limits(limits: ExecLimits) -> None:
+    cpu = limits.cpu_seconds
+    for kind, soft, hard in (
+        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_CPU, cpu, cpu + _CPU_GRACE_SECONDS),
+        (resource.RLIMIT_FSIZE, limits.file_bytes, limits.file_bytes),
+        (resource.RLIMIT_NOFILE, limits.descriptors, limits.descriptors),
+        (resource.RLIMIT_STACK, _STACK_BYTES, _STACK_BYTES),
+        (resource.RLIMIT_MEMLOCK, 0, 0),
+        (resource.RLIMIT_MSGQUEUE, 0, 0),
+        (resource.RLIMIT_AS, limits.memory_bytes, limits.memory_bytes),
+    ):
+        ceiling = resource.getrlimit(kind)[1]
+        if ceiling != resource.RLIM_INFINITY:  # a lower limit from outside stays
+            soft, hard = min(soft, ceiling), min(hard, ceiling)  # noqa: PLW2901 - narrowed here
+        resource.setrlimit(kind, (soft, hard))

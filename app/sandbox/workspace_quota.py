@@ -1,0 +1,92 @@
+"""Counts and empties a workspace through a held descriptor, following nothing, within bounds.
+
+What a worker made is hostile: names, depth, numbers and sizes are all its choice.
+
+Threat: Privilege escalation via tool calls
+"""
+
+import os
+import secrets
+import stat
+from contextlib import suppress
+
+from app.sandbox.workspace_path import MAX_DEPTH, TEMPORARY_PREFIX
+
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_BLOCK_BYTES = 512
+
+
+def exceeds_quota(workspace_fd: int, *, total_bytes: int, entries: int) -> bool:
+    """Whether the workspace holds more than this, or is nested deeper than any tool reaches.
+
+    Stops as soon as it does, so the work is bounded by `entries`. A file counts what it claims or
+    what it occupies, whichever is more. OSError when the workspace cannot be read.
+    """
+    left = [total_bytes, entries]
+    return not _fits(workspace_fd, left, MAX_DEPTH)
+
+
+def _fits(directory: int, left: list[int], depth: int) -> bool:
+    if depth < 0:
+        return False
+    opened = os.open(".", _FLAGS, dir_fd=directory)
+    try:
+        with os.scandir(opened) as names:
+            for item in names:
+                left[1] -= 1
+                if left[1] < 0:
+                    return False
+                with suppress(FileNotFoundError, NotADirectoryError):  # gone or changed since
+                    facts = item.stat(follow_symlinks=False)
+                    if not stat.S_ISDIR(facts.st_mode):
+                        left[0] -= max(facts.st_size, facts.st_blocks * _BLOCK_BYTES)
+                        if left[0] < 0:
+                            return False
+                        continue
+                    below = os.open(item.name, _FLAGS, dir_fd=opened)
+                    try:
+                        if not _fits(below, left, depth - 1):
+                            return False
+                    finally:
+                        os.close(below)
+    finally:
+        os.close(opened)
+    return True
+
+
+def wipe(workspace_fd: int) -> None:
+    """Remove all that the workspace holds; the directory itself stays. OSError when it cannot.
+
+    A tree of any depth is taken apart without recursion: what lies deeper than one level is first
+    moved up, so neither descriptors nor stack run out.
+    """
+    top = os.open(".", _FLAGS, dir_fd=workspace_fd)
+    try:
+        while names := os.listdir(top):  # noqa: PTH208 - through a descriptor
+            for name in names:
+                _remove(top, name)
+    finally:
+        os.close(top)
+
+
+def _remove(top: int, name: str) -> None:
+    """Remove one entry of `top`; directories within it move up to `top` under fresh names."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=top)
+            return
+        with suppress(OSError):  # most that are made to flood are empty
+            os.rmdir(name, dir_fd=top)
+            return
+        inner = os.open(name, _FLAGS, dir_fd=top)
+        try:
+            for below in os.listdir(inner):  # noqa: PTH208 - as above
+                facts = os.stat(below, dir_fd=inner, follow_symlinks=False)
+                if stat.S_ISDIR(facts.st_mode):
+                    fresh = f"{TEMPORARY_PREFIX}{secrets.token_hex(16)}"
+                    os.rename(below, fresh, src_dir_fd=inner, dst_dir_fd=top)
+                else:
+                    os.unlink(below, dir_fd=inner)
+        finally:
+            os.close(inner)
+        os.rmdir(name, dir_fd=top)

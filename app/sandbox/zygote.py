@@ -1,0 +1,377 @@
+"""Forks one confined worker for each call, ends it in time, and tells how it ended.
+
+It has one thread, no environment and no descriptor but the pair to the server; when that closes,
+it kills what runs and ends. It never reads a program.
+
+Threat: Privilege escalation via tool calls
+"""
+
+import fcntl
+import gc
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+import sysconfig
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from app.domain.errors import ConfinementError
+from app.sandbox.confinement import Walls, build_walls, confine, drop_power
+from app.sandbox.execution import Argv, EngineName, ExecLimits, Program, SourceText
+from app.sandbox.kernel_calls import (
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_DUMPABLE,
+    Kernel,
+    LinuxKernel,
+)
+from app.sandbox.landlock import DEVICE, READ, PathRule
+from app.sandbox.native_engine import preload, run_native
+from app.sandbox.sandbox_profile import SandboxProfile
+from app.sandbox.worker_child import CONFINED, MAX_DESCRIPTORS, Engine, Handed, become_worker
+from app.sandbox.worker_protocol import (
+    DESCRIPTORS,
+    MAX_PACKET_BYTES,
+    Done,
+    Ended,
+    Ready,
+    Start,
+    Stop,
+    decode_request,
+    encode,
+)
+from app.sandbox.workspace_quota import exceeds_quota
+from app.sandbox.zygote_configuration import ZygoteConfiguration
+
+_TICK_SECONDS: Final = 0.05
+_ABOVE_THE_CALLS: Final = 16  # a worker gives the lowest numbers to what its call came with
+_LARGEST_SHARE: Final = 8  # a look at the quotas may take an eighth of the time
+# Never readable, though they lie in the standard library's directory: other people's code.
+_NOT_THE_LIBRARY: Final = frozenset(
+    {
+        "__pycache__",
+        "dist-packages",
+        "ensurepip",
+        "idlelib",
+        "lib-dynload",  # nothing can be mapped to run any more
+        "lib2to3",
+        "site-packages",
+        "test",
+        "tkinter",
+        "turtledemo",
+    }
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Call:
+    """A worker that runs."""
+
+    pid: int
+    workspace: int
+    status: int
+    limits: ExecLimits
+    began: float
+    killed_for: Ended | None = None
+
+
+def serve_zygote(descriptor: int, configuration: str) -> None:
+    """Serve the server at the other end until it is gone."""
+    configured = ZygoteConfiguration.decode(configuration)
+    kernel = LinuxKernel()
+    ceiling = min(MAX_DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, ceiling))
+    link = socket.socket(fileno=descriptor)
+    link.set_inheritable(False)
+    engine = _load(configured.engine)
+    problem, walls = "", None
+    try:
+        readable = _held(configured.profile)
+        drop_power(kernel, configured.account)
+        kernel.prctl(PR_SET_DUMPABLE, 0)
+        kernel.prctl(PR_SET_CHILD_SUBREAPER, 1)
+        walls = build_walls(kernel, configured.profile, readable)
+        problem = _tried(kernel, walls)
+    except (ConfinementError, OSError) as refused:
+        problem = str(refused)
+    gc.collect()
+    gc.freeze()
+    zygote = Zygote(kernel, link, engine, walls)
+    link.send(encode(Ready(problem=problem)))
+    if not problem:
+        zygote.serve()
+
+
+def _tried(kernel: Kernel, walls: Walls | None) -> str:
+    """Why a worker could not be confined just now, or nothing: one is made, and ends at once."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+            confine(kernel, walls, workspace_fd=root, limits=ExecLimits())
+            code = 0
+        except ConfinementError as refused:
+            os.write(writer, str(refused).encode())
+        finally:
+            os._exit(code)
+    os.close(writer)
+    _, status = os.waitpid(pid, 0)
+    problem = os.read(reader, 512).decode(errors="replace")
+    os.close(reader)
+    return problem or ("" if status == 0 else "a worker could not be confined")
+
+
+def _load(name: EngineName) -> Engine:
+    match name:
+        case EngineName.NATIVE:
+            preload()
+            return _native
+        case EngineName.VIRTUAL_SHELL | EngineName.EXEC:
+            return _not_here
+        case _:
+            assert_never(name)
+
+
+def _native(program: Program) -> int:
+    match program:
+        case SourceText(text=text):
+            return run_native(text)
+        case Argv():
+            return _not_here(program)
+
+
+def _not_here(_: Program) -> int:
+    return 126
+
+
+def _held(profile: SandboxProfile) -> list[PathRule]:
+    """Descriptors of what a worker may read, opened while this process still may."""
+    found: list[PathRule] = []
+    library = sysconfig.get_path("stdlib")
+    with os.scandir(library) as entries:
+        # What is loaded already is not read again, and each rule costs every worker its share.
+        names = [entry.name for entry in entries if _is_still_read(entry.name)]
+    places = [(f"{library}/{name}", READ) for name in sorted(names)]
+    places += [(path, READ) for path in profile.readable]
+    places += [(path, DEVICE) for path in profile.devices]
+    for path, access in places:
+        with suppress(FileNotFoundError):
+            opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            descriptor = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, _ABOVE_THE_CALLS)
+            os.close(opened)
+            is_directory = os.path.isdir(path)  # noqa: PTH112 - a plain string is all there is
+            found.append(PathRule(descriptor=descriptor, is_directory=is_directory, access=access))
+    return found
+
+
+def _is_still_read(name: str) -> bool:
+    stem, _, ending = name.partition(".")
+    is_loaded = ending == "py" and stem in sys.modules
+    return not is_loaded and name not in _NOT_THE_LIBRARY
+
+
+class Zygote:
+    """The calls in flight and how each of them ends."""
+
+    def __init__(
+        self, kernel: Kernel, link: socket.socket, engine: Engine, walls: Walls | None
+    ) -> None:
+        self._kernel = kernel
+        self._link = link
+        self._engine = engine
+        self._walls = walls
+        self._calls: dict[int, _Call] = {}
+        self._next_look = 0.0
+
+    def serve(self) -> None:
+        """Until the server closes its end."""
+        bell, ringer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(ringer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._link, selectors.EVENT_READ)
+            selector.register(bell, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select(self._patience()):
+                    if key.fd == bell:
+                        os.read(bell, 4096)
+                    elif not self._hear():
+                        self._kill_all()
+                        return
+                self._reap()
+                self._end_in_time()
+
+    def _patience(self) -> float | None:
+        if not self._calls:
+            return None
+        now = time.monotonic()
+        deadlines = [call.began + call.limits.wall_seconds for call in self._calls.values()]
+        return max(0.0, min([*deadlines, self._next_look]) - now)
+
+    def _hear(self) -> bool:
+        """Take one request; False when the server is gone."""
+        packet, descriptors, flags, _ = socket.recv_fds(
+            self._link, MAX_PACKET_BYTES, DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+        )
+        if not packet:
+            return False
+        request = decode_request(packet)
+        match request:
+            case Start():
+                if len(descriptors) == DESCRIPTORS and not flags & socket.MSG_CTRUNC:
+                    self._start(request, descriptors)
+                else:
+                    for descriptor in descriptors:
+                        os.close(descriptor)
+                    self._answer(request.call, Ended.NOT_CONFINED, "descriptors were lost")
+            case Stop():
+                call = self._calls.get(request.call)
+                if call is not None:
+                    self._kill(call, Ended.ASKED)
+            case _:
+                assert_never(request)
+        return True
+
+    def _start(self, request: Start, descriptors: list[int]) -> None:
+        status, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        began, zygote = time.monotonic(), os.getpid()
+        if not self._calls:
+            self._next_look = began + _TICK_SECONDS
+        try:
+            pid = os.fork()
+        except OSError as refused:
+            for descriptor in (*descriptors, status, told):
+                os.close(descriptor)
+            self._answer(request.call, Ended.NOT_CONFINED, f"no process (errno {refused.errno})")
+            return
+        workspace, program, stdin, stdout, stderr = descriptors
+        if pid == 0:
+            handed = Handed(
+                workspace=workspace,
+                program=program,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                status=told,
+            )
+            become_worker(self._kernel, self._walls, handed, request.limits, self._engine, zygote)
+        for descriptor in (program, stdin, stdout, stderr, told):
+            os.close(descriptor)
+        self._calls[request.call] = _Call(
+            pid=pid, workspace=workspace, status=status, limits=request.limits, began=began
+        )
+
+    def _reap(self) -> None:
+        """Tell of every worker that ended, once whatever it left behind is gone too."""
+        workers = {call.pid: number for number, call in self._calls.items()}
+        while True:
+            try:
+                # Looked at before it is reaped: its group's number cannot be another's meanwhile.
+                seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if seen is None:
+                return
+            number = workers.get(seen.si_pid)
+            if number is not None:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(seen.si_pid, signal.SIGKILL)
+            _, status, usage = os.wait4(seen.si_pid, 0)
+            if number is not None:
+                self._tell(number, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+
+    def _tell(self, number: int, status: int, cpu_seconds: float, peak_kib: int) -> None:
+        call = self._calls.pop(number)
+        told = _status_told(call.status)
+        if call.killed_for is None and self._is_over(call):
+            call.killed_for = Ended.QUOTA
+        os.close(call.workspace)
+        code = os.waitstatus_to_exitcode(status)
+        ended = Ended.EXITED if code >= 0 else Ended.SIGNALLED
+        out_of_time = cpu_seconds >= call.limits.cpu_seconds
+        if code == -signal.SIGXCPU or (code == -signal.SIGKILL and out_of_time):
+            ended = Ended.CPU_LIMIT
+        ended = call.killed_for or ended
+        problem = "" if told == CONFINED else told.decode(errors="replace")
+        if problem or (told != CONFINED and call.killed_for is None):
+            ended = Ended.NOT_CONFINED
+        done = Done(
+            call=number,
+            ended=ended,
+            exit_code=max(code, 0),
+            signal=max(-code, 0),
+            cpu_seconds=cpu_seconds,
+            wall_seconds=time.monotonic() - call.began,
+            peak_memory_bytes=peak_kib * 1024,
+            problem=problem,
+        )
+        self._link.send(encode(done))
+
+    def _end_in_time(self) -> None:
+        now = time.monotonic()
+        for call in self._calls.values():
+            if now >= call.began + call.limits.wall_seconds:
+                self._kill(call, Ended.DEADLINE)
+        if self._calls and now >= self._next_look:
+            for call in self._calls.values():
+                if call.killed_for is None and self._is_over(call):
+                    self._kill(call, Ended.QUOTA)
+            took = time.monotonic() - now
+            self._next_look = now + took + max(_TICK_SECONDS, took * _LARGEST_SHARE)
+
+    @staticmethod
+    def _is_over(call: _Call) -> bool:
+        """Whether the workspace holds too much; one that cannot be counted does."""
+        limits = call.limits
+        try:
+            return exceeds_quota(
+                call.workspace,
+                total_bytes=limits.workspace_bytes,
+                entries=limits.workspace_entries,
+            )
+        except OSError:
+            return True
+
+    @staticmethod
+    def _kill(call: _Call, reason: Ended) -> None:
+        call.killed_for = call.killed_for or reason
+        for kill in (os.kill, os.killpg):  # it may not have made its group yet
+            with suppress(ProcessLookupError, PermissionError):
+                kill(call.pid, signal.SIGKILL)
+
+    def _kill_all(self) -> None:
+        """And take their ends: whoever inherits them may not be waiting for any."""
+        for call in self._calls.values():
+            self._kill(call, Ended.ASKED)
+        for call in self._calls.values():
+            with suppress(ChildProcessError):
+                os.waitpid(call.pid, 0)
+
+    def _answer(self, number: int, ended: Ended, problem: str) -> None:
+        done = Done(
+            call=number,
+            ended=ended,
+            exit_code=0,
+            signal=0,
+            cpu_seconds=0.0,
+            wall_seconds=0.0,
+            peak_memory_bytes=0,
+            problem=problem,
+        )
+        self._link.send(encode(done))
+
+
+def _status_told(descriptor: int) -> bytes:
+    """What the worker said of its confinement; nothing when it did not get that far."""
+    try:
+        return os.read(descriptor, 512)
+    except BlockingIOError:
+        return b""
+    finally:
+        os.close(descriptor)

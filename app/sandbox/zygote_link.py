@@ -1,0 +1,212 @@
+"""The server's end of one zygote: starts it in a fresh interpreter, sends calls, hears their end.
+
+Threat: Privilege escalation via tool calls
+"""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from app.domain.errors import ConfinementError
+from app.sandbox.execution import ExecLimits
+from app.sandbox.worker_protocol import (
+    MAX_PACKET_BYTES,
+    Done,
+    Ready,
+    Start,
+    Stop,
+    decode_answer,
+    encode,
+)
+from app.sandbox.zygote_configuration import ZygoteConfiguration
+
+_ENTRY = Path(__file__).with_name("zygote_entry.py")
+_START_SECONDS = 30.0
+_END_SECONDS = 5.0
+
+
+class ZygoteLink:
+    """One zygote and its calls. Made by `start`; belongs to one event loop; ended by `close`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], link: socket.socket) -> None:
+        self._process = process
+        self._link = link
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[Ready | None] = self._loop.create_future()
+        self._waiting: dict[int, asyncio.Future[Done | None]] = {}
+        self._is_lost = False
+        self._orphans: set[int] = set()
+        self._next_call = 0
+        self._loop.add_reader(link.fileno(), self._hear)
+
+    @classmethod
+    async def start(cls, configuration: ZygoteConfiguration) -> "ZygoteLink":
+        """A zygote that is ready. ConfinementError when it cannot confine or does not come up."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            process = await asyncio.to_thread(_spawn, theirs.fileno(), configuration)
+        except OSError as refused:
+            ours.close()
+            raise ConfinementError(
+                f"the worker could not be started (errno {refused.errno})"
+            ) from None
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        zygote = cls(process, ours)
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                ready = await zygote._ready
+        except BaseException as ended:
+            await zygote.close()
+            if isinstance(ended, TimeoutError):
+                raise ConfinementError("the worker did not come up in time") from None
+            raise
+        problem = "the worker ended while it started" if ready is None else ready.problem
+        if problem:
+            await zygote.close()
+            raise ConfinementError(problem)
+        return zygote
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the zygote is gone or was told to go."""
+        return self._is_lost
+
+    @property
+    def pid(self) -> int:
+        """The zygote's process id."""
+        return self._process.pid
+
+    def begin(self, limits: ExecLimits, descriptors: list[int]) -> "CallInFlight":
+        """Send a call, without waiting. The caller closes its own descriptors afterwards."""
+        self._next_call += 1
+        answer: asyncio.Future[Done | None] = self._loop.create_future()
+        call = CallInFlight(number=self._next_call, answer=answer, link=self)
+        packet = encode(Start(call=call.number, limits=limits))
+        try:
+            if self._is_lost:
+                raise BrokenPipeError
+            socket.send_fds(self._link, [packet], descriptors)
+        except OSError:
+            # A full or closed socket: this zygote hears nothing any more.
+            self._lose()
+            answer.set_result(None)
+            return call
+        self._waiting[call.number] = answer
+        return call
+
+    def stop(self, number: int) -> None:
+        """Ask for a worker's end; its call is still answered."""
+        with suppress(OSError):
+            self._link.send(encode(Stop(call=number)))
+
+    def abandon(self) -> None:
+        """Kill the zygote; its workers die with it, and every call that waits hears of it."""
+        # In a container the server is the first process, and so the heir of these.
+        self._orphans |= _children_of(self.pid)
+        self._process.kill()
+
+    async def close(self) -> None:
+        """End the zygote and leave no zombie. May be called again."""
+        self._lose()
+        self._link.close()
+        try:
+            await asyncio.to_thread(self._process.wait, _END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.abandon()
+            await asyncio.to_thread(self._process.wait)
+        await asyncio.to_thread(_reap, self._orphans)
+
+    def _hear(self) -> None:
+        try:
+            packet = self._link.recv(MAX_PACKET_BYTES)
+            message = decode_answer(packet) if packet else None
+        except BlockingIOError:
+            return
+        except (OSError, ValueError, KeyError, TypeError):
+            message = None
+        match message:
+            case None:
+                self._lose()
+            case Ready():
+                if not self._ready.done():
+                    self._ready.set_result(message)
+            case Done(call=number):
+                answer = self._waiting.pop(number, None)
+                if answer is not None and not answer.done():
+                    answer.set_result(message)
+            case _:
+                assert_never(message)
+
+    def _lose(self) -> None:
+        if self._is_lost:
+            return
+        self._is_lost = True
+        self._loop.remove_reader(self._link.fileno())
+        if not self._ready.done():
+            self._ready.set_result(None)
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_result(None)
+        self._waiting.clear()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CallInFlight:
+    """A call that was sent. `answer` is None when the zygote was lost on the way."""
+
+    number: int
+    answer: "asyncio.Future[Done | None]"
+    link: ZygoteLink
+
+    def stop(self) -> None:
+        """Ask for the worker's end; the call is still answered."""
+        self.link.stop(self.number)
+
+
+def _children_of(pid: int) -> set[int]:
+    try:
+        told = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    except OSError:
+        return set()
+    return {int(word) for word in told.split()}
+
+
+def _reap(orphans: set[int]) -> None:
+    """Take the end of those that became this process's children; others have another heir."""
+    for pid in orphans:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+
+def _spawn(descriptor: int, configuration: ZygoteConfiguration) -> "subprocess.Popen[bytes]":
+    """A fresh interpreter with an empty environment and no descriptor but the one named."""
+    return subprocess.Popen(  # noqa: S603 - our own file, by argv
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-B",
+            os.fspath(_ENTRY),
+            str(descriptor),
+            configuration.encode(),
+        ],
+        env={},
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        close_fds=True,
+        pass_fds=(descriptor,),
+        start_new_session=True,
+    )

@@ -1,0 +1,83 @@
+"""Writes docs/figures.md: the newest reading of every bench beside its goal and its baseline."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench" / "results"
+TABLE = ROOT / "docs" / "figures.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a metric is to reach."""
+
+    bench: str
+    metric: str
+    told: str
+    bound: Literal["at least", "at most"]
+    limit: float
+
+    def holds(self, value: float) -> bool:
+        """Whether it is reached."""
+        return value >= self.limit if self.bound == "at least" else value <= self.limit
+
+
+GOALS = (
+    Goal("submit", "rps_ratio", "POST /v1/runs, share of the baseline's rate", "at least", 0.2),
+    Goal("submit", "p99_ratio", "POST /v1/runs, p99 by the baseline's", "at most", 4),
+    Goal("run", "cpu_ms_per_run", "CPU of a run with two tool calls, ms", "at most", 6),
+    Goal("run", "idle_rss_mb", "memory of an idle server, MB", "at most", 110),
+    Goal("help", "cpu_ms", "CPU of `meshflow --help`, ms", "at most", 400),
+    Goal("ledger", "append_ratio_64", "append at 64, by raw INSERT", "at least", 0.9),
+    Goal("ledger", "append_ratio_256", "append at 256, by raw INSERT", "at least", 1.4),
+    Goal("ledger", "p99_ratio_64", "append at 64, p99 by raw INSERT's", "at most", 1.2),
+    Goal("ledger", "verify_ratio", "verifying, share of reading raw", "at least", 0.5),
+    Goal("ledger", "verify_100_steps_ms", "verifying 100 steps, ms", "at most", 5),
+    Goal("ledger", "sequence_per_second", "records sequenced a second", "at least", 10_000),
+    Goal("ledger", "checkpoint_age_seconds", "age of a checkpoint, s", "at most", 10),
+    Goal("tools", "calculator_ms", "calculator, p50, ms", "at most", 0.2),
+    Goal("tools", "file_ms", "reading a file, p50, ms", "at most", 0.1),
+    Goal("tools", "native_ms", "Python program in its worker, p50, ms", "at most", 6),
+    Goal("tools", "confinement_ms", "confinement itself, CPU of a worker, ms", "at most", 1),
+)
+
+
+def main() -> int:
+    """Write the table from what is in bench/results. Exit code 1 when a goal has no reading."""
+    read = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    lines = [
+        "# Figures",
+        "",
+        "Each is read by the bench of its name (`make bench-NAME`), which runs its baseline in the",
+        "same minute and prints both configurations. `make proof` writes this page. Machines are",
+        "noisy: a figure is one reading on the machine named, and no test depends on it.",
+        "",
+        "| bench | figure | goal | measured | reached |",
+        "|---|---|---|---|---|",
+    ]
+    missing = []
+    for goal in GOALS:
+        value = read.get(goal.bench, {}).get("metrics", {}).get(goal.metric)
+        if value is None:
+            missing.append(f"{goal.bench}.{goal.metric}")
+            continue
+        reached = "yes" if goal.holds(value) else "**no**"
+        wanted = f"{goal.bound} {goal.limit:g}"
+        lines.append(f"| {goal.bench} | {goal.told} | {wanted} | {value:,.2f} | {reached} |")
+    lines += ["", "Baselines and machines, as the benches printed them:", ""]
+    for name, told in read.items():
+        baseline, machine = json.dumps(told["baseline"]), json.dumps(told["machine"])
+        lines.append(f"- `{name}`: `{baseline}` on `{machine}`")
+    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{TABLE.relative_to(ROOT)}: {len(GOALS) - len(missing)} of {len(GOALS)} figures")
+    for name in missing:
+        print(f"no reading of {name}: run make bench-{name.partition('.')[0]}", file=sys.stderr)
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

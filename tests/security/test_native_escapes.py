@@ -1,0 +1,182 @@
+"""Hostile programs in the native engine: what works unconfined reaches nothing from a worker.
+
+Each row of the corpus runs without walls (the control: a payload that never works proves nothing)
+and with them, once without any first layer and once behind it.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.domain.sandbox_mode import SandboxMode
+from app.sandbox import zygote_link
+from app.sandbox.execution import EndedBy, ExecResult, ExecStatus
+from app.sandbox.tool_runner import ToolRunner
+from app.tools.python_guard import first_objection, load_refusals
+from tests.support.escape_scene import (
+    Attempt,
+    EscapeScene,
+    corpus,
+    escape_scene,
+    held,
+    open_directory,
+    request_for,
+    runner_for,
+)
+
+ROWS = corpus()
+ATTEMPTS = [row for row in ROWS if row["class"] != "dos"]
+DOS = [row for row in ROWS if row["class"] == "dos"]
+_MEMBERS = {"id", "class", "engine", "payload", "oracle", "layer", "source"}
+_FULL = os.getenv("MESHFLOW_PROOF") == "1"
+
+
+async def _all(
+    rows: list[dict[str, Any]], attempt: Callable[[EscapeScene, dict[str, Any]], Awaitable[Attempt]]
+) -> list[Attempt]:
+    with escape_scene() as scene:
+        return [await attempt(scene, row) for row in rows]
+
+
+def _run(mode: SandboxMode, rows: list[dict[str, Any]]) -> list[Attempt]:
+    async def go() -> list[Attempt]:
+        runner = runner_for(mode)
+        try:
+            return await _all(rows, lambda scene, row: scene.attempt(runner, row))
+        finally:
+            await runner.close()
+
+    return asyncio.run(go())
+
+
+def test_the_corpus_is_large_enough_and_every_row_is_whole() -> None:
+    assert len(ATTEMPTS) >= 150
+    assert len({row["id"] for row in ROWS}) == len(ROWS)
+    assert all(row.keys() == _MEMBERS for row in ROWS)
+
+
+def test_the_control_proves_that_the_payloads_work() -> None:
+    attempts = _run(SandboxMode.OFF_UNSAFE, ATTEMPTS)
+    worked = [attempt.row_id for attempt in attempts if attempt.succeeded]
+    print(f"{len(worked)} of {len(attempts)} payloads work unconfined")
+    assert len(worked) >= 80
+    classes = {row["class"] for row in ATTEMPTS if row["id"] in worked}
+    assert classes == {row["class"] for row in ATTEMPTS}
+
+
+def test_nothing_escapes_with_every_first_layer_check_off() -> None:
+    attempts = _run(SandboxMode.STRICT, ATTEMPTS)
+    assert [attempt for attempt in attempts if attempt.succeeded] == []
+    # A worker that runs nothing would hold everything, too.
+    assert not [attempt for attempt in attempts if attempt.told.startswith("unavailable")]
+
+
+def test_nothing_escapes_behind_the_first_layer() -> None:
+    refusals = load_refusals(None)
+
+    async def go() -> list[Attempt]:
+        runner = runner_for()
+
+        async def attempt(scene: EscapeScene, row: dict[str, Any]) -> Attempt:
+            scene.fresh()
+            objection = first_objection(scene.payload(row), refusals)
+            if objection is not None:
+                return Attempt(row_id=row["id"], succeeded=False, told=f"refused {objection}")
+            return await scene.attempt(runner, row)
+
+        try:
+            return await _all(ATTEMPTS, attempt)
+        finally:
+            await runner.close()
+
+    attempts = asyncio.run(go())
+    refused = [attempt for attempt in attempts if attempt.told.startswith("refused")]
+    print(f"the first layer refuses {len(refused)} of {len(attempts)} early")
+    assert [attempt for attempt in attempts if attempt.succeeded] == []
+    assert refused
+
+
+_OLD_KERNEL = """
+import os, sys
+os.environ.clear()
+sys.path.insert(0, {root!r})
+from app.sandbox import zygote
+from app.sandbox.kernel_calls import LinuxKernel
+class Old(LinuxKernel):
+    def call(self, name, *arguments):
+        if name == "landlock_create_ruleset" and arguments[2] == 1:
+            return {abi}
+        return super().call(name, *arguments)
+zygote.LinuxKernel = Old
+sys.path.pop(0)
+zygote.serve_zygote(int(sys.argv[1]), sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("abi", [1, 3] if _FULL else [1])
+def test_nothing_escapes_where_landlock_is_old(
+    abi: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The zygote is told of an older Landlock than there is, and asks only that much of it."""
+    entry = tmp_path / "old_kernel.py"
+    entry.write_text(_OLD_KERNEL.format(root=str(Path(__file__).parents[2]), abi=abi))
+    monkeypatch.setattr(zygote_link, "_ENTRY", entry)
+    attempts = _run(SandboxMode.STRICT, ATTEMPTS)
+    assert [attempt for attempt in attempts if attempt.succeeded] == []
+    assert not [attempt for attempt in attempts if attempt.told.startswith("unavailable")]
+
+
+def _bounded(result: ExecResult) -> bool:
+    """Ended by a limit, or by itself within its time."""
+    limits = {
+        EndedBy.DEADLINE,
+        EndedBy.CPU_LIMIT,
+        EndedBy.OUTPUT_LIMIT,
+        EndedBy.WORKSPACE_QUOTA,
+        EndedBy.SIGNAL,
+    }
+    return result.ended_by in limits or result.status in (ExecStatus.OK, ExecStatus.ERROR)
+
+
+DosEnds = dict[str, tuple[ExecResult, ExecResult, int]]
+
+
+@pytest.fixture(scope="module")
+def dos_ends() -> DosEnds:
+    """How each ends, how the call after it does, and how many names it leaves."""
+
+    async def go() -> DosEnds:
+        runner = runner_for()
+        try:
+            return {row["id"]: await _exhausted(runner, row["payload"]) for row in DOS}
+        finally:
+            await runner.close()
+
+    return asyncio.run(go())
+
+
+async def _exhausted(runner: ToolRunner, text: str) -> tuple[ExecResult, ExecResult, int]:
+    seconds = 3.0 if _FULL else 0.7
+    with open_directory() as base, held(base) as directory:
+        hostile = await runner.run(
+            request_for(text, directory, wall_seconds=seconds, cpu_seconds=2)
+        )
+        left = len(list(base.iterdir()))
+        return hostile, await runner.run(request_for("print(6 * 7)", directory)), left
+
+
+@pytest.mark.parametrize("row_id", [row["id"] for row in DOS])
+def test_what_would_exhaust_the_machine_is_ended_and_the_next_call_works(
+    row_id: str, dos_ends: DosEnds
+) -> None:
+    hostile, after, left = dos_ends[row_id]
+    assert _bounded(hostile), hostile
+    assert len(hostile.stdout) <= 1024 * 1024
+    assert len(hostile.stderr) <= 64 * 1024
+    assert hostile.peak_memory_bytes < 700 * 1024 * 1024
+    assert left <= 2_000
+    assert (after.status, after.stdout) == (ExecStatus.OK, b"42\n")

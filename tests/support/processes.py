@@ -1,0 +1,51 @@
+"""Which processes there are beneath one, read from /proc."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A process as it was when looked at."""
+
+    pid: int
+    parent: int
+    state: str
+    command: str
+
+
+def all_processes() -> list[Seen]:
+    """Every process that can be seen now."""
+    found = []
+    for place in Path("/proc").iterdir():
+        if place.name.isdigit():
+            with suppress(OSError):
+                fields = (place / "stat").read_text().rpartition(")")[2].split()
+                command = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found.append(
+                    Seen(
+                        pid=int(place.name),
+                        parent=int(fields[1]),
+                        state=fields[0],
+                        command=command,
+                    )
+                )
+    return found
+
+
+def beneath(pid: int) -> list[Seen]:
+    """Children of a process, and theirs, zombies too."""
+    everything = all_processes()
+    wanted, found = {pid}, list[Seen]()
+    while True:
+        more = [one for one in everything if one.parent in wanted and one not in found]
+        if not more:
+            return found
+        found += more
+        wanted |= {one.pid for one in more}
+
+
+def is_gone(pid: int) -> bool:
+    """Whether it is no more, or only a zombie that somebody else has to reap."""
+    return all(one.pid != pid or one.state == "Z" for one in all_processes())
