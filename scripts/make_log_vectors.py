@@ -4,6 +4,7 @@ Usage: `python -m scripts.make_log_vectors [DIRECTORY]`. Imports nothing of the 
 what it says is a second opinion. Each vector that holds has a twin with one thing wrong.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -356,4 +357,6 @@ def main(directory: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else DIRECTORY))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory", nargs="?", type=Path, default=DIRECTORY)
+    sys.exit(main(parser.parse_args().directory))

@@ -4,6 +4,7 @@ Usage: `python scripts/make_vectors.py [DIRECTORY]`. Frozen: a vector that chang
 of the format, so what this writes must equal what is committed.
 """
 
+import argparse
 import hashlib
 import json
 import sys
@@ -400,4 +401,6 @@ def main(directory: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else DIRECTORY))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory", nargs="?", type=Path, default=DIRECTORY)
+    sys.exit(main(parser.parse_args().directory))

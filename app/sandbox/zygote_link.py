@@ -5,6 +5,7 @@ Threat: Privilege escalation via tool calls
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -41,7 +42,7 @@ class ZygoteLink:
         self._ready: asyncio.Future[Ready | None] = self._loop.create_future()
         self._waiting: dict[int, asyncio.Future[Done | None]] = {}
         self._is_lost = False
-        self._orphans: set[int] = set()
+        self._orphans: list[int] = []
         self._next_call = 0
         self._loop.add_reader(link.fileno(), self._hear)
 
@@ -49,8 +50,10 @@ class ZygoteLink:
     async def start(cls, configuration: ZygoteConfiguration) -> "ZygoteLink":
         """A zygote that is ready. ConfinementError when it cannot confine or does not come up."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # Never cancelled on the way: the descriptor that the child inherits has to stay what it is.
+        spawning = asyncio.ensure_future(asyncio.to_thread(_spawn, theirs, configuration))
         try:
-            process = await asyncio.to_thread(_spawn, theirs.fileno(), configuration)
+            process = await asyncio.shield(spawning)
         except OSError as refused:
             ours.close()
             raise ConfinementError(
@@ -58,9 +61,8 @@ class ZygoteLink:
             ) from None
         except BaseException:
             ours.close()
+            spawning.add_done_callback(_end_unwanted)
             raise
-        finally:
-            theirs.close()
         ours.setblocking(False)  # noqa: FBT003 - the standard library's signature
         zygote = cls(process, ours)
         try:
@@ -113,7 +115,7 @@ class ZygoteLink:
     def abandon(self) -> None:
         """Kill the zygote; its workers die with it, and every call that waits hears of it."""
         # In a container the server is the first process, and so the heir of these.
-        self._orphans |= _children_of(self.pid)
+        self._orphans += _workers_of(self.pid)
         self._process.kill()
 
     async def close(self) -> None:
@@ -174,23 +176,42 @@ class CallInFlight:
         self.link.stop(self.number)
 
 
-def _children_of(pid: int) -> set[int]:
-    try:
-        told = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    except OSError:
-        return set()
-    return {int(word) for word in told.split()}
+def _workers_of(zygote: int) -> list[int]:
+    """A pidfd for each, so that no later process is taken for one; none where there are no such."""
+    found: list[int] = []
+    with suppress(OSError):
+        told = Path(f"/proc/{zygote}/task/{zygote}/children").read_text(encoding="ascii")
+        found.extend(os.pidfd_open(int(word)) for word in told.split())
+    return found
 
 
-def _reap(orphans: set[int]) -> None:
-    """Take the end of those that became this process's children; others have another heir."""
-    for pid in orphans:
-        with suppress(ChildProcessError):
-            os.waitpid(pid, 0)
+def _reap(workers: list[int]) -> None:
+    """End them, and take the end of those that became children of this process."""
+    while workers:
+        descriptor = workers.pop()
+        try:
+            with suppress(OSError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                os.waitid(os.P_PIDFD, descriptor, os.WEXITED)
+        finally:
+            os.close(descriptor)
 
 
-def _spawn(descriptor: int, configuration: ZygoteConfiguration) -> "subprocess.Popen[bytes]":
-    """A fresh interpreter with an empty environment and no descriptor but the one named."""
+def _end_unwanted(spawning: "asyncio.Future[subprocess.Popen[bytes]]") -> None:
+    """Nobody waits for this zygote any more; it also hears that its socket is closed."""
+    if spawning.exception() is None:
+        process = spawning.result()
+        process.kill()
+        asyncio.get_running_loop().run_in_executor(None, process.wait)
+
+
+def _spawn(end: socket.socket, configuration: ZygoteConfiguration) -> "subprocess.Popen[bytes]":
+    """A fresh interpreter with an empty environment and no descriptor but this end, closed here."""
+    with end:
+        return _started(end.fileno(), configuration)
+
+
+def _started(descriptor: int, configuration: ZygoteConfiguration) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(  # noqa: S603 - our own file, by argv
         [
             sys.executable,

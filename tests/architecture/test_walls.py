@@ -10,11 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.source_tree import ROOT, parsed, python_files, relative
+from tests.architecture.source_tree import ROOT, parsed, present_files, python_files, relative
 
 FILE_WALL = 400
 OTHER_FILE_WALL = 600  # tests, benches, migrations
 FUNCTION_WALL = 60
+TOP_LEVEL = (
+    ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md",
+    "SECURITY.md", "alembic.ini", "app", "bench", "docs", "migrations", "openapi",
+    "pyproject.toml", "scripts", "tests",
+)  # fmt: skip
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "common", "manager", "base", "misc"}
 
 _IGNORED_TYPE = re.compile(r"#\s*(type:\s*ignore|mypy:|pyright:|ruff:\s*noqa)", re.IGNORECASE)
@@ -179,3 +184,10 @@ def test_a_long_function_is_seen() -> None:
 )
 def test_a_module_without_a_sentence_is_seen(source: str, *, good: bool) -> None:
     assert opens_with_a_sentence(ast.parse(source)) is good
+
+
+def test_the_top_level_holds_what_the_house_says_and_nothing_else() -> None:
+    """What a mistyped command writes beside the rooms is seen before it is published."""
+    found = {path.relative_to(ROOT).parts[0] for path in present_files()}
+    assert found - set(TOP_LEVEL) == set()
+    assert {name for name in TOP_LEVEL if not (ROOT / name).exists()} == set()

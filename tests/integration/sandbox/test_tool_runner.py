@@ -4,7 +4,10 @@ import asyncio
 import ctypes
 import os
 import signal
+import socket
+import subprocess
 import sysconfig
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +17,12 @@ import pytest
 
 from app.domain.errors import OverloadedError
 from app.domain.sandbox_mode import SandboxMode
+from app.sandbox import zygote_link
 from app.sandbox.execution import Argv, EndedBy, EngineName, ExecRequest, ExecResult, ExecStatus
+from app.sandbox.sandbox_profile import SandboxProfile
 from app.sandbox.tool_runner import ToolRunner
+from app.sandbox.zygote_configuration import ZygoteConfiguration
+from app.sandbox.zygote_link import ZygoteLink
 from app.sandbox.zygote_pool import PoolLimits
 from tests.support.escape_scene import (
     RUN,
@@ -285,6 +292,37 @@ async def _until_no_zombie() -> None:
     async with asyncio.timeout(20):
         while any(one.state == "Z" for one in beneath(os.getpid())):  # noqa: ASYNC110 - the kernel tells nobody
             await asyncio.sleep(0.01)
+
+
+async def test_a_zygote_that_nobody_wants_any_more_while_it_starts_has_its_own_socket_and_an_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Closed too early, the socket's number would be another's, which the zygote would inherit."""
+    begun, go_on = threading.Event(), threading.Event()
+    inherited: list[int] = []
+    spawn = zygote_link._spawn
+
+    def late(end: socket.socket, configuration: ZygoteConfiguration) -> "subprocess.Popen[bytes]":
+        begun.set()
+        assert go_on.wait(20)
+        inherited.append(end.fileno())
+        return spawn(end, configuration)
+
+    monkeypatch.setattr(zygote_link, "_spawn", late)
+    before = _children()
+    configuration = ZygoteConfiguration(
+        engine=EngineName.NATIVE, profile=SandboxProfile(), account=worker_account()
+    )
+    starting = asyncio.create_task(ZygoteLink.start(configuration))
+    assert await asyncio.to_thread(begun.wait, 20)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    go_on.set()
+    async with asyncio.timeout(20):
+        while not inherited or _children() - before:  # noqa: ASYNC110 - the kernel tells nobody
+            await asyncio.sleep(0.01)
+    assert inherited[0] >= 0
 
 
 @pytest.fixture
