@@ -106,6 +106,9 @@ PLANS: Mapping[str, Plan] = {
         operator_origin=f"elsewhere.example/ledger/{OPERATOR.hex()}"
     ),
     "an operator log with two administration runs": Plan(retired_at=3, offices=2),
+    "an operator log with two administration runs at other seqs": Plan(
+        retired_at=3, offices=2, is_lagging=True
+    ),
     "a statement before what it names": Plan(
         erase=ANON, erase_first=True, forge=lambda s: s | {"checkpoint": None}
     ),

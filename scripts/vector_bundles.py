@@ -88,6 +88,7 @@ class Plan:
     anchored_note: str | None = None  # another note than the checkpoint's
     erase_kind: str = "erasure."  # what the erasure record's kind begins with
     offices: int = 1  # administration runs of the operator
+    is_lagging: bool = False  # a record more before its anchor
     is_opened: bool = True  # the operator's begins as it must
     is_forked: bool = False  # its anchor is a second record at the seq of the one before
     anchor_index: int | None = None  # where in the operator log the anchor stands
@@ -243,6 +244,8 @@ class Deployment:
         if plan.is_forked:
             self.office.records.pop()
         self._open_office()
+        if plan.is_lagging:
+            self.operator.add(self.office.note("log.started", {}, SECOND))
         said: JsonObject = {"checkpoint": plan.anchored_note or note.decode()}
         made = self.office.note(plan.anchor_kind, said, SECOND)
         at = plan.anchor_index

@@ -61,7 +61,7 @@ class ZygoteLink:
             ) from None
         except BaseException:
             ours.close()
-            spawning.add_done_callback(_end_unwanted)
+            await asyncio.shield(asyncio.ensure_future(_end_unwanted(spawning)))
             raise
         ours.setblocking(False)  # noqa: FBT003 - the standard library's signature
         zygote = cls(process, ours)
@@ -197,12 +197,12 @@ def _reap(workers: list[int]) -> None:
             os.close(descriptor)
 
 
-def _end_unwanted(spawning: "asyncio.Future[subprocess.Popen[bytes]]") -> None:
-    """Nobody waits for this zygote any more; it also hears that its socket is closed."""
-    if spawning.exception() is None:
-        process = spawning.result()
+async def _end_unwanted(spawning: "asyncio.Future[subprocess.Popen[bytes]]") -> None:
+    """Whoever wanted this zygote was cancelled while it was being started."""
+    with suppress(OSError):
+        process = await spawning
         process.kill()
-        asyncio.get_running_loop().run_in_executor(None, process.wait)
+        await asyncio.to_thread(process.wait)
 
 
 def _spawn(end: socket.socket, configuration: ZygoteConfiguration) -> "subprocess.Popen[bytes]":

@@ -4,7 +4,7 @@ Threat: Ledger tampering
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Never
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.audit.run_sweep import RunSweep
+from app.audit.run_sweep import NOBODY, RunSweep
 from app.audit.sweep_report import LogReport
 from app.domain.run import Usage
 from app.domain.verdict import Scrubbed
@@ -158,19 +158,26 @@ def page_of(rows: Rows, kind: type[SweptPage] = SweptPage) -> SweptPage:
 
 
 def at_once(
-    rows: Rows, size: int = 10_000, kind: type[SweptPage] = SweptPage, *, erased: bool = False
+    rows: Rows,
+    size: int = 10_000,
+    kind: type[SweptPage] = SweptPage,
+    *,
+    erased: bool = False,
+    retired: Mapping[bytes, int] = NOBODY,
 ) -> LogReport:
     report = LogReport(log=LOG, tenant="acme")
-    sweep = RunSweep(LOG, report, may_be_erased=erased)
+    sweep = RunSweep(LOG, report, may_be_erased=erased, retired=retired)
     for start in range(0, len(rows), size):
         sweep.add(page_of(rows[start : start + size], kind))
     sweep.end()
     return report
 
 
-def one_by_one(rows: Rows, *, erased: bool = False) -> LogReport:
+def one_by_one(
+    rows: Rows, *, erased: bool = False, retired: Mapping[bytes, int] = NOBODY
+) -> LogReport:
     report = LogReport(log=LOG, tenant="acme")
-    sweep = RunSweep(LOG, report, may_be_erased=erased)
+    sweep = RunSweep(LOG, report, may_be_erased=erased, retired=retired)
     for row in rows:
         sweep.look(row)
     sweep.end()
@@ -194,6 +201,23 @@ def test_what_writers_made_holds_at_one_look(size: int) -> None:
     report = at_once(WHOLE, size, _OnlyAtOnce)
     assert report == one_by_one(WHOLE)
     assert (report.runs, report.records, report.broken) == (6, len(WHOLE), 0)
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_what_a_retired_writer_signed_from_its_index_on_is_told_at_any_size(size: int) -> None:
+    run = run_of(1, 3, 0)
+    theirs = [row for row in run if row.writer == WRITERS[1].writer_id]
+    indexes = [row.index for row in theirs if row.index is not None]
+    assert len(indexes) == len(theirs) > 1
+    for retired_at, told in ((indexes[1], len(theirs) - 1), (indexes[-1] + 1, 0)):
+        retired = {WRITERS[1].writer_id: retired_at}
+        report = at_once(run, size, retired=retired)
+        assert report == one_by_one(run, retired=retired)
+        assert [f.reason for f in report.findings] == [
+            "the writer of this record had been retired"
+        ] * told
+    # A record that is not in the log yet stands behind all that are.
+    assert at_once(unplaced(run, len(run) - 1), size, retired=retired).broken == 1
 
 
 def test_long_runs_hold_at_one_look() -> None:

@@ -1,6 +1,7 @@
 """The client itself: what it does not use, what it ends, and what it looks up."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
@@ -62,6 +63,26 @@ async def test_a_network_that_the_operator_denied_is_not_dialled() -> None:
             await client.send(order())
         await client.close()
         assert (told.value.code, field.dial.dialled) == (Fault.PRIVATE, [])
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_is_not_read_whole_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+    found = [(*place, ("93.184.216.34", 0)), (*place, ("what is this", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    with pytest.raises(EgressError) as told:
+        await SystemResolver().addresses("www.allowed.example")
+    assert told.value.code == Fault.UNKNOWN
+
+
+@pytest.mark.anyio
+async def test_the_library_logs_no_head(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with egress_field() as field:
+        client = EgressClient(parts=field.parts)
+        await client.send(order())
+        await client.close()
+    assert [line for line in caplog.records if line.name.startswith("httpcore2")] == []
 
 
 @pytest.mark.anyio
