@@ -80,8 +80,6 @@ class _Reader:
 
     def segments(self, nesting: int) -> tuple[Segment, ...]:
         """As many segments as stand here."""
-        if nesting > MAX_NESTING:
-            raise ToolError("the JSONPath is nested too deeply")
         found: list[Segment] = []
         while True:
             before = self.at
