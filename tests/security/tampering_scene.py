@@ -132,6 +132,26 @@ def as_superuser(roles: Roles, act: Act[T]) -> T:
     return asyncio.run(session())
 
 
+def unguarded(roles: Roles, *tables: str) -> None:
+    """Take the triggers of these tables away, as the database's superuser can."""
+
+    async def act(raw: asyncpg.Connection) -> None:
+        for table in tables:
+            await raw.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+
+    as_superuser(roles, act)
+
+
+def tenant_of(roles: Roles, run: Run) -> UUID:
+    """The id of the run's tenant."""
+
+    async def act(raw: asyncpg.Connection) -> UUID:
+        found = await raw.fetchval("SELECT tenant_id FROM runs WHERE run_id = $1", run.run_id)
+        return UUID(bytes=found.bytes)
+
+    return as_superuser(roles, act)
+
+
 def attack(roles: Roles, statement: str, *arguments: object, rows: int = 1) -> None:
     """One statement of a superuser, which must change exactly `rows` rows."""
 

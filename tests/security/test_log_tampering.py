@@ -18,6 +18,8 @@ from tests.security.tampering_scene import (
     columns_of,
     disarm,
     finished_run,
+    tenant_of,
+    unguarded,
     verification,
 )
 from tests.support.databases import DatabaseServer, Roles, connect
@@ -83,12 +85,7 @@ def roles(postgres: DatabaseServer) -> Roles:
 def served(roles: Roles) -> Iterator[WitnessedServer]:
     with witnessed_server(roles) as server:
         disarm(roles)
-
-        async def act(raw: asyncpg.Connection) -> None:
-            for table in (*LOG_TABLES, *_PARTS):
-                await raw.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
-
-        as_superuser(roles, act)
+        unguarded(roles, *LOG_TABLES, *_PARTS)
         yield server
 
 
@@ -102,11 +99,7 @@ def run(served: WitnessedServer) -> Run:
 
 @pytest.fixture(scope="module")
 def tenant(roles: Roles, run: Run) -> UUID:
-    async def act(raw: asyncpg.Connection) -> UUID:
-        found = await raw.fetchval("SELECT tenant_id FROM runs WHERE run_id = $1", run.run_id)
-        return UUID(bytes=found.bytes)
-
-    return as_superuser(roles, act)
+    return tenant_of(roles, run)
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from tests.security.tampering_scene import (
     columns_of,
     disarm,
     finished_run,
+    tenant_of,
+    unguarded,
     verification,
 )
 from tests.security.test_log_tampering import tampered
@@ -50,11 +52,7 @@ def roles(postgres: DatabaseServer) -> Roles:
 def served(roles: Roles) -> Iterator[WitnessedServer]:
     with witnessed_server(roles) as server:
         disarm(roles)
-
-        async def act(raw: asyncpg.Connection) -> None:
-            await raw.execute("ALTER TABLE writer_key DISABLE TRIGGER ALL")
-
-        as_superuser(roles, act)
+        unguarded(roles, "writer_key")
         yield server
 
 
@@ -67,11 +65,7 @@ def run(served: WitnessedServer) -> Run:
 
 @pytest.fixture(scope="module")
 def tenant(roles: Roles, run: Run) -> UUID:
-    async def act(raw: asyncpg.Connection) -> UUID:
-        found = await raw.fetchval("SELECT tenant_id FROM runs WHERE run_id = $1", run.run_id)
-        return UUID(bytes=found.bytes)
-
-    return as_superuser(roles, act)
+    return tenant_of(roles, run)
 
 
 def shown(served: WitnessedServer, run: Run) -> list[tuple[int, object]]:

@@ -14,7 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app.transparency.note import ED25519, VerifierKey, verifier_key
 from tests.e2e.server_process import Finished, run_command, surroundings
-from tests.security.tampering_scene import Run, as_superuser, disarm, finished_run
+from tests.security.tampering_scene import (
+    Run,
+    disarm,
+    finished_run,
+    tenant_of,
+    unguarded,
+)
 from tests.security.test_log_tampering import LOG_TABLES, changed_rows, nobody_leads, tampered
 from tests.support.databases import DatabaseServer, Roles, connect
 from tests.support.witnessed_server import DEPLOYMENT, WitnessedServer, witnessed_server
@@ -77,22 +83,13 @@ def run(served: WitnessedServer, roles: Roles) -> Run:
     made = finished_run(served.live)
     served.when(made.public, lambda found: found["state"] == "anchored")
     disarm(roles)
-
-    async def act(raw: asyncpg.Connection) -> None:
-        for table in (*LOG_TABLES, "leaf_default", "tile_default"):
-            await raw.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
-
-    as_superuser(roles, act)
+    unguarded(roles, *LOG_TABLES, "leaf_default", "tile_default")
     return made
 
 
 @pytest.fixture(scope="module")
 def tenant(roles: Roles, run: Run) -> UUID:
-    async def act(raw: asyncpg.Connection) -> UUID:
-        found = await raw.fetchval("SELECT tenant_id FROM runs WHERE run_id = $1", run.run_id)
-        return UUID(bytes=found.bytes)
-
-    return as_superuser(roles, act)
+    return tenant_of(roles, run)
 
 
 def audited(roles: Roles, policy: str, directory: Path, *words: str) -> Finished:
