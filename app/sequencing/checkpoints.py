@@ -18,6 +18,7 @@ from app.domain.run import TenantId
 from app.sequencing.continuity import Continuity, Discontinuity
 from app.sequencing.log_names import is_name_after
 from app.sequencing.log_signer import LogSigner
+from app.sequencing.lost_rows import restore_rows
 from app.sequencing.signed_history import CHECKPOINT_KIND
 from app.storage.keeper_store import (
     NewCheckpoint,
@@ -75,6 +76,7 @@ class CheckpointMaker:
         if not await self._is_continued(leader):
             return 0
         await self._signer.prepare(leader)
+        await restore_rows(leader, self._continuity.history, self._signer.opened, self._now)
         count = 0
         while True:
             heads = await unsigned_heads(
@@ -87,8 +89,7 @@ class CheckpointMaker:
             receipts = await self._admin_log.append_all(
                 self._operator, CHECKPOINT_KIND, [{"checkpoint": note} for note in notes]
             )
-            # Stored after the operator log has them: one that is lost in between is signed again,
-            # to the same bytes.
+            # Stored after the operator log has them: what is lost in between is restored from it.
             stored = [
                 NewCheckpoint(head=head, note=note, anchor=(receipt.run_id, receipt.seq))
                 for head, note, receipt in zip(good, notes, receipts, strict=True)

@@ -103,6 +103,25 @@ class SignedHistory:
         self._grow(size)
         return page.chain.head.next_seq < page.end
 
+    async def checkpoints_after(self, start: Resume | None) -> dict[int, str]:
+        """The checkpoints that records from `start` on hold, by seq, up to where this was read.
+
+        None at all unless these records lead to just that end: then they are the same ones.
+        """
+        found: dict[int, str] = {}
+        after, end = start, self._after
+        while end is not None and (after is None or after.next_seq < end.next_seq):
+            page = await self._admin_log.read_on(self.operator, after, self._enrolment)
+            if page is None or isinstance(page, ChainBreak):
+                return {}
+            for record in page.chain.records[: end.next_seq - (after.next_seq if after else 0)]:
+                if record.kind == CHECKPOINT_KIND:
+                    found[record.seq] = str(_note(record).get("checkpoint"))
+                if record.seq == end.next_seq - 1 and record.chain != end.chain:
+                    return {}
+            after = page.chain.head
+        return found
+
     def root_at(self, size: int) -> bytes | None:
         """The root of the operator log as its records make it; None unless it was read to there.
 
