@@ -19,6 +19,7 @@ from app.sequencing.continuity import Continuity, Discontinuity
 from app.sequencing.log_names import is_name_after
 from app.sequencing.log_signer import LogSigner
 from app.sequencing.lost_rows import restore_rows
+from app.sequencing.schema_record import Schema, SchemaRecord
 from app.sequencing.signed_history import CHECKPOINT_KIND
 from app.storage.keeper_store import (
     NewCheckpoint,
@@ -55,7 +56,9 @@ class CheckpointMaker:
         signer: LogSigner,
         continuity: Continuity,
         now: Callable[[], datetime],
+        schema: Schema | None = None,
     ) -> None:
+        self._schema = SchemaRecord(admin_log, continuity.history, schema) if schema else None
         self._admin_log = admin_log
         self._operator = operator
         self._signer = signer
@@ -76,6 +79,8 @@ class CheckpointMaker:
         if not await self._is_continued(leader):
             return 0
         await self._signer.prepare(leader)
+        if self._schema is not None:
+            await self._schema.look()
         await restore_rows(leader, self._continuity.history, self._signer.opened, self._now)
         count = 0
         while True:

@@ -27,14 +27,15 @@ from app.transparency.note import NoteError
 
 CHECKPOINT_KIND = "checkpoint.tenant"
 RECOVERY_KIND = "log.recovery"
+SCHEMA_KIND = "schema.change"
 _DELETION_KIND = "erasure.delete_tenant"
 
 
 class SignedHistory:
     """Read in pages, from the first record on or from where it stood, and then kept up with.
 
-    Remembers one note for each origin, the ids of deleted logs, and the hash of each record that
-    has no leaf yet: memory does not grow with the records.
+    Remembers one note for each origin, the ids of deleted logs, the schema's revision, and the hash
+    of each record that has no leaf yet: memory does not grow with the records.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class SignedHistory:
         self.recovered: set[str] = set()  # origins that a recovery gave
         self.ended: set[str] = set()  # origins that a recovery took away
         self.deleted: set[bytes] = set()
+        self.schema: str | None = None  # the revision that the last change led to
         if standing is None:
             return
         self.newest.update(standing.newest)
@@ -70,6 +72,7 @@ class SignedHistory:
         self.recovered |= standing.recovered
         self.ended |= standing.ended
         self.deleted |= standing.deleted
+        self.schema = standing.schema
 
     @property
     def done(self) -> int:
@@ -88,6 +91,7 @@ class SignedHistory:
             recovered=frozenset(self.recovered),
             ended=frozenset(self.ended),
             deleted=frozenset(self.deleted),
+            schema=self.schema,
         )
 
     async def read_page(self, size: int) -> bool | ChainBreak:
@@ -159,6 +163,8 @@ class SignedHistory:
             self.newest.pop(old, None)
             self.ended.add(old)
             self.recovered.add(new)
+        elif record.kind == SCHEMA_KIND:
+            self.schema = str(_note(record).get("to"))
         elif record.kind == _DELETION_KIND:
             self._take_deletion(record.fields.get("note", b""))
 
