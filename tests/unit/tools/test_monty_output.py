@@ -18,9 +18,9 @@ _MARK = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
         (
             ExecStatus.ERROR,
             "",
-            f'120.96\u03bcs {_MARK} error: Traceback:\n  File "/proc/self/fd/0", line 1\nKeyError\n',
+            f'120.96\u03bcs {_MARK} error: Trace:\n  File "/proc/self/fd/0", line 1\nKeyError\n',
             "",
-            'Traceback:\n  File "<python>", line 1\nKeyError\n',
+            'Trace:\n  File "<python>", line 1\nKeyError\n',
         ),
         (ExecStatus.ERROR, "", "error:\nSyntaxError: x\n", "", "error:\nSyntaxError: x\n"),
         (ExecStatus.TIMEOUT, "a", "", "a", ""),
