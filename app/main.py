@@ -98,7 +98,7 @@ def create_app(
         separate_input_output_schemas=False,
         telemetry=NO_TELEMETRY,
     )
-    app.state.doorkeeper = door.doorkeeper
+    app.state.doorkeeper, app.state.sandbox = door.doorkeeper, settings.sandbox.mode
     _mount(app, docs=settings.docs)
     app.add_middleware(
         Guard,

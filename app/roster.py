@@ -30,7 +30,7 @@ from app.policy.schema_check import SchemaRefusedError, check_schema
 from app.providers.anthropic import AnthropicProvider
 from app.providers.offline import OfflineProvider
 from app.providers.provider import ModelProvider
-from app.sandbox.execution import EngineName, Runner
+from app.sandbox.tool_runner import ToolRunner
 from app.settings import ProviderName, Settings
 from app.tools.calculator import Calculator
 from app.tools.current_time import CurrentTime
@@ -77,12 +77,15 @@ def tools(settings: Settings) -> tuple[Tool, ...]:
     return (*TOOLS, *others)
 
 
-def confined_tools(settings: Settings, runner: Runner) -> tuple[tuple[Tool, ...], dict[str, str]]:
+def confined_tools(
+    settings: Settings, runner: ToolRunner
+) -> tuple[tuple[Tool, ...], dict[str, str]]:
     """The tools that need a confined worker; by name, why one cannot be had here."""
-    missing = runner.unavailable(EngineName.NATIVE)
+    engine = runner.python_engine
+    missing = runner.unavailable(engine.name)
     if missing is not None:
         return (), {PYTHON: missing}
-    return (PythonTool(runner, load_refusals(settings.config_dir)),), {}
+    return (PythonTool(runner, load_refusals(settings.config_dir), engine),), {}
 
 
 def web_tools(settings: Settings, client: EgressClient) -> tuple[tuple[Tool, ...], dict[str, str]]:

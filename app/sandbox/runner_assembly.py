@@ -11,10 +11,18 @@ from app.domain.sandbox_mode import SandboxMode
 from app.sandbox.capabilities import Capabilities, probe
 from app.sandbox.execution import EngineName
 from app.sandbox.kernel_calls import PR_SET_DUMPABLE, Kernel, LinuxKernel
+from app.sandbox.python_engine import (
+    FoundMonty,
+    choose_python_engine,
+    installed_monty,
+    monty_gap,
+)
 from app.sandbox.sandbox_profile import SandboxProfile, WorkerAccount
+from app.sandbox.sandbox_settings import SandboxSettings
 from app.sandbox.tool_runner import RunnerOptions, ToolRunner
 
 _log = logging.getLogger(__name__)
+_NO_MONTY = FoundMonty(problem="the extra `monty` is not installed")
 _REMEDY = "see docs/operations/sandbox.md, or set MESHFLOW_SANDBOX=off-unsafe and mean it"
 
 
@@ -28,15 +36,16 @@ def close_process_to_peers(kernel: Kernel | None = None) -> None:
 
 
 def build_runner(
-    mode: SandboxMode,
+    asked: SandboxSettings,
     *,
     account: WorkerAccount | None,
     no_account: str | None = None,
     kernel: Kernel | None = None,
 ) -> ToolRunner:
     """The runner. `no_account` says why root has nobody to run workers as. Says what it found."""
-    found = probe(kernel or LinuxKernel())
-    gaps = engine_gaps(found, mode, no_account=no_account)
+    mode, found, monty = asked.mode, probe(kernel or LinuxKernel()), installed_monty()
+    gaps = engine_gaps(found, mode, no_account=no_account, monty=monty)
+    python = choose_python_engine(found, mode, forced=asked.python_engine, monty=monty)
     if mode is SandboxMode.OFF_UNSAFE:
         _log.warning("MESHFLOW_SANDBOX is off-unsafe: tools run programs without confinement")
     else:
@@ -46,8 +55,10 @@ def build_runner(
             found.seccomp.seen,
             found.openat2.seen,
         )
-    if EngineName.NATIVE in gaps:
-        _log.warning("no engine native: %s", gaps[EngineName.NATIVE])
+    if python.name in gaps:
+        _log.warning("no engine %s: %s", python.name.value, gaps[python.name])
+    else:
+        _log.info("the engine of python is %s", python.name.value)
     return ToolRunner(
         RunnerOptions(
             profile=SandboxProfile(mode=mode),
@@ -55,12 +66,17 @@ def build_runner(
             gaps=gaps,
             concurrency=2 * (os.cpu_count() or 1),
             keeps_spare=True,
+            python=python,
         )
     )
 
 
 def engine_gaps(
-    found: Capabilities, mode: SandboxMode, *, no_account: str | None = None
+    found: Capabilities,
+    mode: SandboxMode,
+    *,
+    no_account: str | None = None,
+    monty: FoundMonty = _NO_MONTY,
 ) -> dict[EngineName, str]:
     """Which engines cannot run here, and why: each sentence names what is missing."""
     gaps = {
@@ -71,4 +87,7 @@ def engine_gaps(
     reason = missing or no_account
     if reason is not None:
         gaps[EngineName.NATIVE] = f"{reason}; {_REMEDY}"
+    reason = monty_gap(found, mode, monty) or no_account
+    if reason is not None:
+        gaps[EngineName.MONTY] = f"{reason}; {_REMEDY}"
     return gaps

