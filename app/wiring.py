@@ -44,7 +44,6 @@ from app.runs.identifiers import new_run_id
 from app.runs.notifier import Bell
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.service import RunService, ServiceParts
-from app.sandbox.runner_assembly import build_runner
 from app.sandbox.sandbox_profile import WorkerAccount
 from app.sandbox.tool_runner import ToolRunner
 from app.sandbox.workspace import WorkspaceRoot, open_workspace_root
@@ -53,6 +52,7 @@ from app.settings import Settings
 from app.storage import schema
 from app.storage.database import Database
 from app.storage.run_store import RunStore
+from app.tools.program_list import ProgramList
 from app.tools.toolbox import Toolbox
 
 _log = logging.getLogger("meshflow")
@@ -180,7 +180,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
     runs, run_keys = parts.runs, parts.run_keys
     account, no_account = _worker_account()
     workspaces, bell = _workspaces(settings, account), Bell()
-    runner = build_runner(settings.sandbox, account=account, no_account=no_account)
+    runner, programs = roster.worker_runner(settings, account, no_account)
     logs = log_keeper(settings, parts)
     recorder_parts = _recorder_parts(settings, parts, bell)
     executor = RunExecutor(
@@ -193,7 +193,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         max_queued=settings.max_queued_runs,
     )
     egress = EgressClient(denied=settings.egress.denied, parts=overrides.egress)
-    catalogue = _Catalogue(settings, overrides, runner, egress)
+    catalogue = _Catalogue(settings, overrides, runner, egress, programs)
     plugged = dict(overrides.providers or roster.providers(settings))
     service = RunService(
         ServiceParts(
@@ -256,9 +256,14 @@ class _Catalogue:
     """What the deployment offers and what each tenant may use of it."""
 
     def __init__(
-        self, settings: Settings, overrides: Overrides, runner: ToolRunner, egress: EgressClient
+        self,
+        settings: Settings,
+        overrides: Overrides,
+        runner: ToolRunner,
+        egress: EgressClient,
+        programs: ProgramList | None,
     ) -> None:
-        confined, unconfined = roster.confined_tools(settings, runner)
+        confined, unconfined = roster.confined_tools(settings, runner, programs)
         web, unreachable = roster.web_tools(settings, egress)
         self._missing = unconfined | unreachable
         tools = (*confined, *web, *roster.tools(settings))

@@ -22,7 +22,7 @@ _NOT_CONFINED_CODE = 125
 _ABOVE_OURS = 512  # where descriptors are parked while the low numbers are given away
 MAX_DESCRIPTORS: Final = 4096
 
-Engine = Callable[[Program], int]
+Engine = Callable[[Program, ExecLimits], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ def become_worker(
         os.close(program)
         for name in [name for name in sys.modules if name.partition(".")[0] == "app"]:
             del sys.modules[name]  # nothing secret is in them, but a program has no use for them
-        code = engine(decode_program(data))
+        code = engine(decode_program(data), limits)
     except ConfinementError as refused:
         if status >= 0:
             os.write(status, str(refused).encode())

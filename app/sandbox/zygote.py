@@ -13,8 +13,6 @@ import resource
 import selectors
 import signal
 import socket
-import sys
-import sysconfig
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,16 +20,15 @@ from typing import Final, assert_never
 
 from app.domain.errors import ConfinementError
 from app.sandbox.confinement import Walls, build_walls, confine, drop_power
-from app.sandbox.execution import Argv, EngineName, ExecLimits, Program, SourceText
+from app.sandbox.engine_choice import load_engine, reachable
+from app.sandbox.execution import ExecLimits
 from app.sandbox.kernel_calls import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
     Kernel,
     LinuxKernel,
 )
-from app.sandbox.landlock import DEVICE, READ, PathRule
-from app.sandbox.native_engine import preload, run_native
-from app.sandbox.sandbox_profile import SandboxProfile
+from app.sandbox.landlock import PathRule
 from app.sandbox.worker_child import CONFINED, MAX_DESCRIPTORS, Engine, Handed, become_worker
 from app.sandbox.worker_protocol import (
     DESCRIPTORS,
@@ -50,21 +47,6 @@ from app.sandbox.zygote_configuration import ZygoteConfiguration
 _TICK_SECONDS: Final = 0.05
 _ABOVE_THE_CALLS: Final = 16  # a worker gives the lowest numbers to what its call came with
 _LARGEST_SHARE: Final = 8  # a look at the quotas may take an eighth of the time
-# Never readable, though they lie in the standard library's directory: other people's code.
-_NOT_THE_LIBRARY: Final = frozenset(
-    {
-        "__pycache__",
-        "dist-packages",
-        "ensurepip",
-        "idlelib",
-        "lib-dynload",  # nothing can be mapped to run any more
-        "lib2to3",
-        "site-packages",
-        "test",
-        "tkinter",
-        "turtledemo",
-    }
-)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,10 +69,10 @@ def serve_zygote(descriptor: int, configuration: str) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, ceiling))
     link = socket.socket(fileno=descriptor)
     link.set_inheritable(False)
-    engine = _load(configured.engine)
+    engine = load_engine(configured)
     problem, walls = "", None
     try:
-        readable = _held(configured.profile)
+        readable = _held(configured)
         drop_power(kernel, configured.account)
         kernel.prctl(PR_SET_DUMPABLE, 0)
         kernel.prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -127,40 +109,10 @@ def _tried(kernel: Kernel, walls: Walls | None) -> str:
     return problem or ("" if status == 0 else "a worker could not be confined")
 
 
-def _load(name: EngineName) -> Engine:
-    match name:
-        case EngineName.NATIVE:
-            preload()
-            return _native
-        case EngineName.VIRTUAL_SHELL | EngineName.EXEC:
-            return _not_here
-        case _:
-            assert_never(name)
-
-
-def _native(program: Program) -> int:
-    match program:
-        case SourceText(text=text):
-            return run_native(text)
-        case Argv():
-            return _not_here(program)
-
-
-def _not_here(_: Program) -> int:
-    return 126
-
-
-def _held(profile: SandboxProfile) -> list[PathRule]:
+def _held(configured: ZygoteConfiguration) -> list[PathRule]:
     """Descriptors of what a worker may read, opened while this process still may."""
     found: list[PathRule] = []
-    library = sysconfig.get_path("stdlib")
-    with os.scandir(library) as entries:
-        # What is loaded already is not read again, and each rule costs every worker its share.
-        names = [entry.name for entry in entries if _is_still_read(entry.name)]
-    places = [(f"{library}/{name}", READ) for name in sorted(names)]
-    places += [(path, READ) for path in profile.readable]
-    places += [(path, DEVICE) for path in profile.devices]
-    for path, access in places:
+    for path, access in reachable(configured):
         with suppress(FileNotFoundError):
             opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
             descriptor = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, _ABOVE_THE_CALLS)
@@ -168,12 +120,6 @@ def _held(profile: SandboxProfile) -> list[PathRule]:
             is_directory = os.path.isdir(path)  # noqa: PTH112 - a plain string is all there is
             found.append(PathRule(descriptor=descriptor, is_directory=is_directory, access=access))
     return found
-
-
-def _is_still_read(name: str) -> bool:
-    stem, _, ending = name.partition(".")
-    is_loaded = ending == "py" and stem in sys.modules
-    return not is_loaded and name not in _NOT_THE_LIBRARY
 
 
 class Zygote:
@@ -284,6 +230,7 @@ class Zygote:
                     os.killpg(seen.si_pid, signal.SIGKILL)
             _, status, usage = os.wait4(seen.si_pid, 0)
             if number is not None:
+                _take_ends_of(seen.si_pid)
                 self._tell(number, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
 
     def _tell(self, number: int, status: int, cpu_seconds: float, peak_kib: int) -> None:
@@ -365,6 +312,16 @@ class Zygote:
             problem=problem,
         )
         self._link.send(encode(done))
+
+
+def _take_ends_of(group: int) -> None:
+    """Of all that is left of a group that was killed: this process is their heir.
+
+    One that dies leaves its own children behind before its end can be taken, so none is missed.
+    """
+    with suppress(ChildProcessError):
+        while True:
+            os.waitid(os.P_PGID, group, os.WEXITED)
 
 
 def _status_told(descriptor: int) -> bytes:
