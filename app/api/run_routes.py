@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -30,7 +31,13 @@ from app.domain.run import TERMINAL, Caller, RunId, RunStatus, Scope, parse_run_
 router = APIRouter(tags=["runs"])
 
 MAX_WAIT_SECONDS = 30
-_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,4})\s*(?:,|;|$)", re.ASCII)
+# RFC 7240 §2: preferences are told apart by commas outside of quotes; a name is in any case, its
+# value a token or quoted, parameters are ignored, and of two of one name the first counts.
+_PREFERENCE = re.compile(r"""(?:[^,"]|"(?:[^"\\]|\\.)*")+""", re.ASCII)
+_WAIT = re.compile(
+    r"""[ \t]*wait[ \t]*=[ \t]*("?)(\d{1,4})\1[ \t]*(?:;.*)?""", re.ASCII | re.IGNORECASE
+)
+_MOST_PREFER_CHARACTERS = 256
 # Described here and read by hand: as a parameter it costs more than the admission by the gate.
 _PREFER = {
     "name": "prefer",
@@ -83,7 +90,7 @@ async def create(
     started = await services.runs.start(caller, submission_of(body, caller, services))
     run_id = started.run.run_id
     headers = {"Location": f"/v1/runs/{public_run_id(run_id)}", "Retry-After": "1"}
-    seconds = _wait_seconds(request.headers.get("prefer"))
+    seconds = _wait_seconds(request.headers.getlist("prefer"))
     if not seconds:
         return as_json(started_view(started.run, started.task), 202, headers)
     headers["Preference-Applied"] = f"wait={seconds}"
@@ -215,9 +222,14 @@ def _cursor(text: str) -> RunId:
     return run_id
 
 
-def _wait_seconds(prefer: str | None) -> int:
-    found = _WAIT.search(prefer[:256]) if prefer else None
-    return 0 if found is None else min(int(found.group(1)), MAX_WAIT_SECONDS)
+def _wait_seconds(prefer: Sequence[str]) -> int:
+    if not prefer:
+        return 0
+    for preference in _PREFERENCE.findall(",".join(prefer)[:_MOST_PREFER_CHARACTERS]):
+        found = _WAIT.fullmatch(preference)
+        if found is not None:
+            return min(int(found.group(2)), MAX_WAIT_SECONDS)
+    return 0
 
 
 async def _finished_within(

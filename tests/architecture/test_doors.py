@@ -32,6 +32,7 @@ LIBRARIES: Mapping[str, Doors] = {
     "bashkit": ("app/sandbox/virtual_shell.py",),  # which only a zygote imports
     "cryptography": ("app/ledger/", "app/keys/", "app/offline/", "app/transparency/"),
     "fastapi": ("app/api/", "app/main.py"),
+    "h11": ("app/cli/bounded_h11.py",),  # uvicorn brings it
     "httptools": (),  # uvicorn finds it by itself
     "httpcore2": ("app/egress/",),  # requests to addresses that are not the operator's
     "httpx2": (
@@ -53,7 +54,7 @@ LIBRARIES: Mapping[str, Doors] = {
     "sqlalchemy": ("app/storage/",),
     "starlette": ("app/api/", "app/main.py", "app/cli/stream_drain.py"),
     "typing_extensions": ("app/api/",),
-    "uvicorn": ("app/cli/bounded_http.py", "app/cli/web_server.py"),
+    "uvicorn": ("app/cli/bounded_h11.py", "app/cli/bounded_http.py", "app/cli/web_server.py"),
     "uvloop": (),  # uvicorn finds it by itself
 }
 
