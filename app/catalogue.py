@@ -20,6 +20,7 @@ from app.runs.service import RunService
 from app.sandbox.tool_runner import ToolRunner
 from app.sequencing.ledger_pulse import Vitals
 from app.settings import Settings
+from app.tools.program_list import ProgramList
 from app.tools.toolbox import Toolbox
 
 
@@ -30,14 +31,14 @@ class Catalogue:
         self,
         settings: Settings,
         default_model: str | None,
-        runner: ToolRunner,
+        confined: tuple[ToolRunner, ProgramList | None],
         egress: EgressClient,
         tenants: Mapping[str, TenantSettings],
     ) -> None:
-        confined, unconfined = roster.confined_tools(settings, runner)
+        workers, unconfined = roster.confined_tools(settings, *confined)
         web, unreachable = roster.web_tools(settings, egress)
         self._missing = unconfined | unreachable
-        tools = (*confined, *web, *roster.tools(settings))
+        tools = (*workers, *web, *roster.tools(settings))
         self.toolbox = Toolbox({tool.spec.name: tool for tool in tools})
         self._names = tuple(spec.name for spec in self.toolbox.specs)
         self._all = frozenset(self._names)

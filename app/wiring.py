@@ -41,7 +41,6 @@ from app.runs.identifiers import new_run_id
 from app.runs.notifier import Bell
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.service import RunService, ServiceParts
-from app.sandbox.runner_assembly import build_runner
 from app.sandbox.sandbox_profile import WorkerAccount
 from app.sandbox.tool_runner import ToolRunner
 from app.sandbox.workspace import WorkspaceRoot, open_workspace_root
@@ -190,7 +189,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     runs, run_keys = parts.runs, parts.run_keys
     account, no_account = _worker_account()
     workspaces, bell = _workspaces(settings, account), Bell()
-    runner = build_runner(settings.sandbox, account=account, no_account=no_account)
+    runner, programs = roster.worker_runner(settings, account, no_account)
     logs = log_keeper(settings, parts)
     recorder_parts = _recorder_parts(settings, parts, bell)
     executor = RunExecutor(
@@ -203,7 +202,9 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
         max_queued=settings.max_queued_runs,
     )
     egress = EgressClient(denied=settings.egress.denied, parts=overrides.egress)
-    catalogue = Catalogue(settings, overrides.default_model, runner, egress, door.tenants)
+    catalogue = Catalogue(
+        settings, overrides.default_model, (runner, programs), egress, door.tenants
+    )
     plugged = dict(overrides.providers or roster.providers(settings))
     service = RunService(
         ServiceParts(
