@@ -18,7 +18,7 @@ from app.domain.verdict import Decision, Point, PolicyRef, Scrubbed, ScrubBlock,
 from app.ledger import hashing
 from app.ledger.batches import SealedBatch, signed_batch
 from app.ledger.header import FIELD_NUMBERS, Header
-from app.ledger.sealing import RunSealer
+from app.ledger.sealing import NONCE_BYTES, RunSealer
 from app.ledger.writing import ChainHead, Draft, RunWriter, WriterKey
 
 Vector: TypeAlias = JsonObject
@@ -266,6 +266,9 @@ def digests() -> list[Vector]:
     return made
 
 
+ID_BYTES = 16
+
+
 def counted_entropy() -> Callable[[int], bytes]:
     """A source that gives other bytes each time, and the same ones in each process."""
     taken = 0
@@ -275,7 +278,15 @@ def counted_entropy() -> Callable[[int], bytes]:
         taken += 1
         return fixed(f"entropy {taken}", size)
 
-    return take
+    def draw(size: int) -> bytes:
+        # A record's draw: salt and nonce of each field, event id, nonce; a part has a number each.
+        fields, rest = divmod(size - 2 * ID_BYTES, hashing.SALT_BYTES + NONCE_BYTES)
+        if fields < 0 or rest:
+            return take(size)
+        sizes = (*(hashing.SALT_BYTES, NONCE_BYTES) * fields, ID_BYTES, ID_BYTES)
+        return b"".join(map(take, sizes))
+
+    return draw
 
 
 def small_run() -> tuple[list[SealedBatch], JsonObject]:
