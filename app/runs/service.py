@@ -10,7 +10,11 @@ from functools import partial
 from uuid import UUID
 
 from app.agents.loop import AgentLoop, LoopParts
-from app.domain.errors import InvalidSubmissionError, PolicyDeniedError
+from app.domain.errors import (
+    InvalidSubmissionError,
+    LedgerUnavailableError,
+    PolicyDeniedError,
+)
 from app.domain.record import RunFinished, RunSubmitted
 from app.domain.run import (
     TERMINAL,
@@ -26,6 +30,7 @@ from app.domain.run import (
     public_run_id,
 )
 from app.domain.verdict import Deny
+from app.ledger.batches import RecordReceipt
 from app.ledger.writing import ChainHead
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import SubmitInput
@@ -86,6 +91,7 @@ class StartedRun:
 
     run: RunRow
     task: bytes
+    receipt: RecordReceipt
 
 
 class RunService:
@@ -174,6 +180,9 @@ class RunService:
             raise PolicyDeniedError(public_run_id(run_id), verdict.decision.rules, code)
         await recorder.record(submitted, Usage())
         task = recorder.take_recorded()[0].fields["task"].value
+        receipt = recorder.take_receipt()
+        if receipt is None:
+            raise LedgerUnavailableError("a run was opened without a receipt")
         # Authority is what the instructions say; a key that could have given some, and sent only
         # data, asked for no effect.
         may_instruct = Scope.INSTRUCT in caller.scopes and submission.instructions is not None
@@ -186,7 +195,8 @@ class RunService:
             opened=self._opener,
         )
         parts.executor.launch(job)
-        return StartedRun(run=_queued(caller.tenant_id, run_id, new_run), task=task)
+        queued = _queued(caller.tenant_id, run_id, new_run)
+        return StartedRun(run=queued, task=task, receipt=receipt)
 
     def _opened(self, job: RunJob) -> DrivenRun:
         parts, place = self._parts, job.place
