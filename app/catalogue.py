@@ -76,6 +76,7 @@ class Catalogue:
             tenant_tools=self.tools_of,
             tenant_scrub_phi=lambda tenant: self._of(tenant).scrub_phi,
             vitals=vitals,
+            certificate=lambda: parts.enrolment.certificate,
         )
 
     def _of(self, tenant: str) -> TenantSettings:

@@ -29,6 +29,11 @@ class WriterEnrolment:
         self._certificate = certify(writer_statement(writer.writer_id, writer.public_key))
         self._is_recorded = False
 
+    @property
+    def certificate(self) -> bytes:
+        """What the enrolment key says of this process's key."""
+        return self._certificate
+
     async def enrol(self) -> None:
         """Register the key and record it in the operator log; may be repeated until it succeeds.
 

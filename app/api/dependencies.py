@@ -39,6 +39,7 @@ class ApiServices:
     tenant_tools: Callable[[str], frozenset[str]]
     tenant_scrub_phi: Callable[[str], bool]
     vitals: Callable[[], Awaitable[Vitals]]
+    certificate: Callable[[], bytes]  # of the key with which this process signs records
 
 
 async def services(request: Request) -> ApiServices:

@@ -63,13 +63,15 @@ class BundleExporter:
 
         NotSequencedError while no checkpoint covers an erasure of the run: a verifier would see the
         gap and no statement that explains it. Without its fields a bundle shows no gap; it is for
-        who may know that a run was, and not what was in it.
+        who may know that a run was, and not what was in it. Of a deleted run there is what remains:
+        hashes, places, signatures, and the statement that took the rest.
         """
         evidence = await self._replay.evidence(tenant_id, run_id)
         try:
             erasures = await self._erasures(tenant_id, run_id)
             head, witnessed = await self._checkpoint(evidence, erasures)
-            if with_fields and not all(_is_covered(entry, head) for entry in erasures):
+            shows_gaps = with_fields or evidence.run_key is None
+            if shows_gaps and not all(_is_covered(entry, head) for entry in erasures):
                 raise NotSequencedError
             members = await self._members(tenant_id, evidence, head, witnessed, erasures)
         except InclusionError as error:
@@ -197,6 +199,8 @@ def _record(record: StoredRecord, index: int | None, tree: _Tree) -> JsonObject:
 
 def _payloads(evidence: Evidence) -> Iterator[JsonObject]:
     stored = evidence.stored
+    if evidence.run_key is None:
+        return
     sealer = RunSealer(evidence.run_key, log=stored.log, run=stored.run)
     for item in sorted(stored.fields, key=lambda item: (item.seq, item.field)):
         salt, value = sealer.open(seq=item.seq, field=item.field, blob=item.blob)

@@ -136,30 +136,34 @@ class ReplayLedger(ErasureCalls):
     async def remains(self, tenant_id: TenantId, run_id: RunId) -> Remains:
         """What is left of a deleted run. NotFoundError for any other; LedgerBrokenError."""
         with self._alarmed(tenant_id, run_id):
-            await self._logs.book.refresh()
-            for _ in range(_LOOKS):
-                try:
-                    async with self._database.snapshot(tenant_id) as raw:
-                        erased = await self._book.of_run(raw, tenant_id, run_id)
-                        if not erased.is_deleted:
-                            raise NotFoundError("no such run")
-                        count = len(erased.records)
-                        stored = await self._ledger.remains(raw, tenant_id, run_id, count)
-                        placement = await read_placement(raw, tenant_id, run_id, 0)
-                except OlderViewError:
-                    continue
-                checked = verify_run(stored, None, self._enrolment, None, erased)
-                if isinstance(checked, ChainBreak):
-                    raise LedgerBrokenError(checked)
-                await self._logs.names.require(placement.state, 0)
-                inclusion = self._logs.check.check(placement, stored, 0)
-                integrity = await self._integrity(tenant_id, checked, inclusion, anew=True)
-                return Remains(
-                    run_id=run_id,
-                    records=checked.deleted,
-                    head=checked.head,
-                    integrity=replace(integrity, state=IntegrityState.ERASED),
-                )
+            chain, left = await self._left(tenant_id, run_id)
+            integrity = await self._integrity(tenant_id, chain, left.inclusion, anew=True)
+        return Remains(
+            run_id=run_id,
+            records=chain.deleted,
+            head=chain.head,
+            integrity=replace(integrity, state=IntegrityState.ERASED),
+        )
+
+    async def _left(self, tenant_id: TenantId, run_id: RunId) -> tuple[VerifiedChain, Evidence]:
+        await self._logs.book.refresh()
+        for _ in range(_LOOKS):
+            try:
+                async with self._database.snapshot(tenant_id) as raw:
+                    erased = await self._book.of_run(raw, tenant_id, run_id)
+                    if not erased.is_deleted:
+                        raise NotFoundError("no such run")
+                    count = len(erased.records)
+                    stored = await self._ledger.remains(raw, tenant_id, run_id, count)
+                    placement = await read_placement(raw, tenant_id, run_id, 0)
+            except OlderViewError:
+                continue
+            checked = verify_run(stored, None, self._enrolment, None, erased)
+            if isinstance(checked, ChainBreak):
+                raise LedgerBrokenError(checked)
+            await self._logs.names.require(placement.state, 0)
+            inclusion = self._logs.check.check(placement, stored, 0)
+            return checked, Evidence.of(stored, None, inclusion, placement)
         raise _CUT
 
     async def row(self, tenant_id: TenantId, run_id: RunId) -> RunRow:
@@ -193,23 +197,21 @@ class ReplayLedger(ErasureCalls):
         return ReopenedRun(head=chain.head, run_key=self._open(seen.run, seen.key), spent=spent)
 
     async def evidence(self, tenant_id: TenantId, run_id: RunId) -> Evidence:
-        """A run as it is stored, once all of it has verified. NotFoundError; LedgerBrokenError.
+        """A run as it is stored, or what is left of a deleted one, once all of it has verified.
 
-        The output in full is no part of it, but one that was not released breaks it all the same:
-        an export and a verification of the same moment say the same.
+        NotFoundError; LedgerBrokenError. The output in full is no part of it, but one that was not
+        released breaks it all the same: an export and a verification of one moment say the same.
         """
         with self._alarmed(tenant_id, run_id):
-            seen = await self._look(tenant_id, run_id, with_output=True)
+            try:
+                seen = await self._look(tenant_id, run_id, with_output=True)
+            except NotFoundError:
+                return (await self._left(tenant_id, run_id))[1]
             chain, inclusion = await self._verified(seen, None, anew=True)
             self._accounted(seen.run, chain, None)
             self._released(seen, chain)
-        state = seen.placement.state
-        return Evidence(
-            stored=seen.stored,
-            run_key=self._open(seen.run, seen.key),
-            inclusion=inclusion,
-            newest=None if state is None else state.checkpoint,
-        )
+        run_key = self._open(seen.run, seen.key)
+        return Evidence.of(seen.stored, run_key, inclusion, seen.placement)
 
     @contextmanager
     def _alarmed(self, tenant_id: TenantId, run_id: RunId) -> Iterator[None]:

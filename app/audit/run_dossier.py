@@ -4,6 +4,7 @@ Threat: Ledger tampering
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 from app.audit.inclusion import Inclusion
 from app.audit.integrity import Integrity
@@ -11,7 +12,7 @@ from app.audit.witnessed_times import TimeDoubt
 from app.domain.run import OutputState, RunId, RunRow, Usage
 from app.ledger.chain import Resume, StoredRun, VerifiedChain, VerifiedRecord
 from app.ledger.run_account import RunAccount
-from app.storage.place_store import SignedHead
+from app.storage.place_store import Placement, SignedHead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +66,24 @@ class ReopenedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """A run that verified, as it is stored: what an export is made of."""
+    """A run that verified, as it is stored: what an export is made of.
+
+    `run_key`: None when the run was deleted and nothing can be opened any more.
+    """
 
     stored: StoredRun
-    run_key: bytes
+    run_key: bytes | None
     inclusion: Inclusion
     newest: SignedHead | None  # the newest checkpoint of the log
+
+    @classmethod
+    def of(
+        cls,
+        stored: StoredRun,
+        run_key: bytes | None,
+        inclusion: Inclusion,
+        placement: Placement,
+    ) -> Self:
+        """What was read of a run, together with where it stands."""
+        newest = None if placement.state is None else placement.state.checkpoint
+        return cls(stored=stored, run_key=run_key, inclusion=inclusion, newest=newest)

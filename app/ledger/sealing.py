@@ -8,7 +8,7 @@ Threat: PHI leakage in audit logs
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from app.ledger.hashing import SALT_BYTES
+from app.ledger.hashing import SALT_BYTES, u64be
 
 NONCE_BYTES = 12
 _WORK = b"meshflow/work/v1"

@@ -10,7 +10,11 @@ from functools import partial
 from uuid import UUID
 
 from app.agents.loop import AgentLoop, LoopParts
-from app.domain.errors import InvalidSubmissionError, PolicyDeniedError
+from app.domain.errors import (
+    InvalidSubmissionError,
+    LedgerUnavailableError,
+    PolicyDeniedError,
+)
 from app.domain.record import RunFinished, RunSubmitted
 from app.domain.run import (
     TERMINAL,
@@ -26,6 +30,7 @@ from app.domain.run import (
     public_run_id,
 )
 from app.domain.verdict import Deny
+from app.ledger.batches import RecordReceipt
 from app.ledger.writing import ChainHead
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import SubmitInput
@@ -87,6 +92,7 @@ class StartedRun:
 
     run: RunRow
     task: bytes
+    receipt: RecordReceipt
 
 
 class RunService:
@@ -181,6 +187,9 @@ class RunService:
         recorder.open_work(work_wrapped, task_bytes(task))
         await recorder.record(submitted, Usage())
         told = recorder.take_recorded()[0].fields["task"].value
+        receipt = recorder.take_receipt()
+        if receipt is None:
+            raise LedgerUnavailableError("a run was opened without a receipt")
         job = RunJob(
             place=recorder.place,
             task=verdict,
@@ -190,7 +199,8 @@ class RunService:
             opened=self._opener,
         )
         parts.executor.launch(job)
-        return StartedRun(run=_queued(caller.tenant_id, run_id, new_run), task=told)
+        queued = _queued(caller.tenant_id, run_id, new_run)
+        return StartedRun(run=queued, task=told, receipt=receipt)
 
     def _opened(self, job: RunJob) -> DrivenRun:
         parts, place = self._parts, job.place

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,12 +23,14 @@ from tests.e2e.server_process import (
     serving,
     surroundings,
 )
+from tests.support.forged_remains import FORGERIES, Remains, packed
 
 HERE = Path(__file__).resolve().parent
 KEY = "acme-key-000000000000000000000001"
 WITNESS = "witness.live/w1"
 # Where a bit is turned: in a record, in a note and in the manifest's digest of one.
 ALTERED = (b'"header":"', b'"value":"', b'"tip":"', b"/ledger/")
+ALTERED_REMAINS = (b'"rc":"', b'"value":"', b'"tip":"', b"/ledger/")
 
 
 def _free_port() -> int:
@@ -80,6 +82,8 @@ def _exported(client: httpx2.Client, run: str, policy: str, directory: Path) -> 
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         answer = client.get(f"/v1/runs/{run}/bundle")
+        if answer.status_code == 409 and time.monotonic() < deadline:
+            continue  # no checkpoint covers the erasure yet
         answer.raise_for_status()
         code, told = _node(answer.content, policy, directory)
         if code == 0:
@@ -88,8 +92,26 @@ def _exported(client: httpx2.Client, run: str, policy: str, directory: Path) -> 
             raise AssertionError(f"node answered {code}: {told}")
 
 
-def _check_altered(bundle: bytes, policy: str, directory: Path) -> None:
-    for mark in ALTERED:
+def _left(client: httpx2.Client, run: str, policy: str, directory: Path) -> bytes:
+    """Delete the run; the bundle of what is left of it, which node answers with 0."""
+    body = {"run_id": run, "action": "delete_run", "legal_basis": "art17", "request_ref": "x"}
+    client.post("/v1/erasures", json=body).raise_for_status()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while client.get(f"/v1/runs/{run}").status_code != 404:
+        assert time.monotonic() < deadline, "the run is still there"
+    bundle = _exported(client, run, policy, directory)
+    assert "the run erased" in _node(bundle, policy, directory)[1]
+    return bundle
+
+
+def _check_forged(remains: Remains, policy: str, directory: Path) -> None:
+    for forged in FORGERIES:
+        code, told = _node(packed(forged(remains)), policy, directory)
+        assert code == 3, f"{forged.__name__}: node answered {code}: {told}"
+
+
+def _check_altered(bundle: bytes, policy: str, directory: Path, marks: Sequence[bytes]) -> None:
+    for mark in marks:
         at = bundle.index(mark) + len(mark)
         altered = bundle[:at] + bytes([bundle[at] ^ 1]) + bundle[at + 1 :]
         code, told = _node(altered, policy, directory)
@@ -103,9 +125,15 @@ def _check(server: ServerProcess, directory: Path, port: int) -> None:
         policy = told.text
         vkey = next(line.split()[1] for line in policy.splitlines() if line.startswith("log "))
         with _witness(directory, port, vkey):
-            bundle = _exported(client, _run_id(client), policy, directory)
-            _check_altered(bundle, policy, directory)
-    print(f"a live export of {len(bundle)} bytes: 0, and {len(ALTERED)} altered copies: 3")
+            run, other = _run_id(client), _run_id(client)
+            bundle = _exported(client, run, policy, directory)
+            _check_altered(bundle, policy, directory, ALTERED)
+            left = [_left(client, name, policy, directory) for name in (run, other)]
+            _check_altered(left[0], policy, directory, ALTERED_REMAINS)
+            _check_forged(Remains(before=bundle, after=left[0], other=left[1]), policy, directory)
+    altered = len(ALTERED) + len(ALTERED_REMAINS)
+    print(f"a live export of {len(bundle)} bytes, and what is left of the run once it is deleted:")
+    print(f"both 0; {altered} altered copies and {len(FORGERIES)} forgeries: 3")
 
 
 def main() -> int:
