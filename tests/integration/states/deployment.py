@@ -225,7 +225,7 @@ class Deployment:
             start = term._checkpoints._continuity._start
             assert start is not None
             start._save_every = 8  # so that a term begins where one of the last has verified to
-            sequencer = await Sequencer.start(leader, parts.enrolment, parts.origin_of)
+            sequencer = await Sequencer.start(leader, await parts.enrolment(), parts.origin_of)
             async with asyncio.timeout(PATIENCE_SECONDS):
                 # A server that was hung up on still has to end its transaction.
                 while (await sequencer.tick()).has_more or await self._unplaced():  # noqa: ASYNC110 - Postgres sends no event
