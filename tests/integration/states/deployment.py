@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,7 +23,7 @@ from app.domain.run import JsonObject, RunId, TenantId
 from app.erasing.assembly import EraserAtWork, build_eraser, eraser_places
 from app.erasing.erasure_journal import ErasureJournal
 from app.keys.erasure_keys import ErasureKeyFile, publish_erasure_key
-from app.keys.signing_keys import LOG
+from app.keys.signing_keys import LOG, SigningKey
 from app.ledger.key_statements import KeyChange
 from app.ledger.writing import SealedAppend
 from app.ledger_assembly import (
@@ -267,13 +268,22 @@ class Deployment:
         self._databases += [parts.database, parts.heartbeat]
         return parts
 
-    async def seat(self) -> Seat:
-        """One more process, with a key of its own and a line that can be cut."""
+    async def seat(
+        self, certifying: Callable[[], AbstractContextManager[SigningKey]] | None = None
+    ) -> Seat:
+        """One more process, with a key of its own and a line that can be cut.
+
+        `certifying`: it has its certificate by this key, and no record says so.
+        """
         line = Lifeline(self.roles.app)
         await line.open()
         self._lines.append(line)
         parts = self._parts(self._settings(line.url))
-        await parts.enrolment.enrol()
+        if certifying is None:
+            await parts.enrolment.enrol()
+        else:
+            parts.enrolment._certifying = certifying
+            await parts.enrolment.register()
         return Seat(parts, line)
 
     async def tenant(self, name: str) -> TenantId:
