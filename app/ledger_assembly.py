@@ -28,9 +28,10 @@ from app.domain.errors import ConfigurationError, LedgerUnavailableError
 from app.domain.run import TenantId
 from app.domain.sandbox_mode import SandboxMode
 from app.erasing.assembly import SharedParts
+from app.keys.enrolment_keys import EnrolmentKeys
 from app.keys.erasure_keys import published_erasure_keys
 from app.keys.key_store import FileKeyStore
-from app.keys.signing_keys import ENROLMENT, LOG, SigningKeys
+from app.keys.signing_keys import LOG, SigningKeys
 from app.ledger.writing import WriterKey
 from app.runs.identifiers import new_run_id
 from app.runs.run_keys import RunKeys
@@ -74,7 +75,7 @@ class LedgerParts:
     writer: WriterKey
     admin_log: AdminLog
     enrolment: WriterEnrolment
-    enrolment_keys: frozenset[bytes]
+    enrolment_keys: EnrolmentKeys
     logs: LogChecks
     replay: ReplayLedger
     book: ErasureBook
@@ -96,6 +97,7 @@ class LedgerParts:
             run_keys=self.run_keys,
             writer=self.writer,
             enrolment=self.enrolment_keys,
+            enrolment_in_force=self.logs.book.enrolment_in_force,
             now=utc_now,
         )
 
@@ -126,6 +128,7 @@ class KeeperOfLogs:
     database: Database
     anchors: Anchors
     parts: LedgerParts
+    origin_of: Callable[[bytes], str]
 
     async def enrol(self) -> None:
         """Enrol this process's writer and let the keeper write, once no anchor has seen more.
@@ -160,12 +163,13 @@ def log_keeper(settings: Settings, parts: LedgerParts) -> KeeperOfLogs | None:
         return None
     anchors = open_anchors(settings)
     database = Database(settings.sequencer_database_url.reveal(), pool_size=4)
+    origin_of = partial(log_origin, settings.deployment)
     keeper = LogKeeper(
         KeeperParts(
             database=database,
             admin_log=parts.admin_log,
-            enrolment=parts.enrolment_keys,
-            origin_of=lambda log: log_origin(settings.deployment, log),
+            enrolment=parts.logs.book.enrolment_in_force,
+            origin_of=origin_of,
             anchoring_of=lambda operator: Anchoring(anchors.places, database, operator),
             checkpoints_of=lambda operator: CheckpointMaker(
                 admin_log=parts.admin_log,
@@ -181,7 +185,9 @@ def log_keeper(settings: Settings, parts: LedgerParts) -> KeeperOfLogs | None:
             monotonic=time.monotonic,
         )
     )
-    return KeeperOfLogs(keeper=keeper, database=database, anchors=anchors, parts=parts)
+    return KeeperOfLogs(
+        keeper=keeper, database=database, anchors=anchors, parts=parts, origin_of=origin_of
+    )
 
 
 def _schema(settings: Settings) -> Schema | None:
@@ -226,6 +232,7 @@ def _continuity(
             enrolment=parts.enrolment_keys,
             erasure_keys=partial(published_erasure_keys, settings.ledger_key_dir),
             opened=_log_signer(parts, operator).opened,
+            changes=parts.logs.book.changes,
         ),
         start,
     )
@@ -277,14 +284,14 @@ def ledger_parts(settings: Settings) -> LedgerParts:
         settings.ledger_key_dir, entropy, forbidden=(settings.data_dir, settings.workspace_dir)
     )
     signing = SigningKeys(settings.ledger_key_dir, entropy)
-    certifier = signing.current(ENROLMENT)
-    enrolled = frozenset(key.public_key for key in signing.every(ENROLMENT))
+    enrolled = EnrolmentKeys(signing)
     database = Database(settings.database_url.reveal())
     ledger, runs, run_keys = LedgerStore(database), RunStore(database), RunKeys(keys, entropy)
     writer = WriterKey(entropy(32), uuid4().bytes)
     admin_log = _admin_log(ledger, runs, run_keys, writer, settings.sandbox.mode)
     erasures = ErasureStore(database)
     desk = _erasure_desk(erasures, admin_log, writer)
+    logs = _log_checks(settings, (signing, enrolled), database, keys, admin_log)
     book = ErasureBook(
         ledger=ledger,
         runs=runs,
@@ -292,8 +299,8 @@ def ledger_parts(settings: Settings) -> LedgerParts:
         keys=keys,
         enrolment=enrolled,
         erasure_keys=partial(published_erasure_keys, settings.ledger_key_dir),
+        key_book=logs.book,
     )
-    logs = _log_checks(settings, signing, database, keys, admin_log)
     replay = ReplayLedger(
         database=database,
         ledger=ledger,
@@ -315,7 +322,7 @@ def ledger_parts(settings: Settings) -> LedgerParts:
         writer=writer,
         admin_log=admin_log,
         enrolment=WriterEnrolment(
-            runs=runs, admin_log=admin_log, writer=writer, certify=certifier.sign
+            runs=runs, admin_log=admin_log, writer=writer, certifying=signing.certifying
         ),
         enrolment_keys=enrolled,
         logs=logs,
@@ -372,15 +379,20 @@ def _erasure_desk(store: ErasureStore, admin_log: AdminLog, writer: WriterKey) -
 
 def _log_checks(
     settings: Settings,
-    signing: SigningKeys,
+    own: tuple[SigningKeys, EnrolmentKeys],
     database: Database,
     keys: FileKeyStore,
     admin_log: AdminLog,
 ) -> LogChecks:
     policy = None if settings.witnesses is None else load_policy(settings.witnesses)
+    signing, enrolment = own
     signing.current(LOG)
     book = KeyBook(
-        database=database, keys=keys, signing=signing, operator=admin_log.operator_log_id
+        database=database,
+        keys=keys,
+        signing=signing,
+        enrolment=enrolment,
+        operator=admin_log.operator_log_id,
     )
     check = InclusionCheck(lambda: book.log_keys)
     return LogChecks(

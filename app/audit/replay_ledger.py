@@ -15,7 +15,6 @@ from app.audit.integrity import Integrity, IntegrityState
 from app.audit.integrity_alarm import IntegrityAlarm
 from app.audit.key_book import KeyBook
 from app.audit.recovered_names import RecoveredNames
-from app.audit.retired_writers import retired_break
 from app.audit.run_dossier import Bookmark, Evidence, Remains, ReopenedRun, RunDossier, Tail
 from app.audit.witnessed_times import TimeDoubt, time_doubt
 from app.audit.witnessing import Witnessing
@@ -150,7 +149,8 @@ class ReplayLedger(ErasureCalls):
         for _ in range(_LOOKS):
             try:
                 async with self._database.snapshot(tenant_id) as raw:
-                    erased = await self._book.of_run(raw, tenant_id, run_id)
+                    told = await self._book.of_run(raw, tenant_id, run_id)
+                    erased = told.erased
                     if not erased.is_deleted:
                         raise NotFoundError("no such run")
                     count = len(erased.records)
@@ -158,6 +158,7 @@ class ReplayLedger(ErasureCalls):
                     placement = await read_placement(raw, tenant_id, run_id, 0)
             except OlderViewError:
                 continue
+            await self._book.require(told)
             checked = verify_run(stored, None, self._enrolment, None, erased)
             if isinstance(checked, ChainBreak):
                 raise LedgerBrokenError(checked)
@@ -234,9 +235,9 @@ class ReplayLedger(ErasureCalls):
         for _ in range(_LOOKS):
             try:
                 async with self._database.snapshot(tenant_id) as raw:
-                    erased = await self._book.of_run(raw, tenant_id, run_id)
+                    told = await self._book.of_run(raw, tenant_id, run_id)
                     found = await self._runs.find(raw, tenant_id, run_id)
-                    if found is None and not erased.is_deleted:
+                    if found is None and not told.erased.is_deleted:
                         self._check_never_was(is_in_log=await is_named(raw, tenant_id, run_id))
                     run = await self._found(found)
                     stored, key = await self._ledger.read(raw, run, from_seq)
@@ -250,8 +251,9 @@ class ReplayLedger(ErasureCalls):
             except OlderViewError:
                 continue
             await self._logs.names.require(placement.state, from_seq)
+            await self._book.require(told)
             return _Seen(
-                run=run, stored=stored, key=key, kept=kept, placement=placement, erased=erased
+                run=run, stored=stored, key=key, kept=kept, placement=placement, erased=told.erased
             )
         raise _CUT
 
@@ -297,8 +299,7 @@ class ReplayLedger(ErasureCalls):
             raise LedgerBrokenError(checked)
         inclusion = self._logs.check.check(seen.placement, seen.stored, first)
         if placed < end:
-            retired = await self._logs.book.retirements()
-            found = retired_break(seen.stored, seen.placement, retired, placed)
+            found = await self._logs.book.writer_break(seen.stored, seen.placement, placed)
             if found is not None:
                 raise LedgerBrokenError(found)
         return checked, inclusion

@@ -121,6 +121,10 @@ class NotSequencedError(LedgerError):
         super().__init__("no signed checkpoint covers this yet")
 
 
+class RotationRefusedError(LedgerError):
+    """A key cannot give way to the next one now; says why. Nothing was recorded."""
+
+
 class StaleTermError(LedgerError):
     """Another sequencer leads: this one writes nothing more."""
 
