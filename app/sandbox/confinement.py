@@ -106,6 +106,7 @@ def build_walls(
     rules = FilterRules(
         may_execute=bool(profile.executable),
         may_signal_group=bool(profile.executable) and abi >= ABI_SCOPE,
+        sees_links=profile.sees_links,
         may_truncate=abi >= ABI_TRUNCATE,
     )
     return Walls(abi=abi, program=build_filter(architecture, rules), readable=tuple(readable))

@@ -26,6 +26,7 @@ class ZygoteConfiguration:
                 "readable": self.profile.readable,
                 "devices": self.profile.devices,
                 "executable": self.profile.executable,
+                "sees_links": self.profile.sees_links,
                 "account": None if self.account is None else asdict(self.account),
                 "libraries": self.libraries,
             }
@@ -43,6 +44,7 @@ class ZygoteConfiguration:
                 readable=tuple(held["readable"]),
                 devices=tuple(held["devices"]),
                 executable=tuple(held["executable"]),
+                sees_links=bool(held["sees_links"]),
             ),
             account=None if account is None else WorkerAccount(**account),
             libraries=tuple(held["libraries"]),
