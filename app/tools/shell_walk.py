@@ -34,10 +34,13 @@ from app.tools.shell_tree import (
     Simple,
     Word,
 )
-from app.tools.shell_values import UNKNOWN, Knowledge, one_value, values
+from app.tools.shell_values import UNKNOWN, Knowledge, Value, one_value, values
 
 MAX_RUN_CHARS = 40_000
 _MAX_RUN_NESTING = 8
+# Longer texts are not remembered, and no more arguments made of them: expansion multiplies.
+_MAX_KNOWN_CHARS = 256
+_MAX_ARGUMENTS = 40_000
 # The shell itself changes what these hold.
 _SPECIAL = re.compile(
     r"_|BASH.*|COMP.*|COPROC|DIRSTACK|EPOCH.*|EUID|FUNCNAME|GROUPS|HIST.*|HOME|HOST.*|IFS|LANG|LC_.*"
@@ -101,6 +104,7 @@ class _Walk:
         self._judge = CommandJudge(refusals, self)
         self._nesting = 0
         self._chars = 0
+        self._arguments = 0
 
     # What rules tell.
 
@@ -226,7 +230,12 @@ class _Walk:
             self._redirect(redirect)
         for assignment in command.assignments:
             self._assignment(assignment, is_alone=not command.words)
-        argv = [value for word in command.words for value in values(word, self._knowledge)]
+        argv: list[Value] = []
+        for word in command.words:
+            argv += values(word, self._knowledge)
+        self._arguments += len(argv)
+        if self._arguments > _MAX_ARGUMENTS:
+            raise UnreadableShellError("the command is too large")
         self._object(self._judge.objection(argv))
 
     def _assignment(self, assignment: Assignment, *, is_alone: bool) -> None:
@@ -237,8 +246,12 @@ class _Walk:
             return
         self._word(assignment.value)
         text = one_value(assignment.value, self._knowledge).text
-        if is_alone and text is not None and assignment.name in self._once:
-            self._knowledge.texts[assignment.name] = text
+        if text is not None and len(text) <= _MAX_KNOWN_CHARS and is_alone:
+            self._known(assignment.name, text)
+
+    def _known(self, name: str, text: str) -> None:
+        if name in self._once:
+            self._knowledge.texts[name] = text
 
     def _redirect(self, redirect: Redirect) -> None:
         if redirect.operator == "<<":
