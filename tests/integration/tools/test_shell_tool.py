@@ -1,4 +1,4 @@
-"""The tool `shell` through the whole service: read, allowed, run confined, recorded with its engine."""
+"""The tool `shell` through the whole service: read, allowed, run confined, its engine recorded."""
 
 import json
 import subprocess
