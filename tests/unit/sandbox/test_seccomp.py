@@ -282,6 +282,15 @@ def test_where_programs_may_be_executed_the_rest_stays_refused(machine: str) -> 
 
 
 @EACH
+def test_who_is_to_see_no_links_is_told_that_there_are_none(machine: str) -> None:
+    blind = machine_named(machine, FilterRules(sees_links=False))
+    for name in ("readlink", "readlinkat"):
+        if name in NUMBERS[machine] and name in ARCHITECTURES[machine].numbers:
+            assert machine_named(machine).ask(name) == ALLOW
+            assert blind.ask(name) == errno.EINVAL
+
+
+@EACH
 def test_the_program_is_small_enough_for_the_kernel(machine: str) -> None:
     assert len(machine_named(machine).code) // 8 < 4096
     assert os.uname().machine in ARCHITECTURES
