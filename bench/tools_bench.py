@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app.domain.sandbox_mode import SandboxMode
-from app.sandbox.execution import ExecStatus
+from app.sandbox.execution import EngineName, ExecStatus
 from app.sandbox.tool_runner import ToolRunner
 from app.sandbox.workspace import open_workspace_root
 from app.tools.calculator import evaluate
@@ -26,11 +26,13 @@ from tests.support.escape_scene import (
     request_for,
     runner_for,
 )
+from tests.support.shell_control import in_real_bash
 
 CALLS = 200
 QUICK_CALLS = 2_000
 DOS_SECONDS = 2.0
 GRACE_SECONDS = 0.5
+_SHELL = ("echo $((1 + 1)) | cat", EngineName.VIRTUAL_SHELL)
 
 
 def main() -> None:
@@ -52,11 +54,15 @@ async def measured() -> tuple[dict[str, float], dict[str, float]]:
     strict, free = runner_for(), runner_for(SandboxMode.OFF_UNSAFE)
     confined: list[tuple[float, float]] = []
     unconfined: list[tuple[float, float]] = []
+    shell: list[tuple[float, float]] = []
+    free_shell: list[tuple[float, float]] = []
     try:
         with open_directory() as base, held(base) as directory:
             for _ in range(CALLS):
                 confined.append(await _call(strict, directory))
                 unconfined.append(await _call(free, directory))
+                shell.append(await _call(strict, directory, *_SHELL))
+                free_shell.append(await _call(free, directory, *_SHELL))
             file_ms = _file_ms(base)
     finally:
         await strict.close()
@@ -65,6 +71,9 @@ async def measured() -> tuple[dict[str, float], dict[str, float]]:
     metrics = {
         "native_ms": statistics.median(wall for wall, _ in confined),
         "native_p95_ms": statistics.quantiles([wall for wall, _ in confined], n=20)[-1],
+        "shell_ms": statistics.median(wall for wall, _ in shell),
+        "shell_p95_ms": statistics.quantiles([wall for wall, _ in shell], n=20)[-1],
+        "shell_cpu_ms": statistics.median(cpu for _, cpu in shell),
         # Processor time of the worker: the clock of a busy machine tells of the others.
         "confinement_ms": statistics.median(one[1] - other[1] for one, other in pairs),
         "confinement_wall_ms": statistics.median(one[0] - other[0] for one, other in pairs),
@@ -74,14 +83,21 @@ async def measured() -> tuple[dict[str, float], dict[str, float]]:
     baseline = {
         "native_ms": statistics.median(wall for wall, _ in unconfined),
         "native_p95_ms": statistics.quantiles([wall for wall, _ in unconfined], n=20)[-1],
+        "shell_ms": statistics.median(wall for wall, _ in free_shell),
+        "shell_p95_ms": statistics.quantiles([wall for wall, _ in free_shell], n=20)[-1],
     }
     return metrics, baseline
 
 
-async def _call(runner: ToolRunner, directory: int) -> tuple[float, float]:
+async def _call(
+    runner: ToolRunner,
+    directory: int,
+    text: str = "print(1 + 1)",
+    engine: EngineName = EngineName.NATIVE,
+) -> tuple[float, float]:
     """Milliseconds by the clock, and of the worker's processor time."""
     began = time.perf_counter()
-    result = await runner.run(request_for("print(1 + 1)", directory))
+    result = await runner.run(request_for(text, directory, engine=engine))
     took = (time.perf_counter() - began) * 1000
     assert (result.status, result.stdout) == (ExecStatus.OK, b"2\n"), result
     return took, result.cpu_seconds * 1000
@@ -111,8 +127,11 @@ def _file_ms(base: Path) -> float:
 
 
 async def attacked() -> dict[str, float]:
-    """Every row of the corpus with and without walls; what is over its deadline is counted."""
-    rows = corpus()
+    """Every row of the corpora with and without walls; what is over its deadline is counted.
+
+    A shell command without walls runs in a real bash.
+    """
+    rows = corpus() + corpus("shell")
     attempts = [row for row in rows if row["class"] != "dos"]
     dos = [row for row in rows if row["class"] == "dos"]
     strict, free = runner_for(), runner_for(SandboxMode.OFF_UNSAFE)
@@ -120,7 +139,10 @@ async def attacked() -> dict[str, float]:
     try:
         with escape_scene() as scene:
             for row in attempts:
-                controls += (await scene.attempt(free, row)).succeeded
+                if row["engine"] == EngineName.VIRTUAL_SHELL:
+                    controls += in_real_bash(scene, row).succeeded
+                else:
+                    controls += (await scene.attempt(free, row)).succeeded
                 attempt = await scene.attempt(strict, row)
                 if attempt.succeeded:
                     escapes += 1
@@ -142,7 +164,10 @@ async def attacked() -> dict[str, float]:
 async def _is_over_deadline(runner: ToolRunner, row: dict[str, Any]) -> bool:
     with open_directory() as base, held(base) as directory:
         began = time.monotonic()
-        await runner.run(request_for(row["payload"], directory, wall_seconds=DOS_SECONDS))
+        engine = EngineName(row["engine"])
+        await runner.run(
+            request_for(row["payload"], directory, engine=engine, wall_seconds=DOS_SECONDS)
+        )
         return time.monotonic() - began > DOS_SECONDS + GRACE_SECONDS
 
 

@@ -117,6 +117,7 @@ def build_walls(
     rules = FilterRules(
         may_execute=bool(profile.executable),
         may_signal_group=bool(profile.executable) and abi >= ABI_SCOPE,
+        sees_links=profile.sees_links,
         may_truncate=abi >= ABI_TRUNCATE,
         may_become=may_become,
         may_use_files=needs_landlock,
