@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -9,6 +10,7 @@ from functools import partial
 from app.domain.errors import ConfigurationError
 from app.domain.verdict import PolicyRef
 from app.egress.egress_client import EgressClient
+from app.embedded.server_account import choose_server_account
 from app.policy.gate import GATE_VERSION, RuleBook, rule_ids
 from app.policy.rules import (
     ApprovalParties,
@@ -30,6 +32,7 @@ from app.policy.schema_check import SchemaRefusedError, check_schema
 from app.providers.anthropic import AnthropicProvider
 from app.providers.offline import OfflineProvider
 from app.providers.provider import ModelProvider
+from app.sandbox.sandbox_profile import WorkerAccount
 from app.sandbox.tool_runner import ToolRunner
 from app.settings import ProviderName, Settings
 from app.tools.calculator import Calculator
@@ -75,6 +78,17 @@ def tools(settings: Settings) -> tuple[Tool, ...]:
             # The gate would deny its every call.
             raise ConfigurationError(f"the tool '{tool.spec.name}': {refused}") from None
     return (*TOOLS, *others)
+
+
+def worker_account() -> tuple[WorkerAccount | None, str | None]:
+    """As whom root runs workers, or why it cannot; nobody else changes the account."""
+    if os.geteuid() != 0:
+        return None, None
+    try:
+        found = choose_server_account()
+    except ConfigurationError:
+        return None, "the server is root, and no account without power exists to run tools as"
+    return WorkerAccount(uid=found.uid, gid=found.gid), None
 
 
 def confined_tools(

@@ -15,10 +15,9 @@ from app.api.auth import Doorkeeper
 from app.api.dependencies import ApiServices
 from app.api.stream_seats import StreamSeats
 from app.audit.replay_ledger import ReplayLedger
-from app.domain.errors import ConfigurationError, LedgerUnavailableError, MeshFlowError
+from app.domain.errors import LedgerUnavailableError, MeshFlowError
 from app.domain.run import Budget, RunId, TenantId, Usage
 from app.egress.egress_client import EgressClient, EgressParts
-from app.embedded.server_account import choose_server_account
 from app.erasing.assembly import EraserAtWork, build_eraser, eraser_places
 from app.keys.agent_catalogue import (
     BUILT_IN_AGENT,
@@ -178,7 +177,7 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
     """Everything of one process. ConfigurationError on the first thing that is not right."""
     parts = ledger_parts(settings)
     runs, run_keys = parts.runs, parts.run_keys
-    account, no_account = _worker_account()
+    account, no_account = roster.worker_account()
     workspaces, bell = _workspaces(settings, account), Bell()
     runner = build_runner(settings.sandbox, account=account, no_account=no_account)
     logs = log_keeper(settings, parts)
@@ -313,17 +312,6 @@ _OPEN_CAP = Budget(
     max_cost_micros=DEFAULT_BUDGET.max_cost_micros * 10,
     max_wall_seconds=DEFAULT_BUDGET.max_wall_seconds * 10,
 )
-
-
-def _worker_account() -> tuple[WorkerAccount | None, str | None]:
-    """As whom root runs workers, or why it cannot; nobody else changes the account."""
-    if os.geteuid() != 0:
-        return None, None
-    try:
-        found = choose_server_account()
-    except ConfigurationError:
-        return None, "the server is root, and no account without power exists to run tools as"
-    return WorkerAccount(uid=found.uid, gid=found.gid), None
 
 
 def _workspaces(settings: Settings, owner: WorkerAccount | None) -> WorkspaceRoot:
