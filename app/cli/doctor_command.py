@@ -9,6 +9,7 @@ import asyncio
 import json
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from app import __version__
 from app.cli.doctor_report import Diagnosis, ToolState, Verdict
@@ -19,17 +20,20 @@ from app.egress.egress_client import EgressClient
 from app.egress.egress_settings import shipped_blocklist
 from app.egress.faults import Fault
 from app.egress.url_policy import HostRules, UrlPolicy
-from app.roster import confined_tools, tools, web_tools, worker_account
+from app.roster import confined_tools, tools, web_tools, worker_account, worker_runner
 from app.sandbox.canary_scene import CanaryReport, try_canaries
 from app.sandbox.capabilities import probe
+from app.sandbox.execution import EngineName
 from app.sandbox.kernel_calls import LinuxKernel
-from app.sandbox.runner_assembly import build_runner
 from app.sandbox.sandbox_profile import WorkerAccount
 from app.sandbox.tool_runner import RunnerOptions, ToolRunner
 from app.sandbox.workspace_path import parse_file_path
 from app.settings import Settings
 from app.tools.calculator import evaluate
 from app.tools.python_guard import first_objection, load_refusals
+from app.tools.toolbox import Tool
+
+_Offered: TypeAlias = tuple[tuple[Tool, ...], dict[str, str]]
 
 
 def doctor(invocation: Invocation, arguments: Namespace) -> int:
@@ -47,14 +51,16 @@ def doctor(invocation: Invocation, arguments: Namespace) -> int:
 async def diagnose(settings: Settings) -> Diagnosis:
     """Everything, through the same runner and the same roster as the server's."""
     account, no_account = worker_account()
-    runner = build_runner(settings.sandbox, account=account, no_account=no_account)
+    runner, programs = worker_runner(settings, account, no_account)
     egress = EgressClient(denied=settings.egress.denied)
     canaries, problem = None, None
-    is_there = runner.unavailable(runner.python_engine.name) is None
+    engines = (runner.python_engine.name, EngineName.VIRTUAL_SHELL)
+    is_there = any(runner.unavailable(engine) is None for engine in engines)
     try:
         if is_there and runner.mode is SandboxMode.STRICT:
             canaries, problem = await _tried(runner, account)
-        states = tuple(_tool_states(settings, runner, egress))
+        confined = confined_tools(settings, runner, programs)
+        states = tuple(_tool_states(settings, confined, web_tools(settings, egress)))
     finally:
         await runner.close()
         await egress.close()
@@ -82,12 +88,9 @@ async def _tried(
         return None, f"there is no place to try it in (errno {refused.errno}); set TMPDIR"
 
 
-def _tool_states(
-    settings: Settings, runner: ToolRunner, egress: EgressClient
-) -> Iterator[ToolState]:
-    confined, unconfined = confined_tools(settings, runner)
-    web, unreachable = web_tools(settings, egress)
-    for tool in (*confined, *web, *tools(settings)):
+def _tool_states(settings: Settings, workers: _Offered, web: _Offered) -> Iterator[ToolState]:
+    (confined, unconfined), (reaching, unreachable) = workers, web
+    for tool in (*confined, *reaching, *tools(settings)):
         yield ToolState(name=tool.spec.name, reason=None, engine=tool.spec.engine)
     for name, reason in unconfined.items():
         yield ToolState(name=name, reason=reason, needs_machine=True)

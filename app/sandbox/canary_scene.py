@@ -20,7 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, assert_never
 
-from app.sandbox.doctor_canaries import MONTY_CANARIES, NATIVE_CANARIES, Canary, Oracle
+from app.sandbox.doctor_canaries import ATTEMPTS, Canary, Oracle
 from app.sandbox.execution import (
     EngineName,
     ExecLimits,
@@ -75,19 +75,24 @@ class CanaryReport:
 
 
 async def try_canaries(runner: ToolRunner, account: WorkerAccount | None) -> CanaryReport:
-    """Every attempt for the engine of this runner. OSError when there is no place for a scene."""
-    engine = runner.python_engine
-    canaries = MONTY_CANARIES if engine.name is EngineName.MONTY else NATIVE_CANARIES
+    """Every attempt for the engines of this runner. OSError when there is no place for a scene.
+
+    Nothing is tried in an engine in which an ordinary program does not work.
+    """
+    wanted = {runner.python_engine.name, EngineName.VIRTUAL_SHELL}
+    works, ends = True, []
     with _scene(account) as scene:
-        ordinary = await scene.run(runner, "print(6 * 7)")
-        works = (ordinary.status, ordinary.stdout) == (ExecStatus.OK, b"42\n")
-        if not works:
-            not_run = [
-                CanaryEnd(name=one.name, oracle=one.oracle, held=Held.NOT_RUN) for one in canaries
-            ]
-            return CanaryReport(works=False, ends=tuple(not_run))
-        ends = [await scene.attempt(runner, canary) for canary in canaries]
-    return CanaryReport(works=True, ends=tuple(ends))
+        for attempts in ATTEMPTS:
+            engine = attempts.engine
+            if engine not in wanted or runner.unavailable(engine) is not None:
+                continue
+            ordinary = await scene.run(runner, engine, attempts.ordinary)
+            is_well = (ordinary.status, ordinary.stdout) == (ExecStatus.OK, b"42\n")
+            works = works and is_well
+            for one in attempts.canaries:
+                held = await scene.attempt(runner, engine, one) if is_well else Held.NOT_RUN
+                ends.append(CanaryEnd(name=one.name, oracle=one.oracle, held=held))
+    return CanaryReport(works=works, ends=tuple(ends))
 
 
 @contextmanager
@@ -173,13 +178,13 @@ class _Scene:
             self._victim.wait()
             self._victim = None
 
-    async def run(self, runner: ToolRunner, text: str) -> ExecResult:
+    async def run(self, runner: ToolRunner, engine: EngineName, text: str) -> ExecResult:
         """A program in this scene's workspace."""
         descriptor = os.open(self._workspace, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             return await runner.run(
                 ExecRequest(
-                    engine=runner.python_engine.name,
+                    engine=engine,
                     program=SourceText(text=text),
                     tenant_hex=self._tenant,
                     run_hex=self._run,
@@ -190,20 +195,18 @@ class _Scene:
         finally:
             os.close(descriptor)
 
-    async def attempt(self, runner: ToolRunner, canary: Canary) -> CanaryEnd:
+    async def attempt(self, runner: ToolRunner, engine: EngineName, canary: Canary) -> Held:
         """Run one, look at what it was after, put everything back."""
-        proof = secrets.token_hex(16)
-        words = self._words(canary, proof)
+        words = self._words(canary, secrets.token_hex(16))
         if words is None:
-            return CanaryEnd(name=canary.name, oracle=canary.oracle, held=Held.NOT_RUN)
-        result = await self.run(runner, _filled(canary.text, words))
+            return Held.NOT_RUN
+        result = await self.run(runner, engine, _filled(canary.text, words))
         escaped = self._escaped(canary, result, words)
         did_not_run = result.status in (ExecStatus.UNAVAILABLE, ExecStatus.REFUSED)
-        held = Held.ESCAPED if escaped else Held.NOT_RUN if did_not_run else Held.HELD
         if escaped:
             self._end_victim()
         self._furnish()
-        return CanaryEnd(name=canary.name, oracle=canary.oracle, held=held)
+        return Held.ESCAPED if escaped else Held.NOT_RUN if did_not_run else Held.HELD
 
     def _words(self, canary: Canary, proof: str) -> Mapping[str, str] | None:
         """What stands for the names in a text; None when there is nothing of the kind here."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from app.sandbox.execution import EngineName
+
 
 class Oracle(StrEnum):
     """What shows that an attempt got out. All but SAID are facts outside the program."""
@@ -267,4 +269,74 @@ MONTY_CANARIES: Final = (
         text="import os\nos.kill({VICTIM}, 9)",
         oracle=Oracle.VICTIM,
     ),
+)
+
+# For the virtual shell: what a shell has words for.
+SHELL_CANARIES: Final = (
+    Canary(
+        name="shell: file of the host",
+        text="cat {HOSTFILE}",
+        oracle=Oracle.READ,
+        target="HOSTFILE",
+    ),
+    Canary(
+        name="shell: environment of another process",
+        text="cat /proc/{VICTIM}/environ",
+        oracle=Oracle.READ,
+    ),
+    Canary(
+        name="shell: workspace of another tenant",
+        text="cat {OTHER}/secret.txt",
+        oracle=Oracle.READ,
+    ),
+    Canary(
+        name="shell: open above the workspace",
+        text="cd ../../.. && cat secret.txt; cat ../../../secret.txt",
+        oracle=Oracle.READ,
+    ),
+    Canary(
+        name="shell: write outside",
+        text="echo x > {OUT}/made",
+        oracle=Oracle.APPEARED,
+        target="{OUT}/made",
+    ),
+    Canary(
+        name="shell: unlink outside",
+        text="rm -f {OUT}/kept ../../../out/kept",
+        oracle=Oracle.VANISHED,
+        target="{OUT}/kept",
+    ),
+    Canary(
+        name="shell: symbolic link",
+        text="ln -s {OUT}/kept link",
+        oracle=Oracle.APPEARED,
+        target="{WORKSPACE}/link",
+    ),
+    Canary(
+        name="shell: TCP",
+        text="exec 3<>/dev/tcp/127.0.0.1/{TCP}",
+        oracle=Oracle.HEARD,
+        target="TCP",
+    ),
+    Canary(
+        name="shell: kill another process",
+        text="kill -9 {VICTIM}",
+        oracle=Oracle.VICTIM,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempts:
+    """What is tried with one engine, and an ordinary program that has to say 42 there."""
+
+    engine: EngineName
+    ordinary: str
+    canaries: tuple[Canary, ...]
+
+
+ATTEMPTS: Final = (
+    Attempts(engine=EngineName.NATIVE, ordinary="print(6 * 7)", canaries=NATIVE_CANARIES),
+    Attempts(engine=EngineName.MONTY, ordinary="print(6 * 7)", canaries=MONTY_CANARIES),
+    Attempts(engine=EngineName.VIRTUAL_SHELL, ordinary="echo 42", canaries=SHELL_CANARIES),
 )

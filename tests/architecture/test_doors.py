@@ -29,8 +29,10 @@ LIBRARIES: Mapping[str, Doors] = {
     "alembic": ("app/storage/",),
     "anthropic": ("app/providers/messages_session.py",),
     "asyncpg": ("app/storage/", "app/cli/demo_scene.py"),  # the demo plays the attacker,
+    "bashkit": ("app/sandbox/virtual_shell.py",),  # which only a zygote imports
     "cryptography": ("app/ledger/", "app/keys/", "app/offline/", "app/transparency/"),
     "fastapi": ("app/api/", "app/main.py"),
+    "h11": ("app/cli/bounded_h11.py",),  # uvicorn brings it
     "httptools": (),  # uvicorn finds it by itself
     "httpcore2": ("app/egress/",),  # requests to addresses that are not the operator's
     "httpx2": (
@@ -53,7 +55,7 @@ LIBRARIES: Mapping[str, Doors] = {
     "sqlalchemy": ("app/storage/",),
     "starlette": ("app/api/", "app/main.py", "app/cli/stream_drain.py"),
     "typing_extensions": ("app/api/",),
-    "uvicorn": ("app/cli/bounded_http.py", "app/cli/web_server.py"),
+    "uvicorn": ("app/cli/bounded_h11.py", "app/cli/bounded_http.py", "app/cli/web_server.py"),
     "uvloop": (),  # uvicorn finds it by itself
 }
 
@@ -79,7 +81,8 @@ POWERS: Mapping[str, Doors] = {
     "os.posix_spawn": _PROGRAMS,
     "os.posix_spawnp": _PROGRAMS,
     **{
-        f"os.exec{ending}": _PROGRAMS for ending in ["l", "le", "lp", "lpe", "v", "ve", "vp", "vpe"]
+        f"os.exec{ending}": (*_PROGRAMS, "app/sandbox/listed_program.py")
+        for ending in ["l", "le", "lp", "lpe", "v", "ve", "vp", "vpe"]
     },
     **{
         f"os.spawn{ending}": _PROGRAMS

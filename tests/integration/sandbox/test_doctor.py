@@ -21,11 +21,14 @@ from app.cli.doctor_report import Diagnosis, ToolState, Verdict
 from app.domain.sandbox_mode import SandboxMode
 from app.sandbox.canary_scene import CanaryEnd, CanaryReport, Held, try_canaries
 from app.sandbox.capabilities import Offer, probe
-from app.sandbox.doctor_canaries import MONTY_CANARIES, NATIVE_CANARIES, Oracle
+from app.sandbox.doctor_canaries import MONTY_CANARIES, NATIVE_CANARIES, SHELL_CANARIES, Oracle
+from app.sandbox.execution import EngineName
 from app.sandbox.kernel_calls import LinuxKernel
 from app.sandbox.python_engine import PythonEngine
+from app.sandbox.runner_assembly import build_runner
+from app.sandbox.sandbox_settings import SandboxSettings
 from app.sandbox.tool_runner import ToolRunner
-from tests.support.escape_scene import NUMBERS, monty_runner, runner_for, worker_account
+from tests.support.escape_scene import NUMBERS, monty_runner, worker_account
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = json.loads((ROOT / "docs" / "doctor-report.schema.json").read_text(encoding="utf-8"))
@@ -157,6 +160,12 @@ def test_settings_that_are_refused_are_2_with_a_sentence(scratch: Path) -> None:
     assert "MESHFLOW_SANDBOX" in told.errors
 
 
+def _built(mode: SandboxMode, engine: EngineName) -> ToolRunner:
+    """The runner that a server with these settings has."""
+    asked = SandboxSettings(mode=mode, python_engine=engine)
+    return build_runner(asked, account=worker_account())
+
+
 def _tried(make: Any) -> CanaryReport:
     async def go() -> CanaryReport:
         runner: ToolRunner = make()
@@ -170,22 +179,23 @@ def _tried(make: Any) -> CanaryReport:
 
 def test_without_walls_the_attempts_get_out_and_are_seen() -> None:
     """The control: an oracle that sees nothing would find everything held."""
-    report = _tried(lambda: runner_for(SandboxMode.OFF_UNSAFE))
+    report = _tried(lambda: _built(SandboxMode.OFF_UNSAFE, EngineName.NATIVE))
     got_out = {end.name for end in report.ends if end.held is Held.ESCAPED}
     wanted = {canary.name for canary in NATIVE_CANARIES} - _NEEDS_POWER - _OFTEN_REFUSED
     assert report.works
     assert wanted - got_out == set()
 
 
-def test_with_walls_none_gets_out_of_either_interpreter() -> None:
-    for make, count in (
-        (runner_for, len(NATIVE_CANARIES)),
-        (monty_runner, len(MONTY_CANARIES)),
-        (lambda: monty_runner(has_files=False), len(MONTY_CANARIES)),
+def test_with_walls_none_gets_out_of_any_interpreter() -> None:
+    strict, no_shell = SandboxMode.STRICT, {EngineName.VIRTUAL_SHELL: "not tried here"}
+    for make, tried in (
+        (lambda: _built(strict, EngineName.NATIVE), (*NATIVE_CANARIES, *SHELL_CANARIES)),
+        (lambda: _built(strict, EngineName.MONTY), (*MONTY_CANARIES, *SHELL_CANARIES)),
+        (lambda: monty_runner(has_files=False, gaps=no_shell), MONTY_CANARIES),
     ):
         report = _tried(make)
         assert report.works
-        assert len(report.ends) == count
+        assert [end.name for end in report.ends] == [canary.name for canary in tried]
         assert {end.name for end in report.ends if end.held is Held.ESCAPED} == set()
 
 

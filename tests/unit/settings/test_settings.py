@@ -238,10 +238,33 @@ def test_a_malformed_value_is_refused_by_name_and_not_shown(name: str, value: st
         "/d?host=/run/postgres",
         "nobody@/none",
         "u:p%40q@10.0.0.1:65535/",
+        "u:p@h/d?ssl=verify-full&target_session_attrs=primary",
     ],
 )
 def test_a_database_url_that_can_be_opened_is_taken(place: str) -> None:
     read({"MESHFLOW_DATABASE_URL": f"postgresql://{place}"})
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"{PASSWORD}=1",
+        "command_timeout=1",
+        "server_settings=x",
+        f"sslmode={PASSWORD}",
+        "ssl=require&ssl=disable",
+        "target_session_attrs=any-one",
+        "port=x",
+        "host=",
+    ],
+)
+def test_a_database_url_that_the_driver_would_choke_on_is_refused_without_its_words(
+    query: str,
+) -> None:
+    text = refusal({"MESHFLOW_DATABASE_URL": f"postgresql://u:p@h/d?{query}"})
+    assert "MESHFLOW_DATABASE_URL" in text
+    assert PASSWORD not in text
+    assert "server_settings" not in text
 
 
 def test_two_spellings_of_the_ttl_are_refused() -> None:
