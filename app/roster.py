@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -9,6 +10,7 @@ from functools import partial
 from app.domain.errors import ConfigurationError
 from app.domain.verdict import PolicyRef
 from app.egress.egress_client import EgressClient
+from app.embedded.server_account import choose_server_account
 from app.policy.gate import GATE_VERSION, RuleBook, rule_ids
 from app.policy.rules import (
     ApprovalParties,
@@ -82,6 +84,17 @@ def tools(settings: Settings) -> tuple[Tool, ...]:
             # The gate would deny its every call.
             raise ConfigurationError(f"the tool '{tool.spec.name}': {refused}") from None
     return (*TOOLS, *others)
+
+
+def worker_account() -> tuple[WorkerAccount | None, str | None]:
+    """As whom root runs workers, or why it cannot; nobody else changes the account."""
+    if os.geteuid() != 0:
+        return None, None
+    try:
+        found = choose_server_account()
+    except ConfigurationError:
+        return None, "the server is root, and no account without power exists to run tools as"
+    return WorkerAccount(uid=found.uid, gid=found.gid), None
 
 
 def worker_runner(

@@ -15,10 +15,9 @@ from app.api.auth import Doorkeeper
 from app.api.dependencies import ApiServices
 from app.audit.replay_ledger import ReplayLedger
 from app.catalogue import Catalogue
-from app.domain.errors import ConfigurationError, LedgerUnavailableError, MeshFlowError
+from app.domain.errors import LedgerUnavailableError, MeshFlowError
 from app.domain.run import RunId, TenantId, Usage
 from app.egress.egress_client import EgressClient, EgressParts
-from app.embedded.server_account import choose_server_account
 from app.erasing.assembly import EraserAtWork, build_eraser, eraser_places
 from app.keys.agent_catalogue import (
     TenantSettings,
@@ -187,7 +186,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     """Everything of one process. ConfigurationError on the first thing that is not right."""
     parts = ledger_parts(settings)
     runs, run_keys = parts.runs, parts.run_keys
-    account, no_account = _worker_account()
+    account, no_account = roster.worker_account()
     workspaces, bell = _workspaces(settings, account), Bell()
     runner, programs = roster.worker_runner(settings, account, no_account)
     logs = log_keeper(settings, parts)
@@ -262,17 +261,6 @@ def _recorder_parts(settings: Settings, parts: LedgerParts, bell: Bell) -> Recor
         result_ttl_seconds=settings.result_ttl_seconds,
         sandbox=settings.sandbox.mode.value,
     )
-
-
-def _worker_account() -> tuple[WorkerAccount | None, str | None]:
-    """As whom root runs workers, or why it cannot; nobody else changes the account."""
-    if os.geteuid() != 0:
-        return None, None
-    try:
-        found = choose_server_account()
-    except ConfigurationError:
-        return None, "the server is root, and no account without power exists to run tools as"
-    return WorkerAccount(uid=found.uid, gid=found.gid), None
 
 
 def _workspaces(settings: Settings, owner: WorkerAccount | None) -> WorkspaceRoot:

@@ -24,7 +24,7 @@ class SandboxProfile:
     def for_engine(self, engine: EngineName) -> "SandboxProfile":
         """The same, narrowed to what this engine needs."""
         match engine:
-            case EngineName.NATIVE:
+            case EngineName.NATIVE | EngineName.MONTY:
                 return replace(self, executable=())
             case EngineName.VIRTUAL_SHELL:
                 # Its library asks for the real name of its place, which the worker may not reach.

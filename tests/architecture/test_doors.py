@@ -72,7 +72,8 @@ _ENVIRONMENT: Doors = ("app/cli/entry.py", "app/sandbox/zygote_entry.py")  # the
 # Loads what a confined program will want, by a list of its own, before anything hostile runs.
 _COMPUTED_IMPORTS: Doors = ("app/sandbox/native_engine.py",)
 POWERS: Mapping[str, Doors] = {
-    "subprocess": (*_PROGRAMS, "app/sandbox/zygote_link.py"),
+    # The doctor's victim: a process that an attempt to get out would harm.
+    "subprocess": (*_PROGRAMS, "app/sandbox/zygote_link.py", "app/sandbox/canary_scene.py"),
     "asyncio.create_subprocess_exec": _PROGRAMS,
     "asyncio.create_subprocess_shell": _PROGRAMS,
     "asyncio.subprocess": _PROGRAMS,

@@ -13,6 +13,7 @@ from app.sandbox.execution import EngineName
 from app.sandbox.kernel_calls import LinuxKernel
 from app.sandbox.runner_assembly import build_runner, engine_gaps
 from app.sandbox.sandbox_profile import SandboxProfile
+from app.sandbox.sandbox_settings import SandboxSettings
 from app.sandbox.syscall_tables import ARCHITECTURES, Architecture
 
 
@@ -98,13 +99,16 @@ def test_what_cannot_be_confined_is_no_engine_of_any_kind() -> None:
     assert set(engine_gaps(found, SandboxMode.STRICT)) == set(EngineName)
 
 
+STRICT = SandboxSettings(mode=SandboxMode.STRICT, python_engine=None)
+
+
 def test_a_runner_without_the_extra_or_a_list_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """And only then: each engine's reason is its own."""
-    full = build_runner(SandboxMode.STRICT, account=None, executable=("/usr/bin/sort",))
+    full = build_runner(STRICT, account=None, executable=("/usr/bin/sort",))
     assert full.unavailable(EngineName.VIRTUAL_SHELL) is None
     assert full.unavailable(EngineName.EXEC) is None
     monkeypatch.setattr(runner_assembly, "_BASHKIT", "0.0.1")
-    bare = build_runner(SandboxMode.STRICT, account=None)
+    bare = build_runner(STRICT, account=None)
     assert bare.unavailable(EngineName.NATIVE) is None
     assert "extra `shell`" in str(bare.unavailable(EngineName.VIRTUAL_SHELL))
     assert "exec.toml" in str(bare.unavailable(EngineName.EXEC))
