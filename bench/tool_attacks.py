@@ -211,10 +211,11 @@ def shown(arm: Arm) -> str:
 def page(arms: Sequence[Arm]) -> str:
     """docs/tool-attacks.md."""
     metrics = metrics_of(arms)
+    account = "root, whose workers are nobody" if os.geteuid() == 0 else "a user"
     machine = (
         f"{os.cpu_count()} CPUs ({platform.machine()}, Linux {platform.release()}, Landlock ABI "
         f"{landlock_abi(LinuxKernel())}, Python {platform.python_version()}, Monty "
-        f"{MONTY_VERSION}), workspaces on {_file_system()}, {'root, whose workers are nobody' if os.geteuid() == 0 else 'a user'}"
+        f"{MONTY_VERSION}), workspaces on {_file_system()}, {account}"
     )
     race = (
         f"Racing opens: {metrics['race_opens']:,.0f}, of which {metrics['race_leaks']:,.0f} got "
