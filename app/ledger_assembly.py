@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID, uuid4
 
+import app as package
 from app.administration.admin_log import AdminLog, AdminParts
 from app.administration.writer_enrolment import WriterEnrolment
 from app.audit.erasure_book import ErasureBook
@@ -42,6 +43,7 @@ from app.sequencing.log_keeper import KeeperParts, LogKeeper
 from app.sequencing.log_names import log_origin
 from app.sequencing.log_signer import LogSigner
 from app.sequencing.recovery import RecoveryDesk
+from app.sequencing.schema_record import Schema
 from app.sequencing.signed_history import SignedHistory
 from app.sequencing.verified_start import VerifiedStart
 from app.sequencing.witness_roster import WitnessRoster, load_policy, load_witnesses
@@ -50,6 +52,7 @@ from app.storage.database import Database
 from app.storage.erasure_store import ErasureStore
 from app.storage.ledger_store import LedgerStore
 from app.storage.run_store import RunStore
+from app.storage.schema import current_revision, known_revision
 
 
 def utc_now() -> datetime:
@@ -172,12 +175,24 @@ def log_keeper(settings: Settings, parts: LedgerParts) -> KeeperOfLogs | None:
                     settings, parts, operator, _verified_start(settings, parts, operator)
                 ),
                 now=utc_now,
+                schema=_schema(settings),
             ),
             appended=parts.ledger.appended,
             monotonic=time.monotonic,
         )
     )
     return KeeperOfLogs(keeper=keeper, database=database, anchors=anchors, parts=parts)
+
+
+def _schema(settings: Settings) -> Schema | None:
+    url = settings.database_url
+    if url is None:
+        return None
+    return Schema(
+        product=package.__version__,
+        needed=known_revision(),
+        revision=partial(current_revision, url.reveal()),
+    )
 
 
 def _log_signer(parts: LedgerParts, operator: TenantId) -> LogSigner:

@@ -38,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_witness(commands)
     _add_ledger(commands)
     _add_audit(commands)
+    _add_doctor(commands)
     commands.add_parser(
         "demo",
         help="run the main job end to end in a scratch directory, and say what held",
@@ -258,6 +259,22 @@ def _add_audit(commands: "_Commands[_Parser]") -> None:
         help="opens the operator log's notes, so that logs are held against the checkpoints in it",
     )
     audit.add_argument("--json", action="store_true", help="the report for machines")
+
+
+def _add_doctor(commands: "_Commands[_Parser]") -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what this machine offers, which tools there are, and whether walls hold",
+        description="Exit code: 0 all of it holds, 1 something is missing and what needs it is "
+        "off, 2 not to be run so: something got out, or off-unsafe. Needs no database, no keys.",
+        allow_abbrev=False,
+    )
+    doctor.add_argument("--json", action="store_true", help="the report for machines")
+    doctor.add_argument(
+        "--accept-missing",
+        action="store_true",
+        help="0 instead of 1: for a startup probe where the machine is known to lack something",
+    )
 
 
 def _add_ledger(commands: "_Commands[_Parser]") -> None:

@@ -45,6 +45,7 @@ class RunnerOptions:
     profile: SandboxProfile = field(default_factory=SandboxProfile)
     account: WorkerAccount | None = None
     gaps: Mapping[EngineName, str] = field(default_factory=dict)
+    libraries: Mapping[EngineName, tuple[str, ...]] = field(default_factory=dict)
     concurrency: int = 2 * (os.cpu_count() or 1)
     queue: int = 32
     keeps_spare: bool = False  # once an engine is used, the next tenant need not wait for it
@@ -110,8 +111,9 @@ class ToolRunner:
         return await ZygoteLink.start(
             ZygoteConfiguration(
                 engine=engine,
-                profile=self._options.profile,
+                profile=self._options.profile.for_engine(engine),
                 account=self._options.account,
+                libraries=self._options.libraries.get(engine, ()),
                 interpreter=python.interpreter if is_monty else "",
                 has_files=python.has_files if is_monty else True,
             )

@@ -19,15 +19,14 @@ from typing import Final, assert_never
 
 from app.domain.errors import ConfinementError
 from app.sandbox.confinement import Walls, build_walls, confine, drop_power
-from app.sandbox.execution import Argv, EngineName, ExecLimits, Program, SourceText
+from app.sandbox.engine_choice import load_engine, not_here
+from app.sandbox.execution import EngineName, ExecLimits
 from app.sandbox.kernel_calls import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
     Kernel,
     LinuxKernel,
 )
-from app.sandbox.monty_engine import Monty, hold_interpreter
-from app.sandbox.native_engine import preload, run_native
 from app.sandbox.seccomp import BECOMES
 from app.sandbox.worker_child import CONFINED, MAX_DESCRIPTORS, Engine, Handed, become_worker
 from app.sandbox.worker_places import held_places
@@ -70,10 +69,10 @@ def serve_zygote(descriptor: int, configuration: str) -> None:
     link = socket.socket(fileno=descriptor)
     link.set_inheritable(False)
     problem, walls = "", None
-    engine: Engine = _not_here
+    engine: Engine = not_here
     is_monty = configured.engine is EngineName.MONTY
     try:
-        engine = _load(configured, kernel)
+        engine = load_engine(configured, kernel)
         readable = held_places(configured)
         drop_power(kernel, configured.account)
         kernel.prctl(PR_SET_DUMPABLE, 0)
@@ -115,32 +114,6 @@ def _tried(kernel: Kernel, walls: Walls | None) -> str:
     problem = os.read(reader, 512).decode(errors="replace")
     os.close(reader)
     return problem or ("" if status == 0 else "a worker could not be confined")
-
-
-def _load(configured: ZygoteConfiguration, kernel: Kernel) -> Engine:
-    match configured.engine:
-        case EngineName.NATIVE:
-            preload()
-            return _native
-        case EngineName.MONTY:
-            hold_interpreter(configured.interpreter)
-            return Monty(kernel, has_files=configured.has_files).run
-        case EngineName.VIRTUAL_SHELL | EngineName.EXEC:
-            return _not_here
-        case _:
-            assert_never(configured.engine)
-
-
-def _native(program: Program, limits: ExecLimits) -> int:
-    match program:
-        case SourceText(text=text):
-            return run_native(text)
-        case Argv():
-            return _not_here(program, limits)
-
-
-def _not_here(_: Program, __: ExecLimits) -> int:
-    return 126
 
 
 class Zygote:

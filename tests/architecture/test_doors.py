@@ -29,6 +29,7 @@ LIBRARIES: Mapping[str, Doors] = {
     "alembic": ("app/storage/",),
     "anthropic": ("app/providers/messages_session.py",),
     "asyncpg": ("app/storage/", "app/cli/demo_scene.py"),  # the demo plays the attacker,
+    "bashkit": ("app/sandbox/virtual_shell.py",),  # which only a zygote imports
     "cryptography": ("app/ledger/", "app/keys/", "app/offline/", "app/transparency/"),
     "fastapi": ("app/api/", "app/main.py"),
     "h11": ("app/cli/bounded_h11.py",),  # uvicorn brings it
@@ -65,7 +66,8 @@ _ENVIRONMENT: Doors = ("app/cli/entry.py", "app/sandbox/zygote_entry.py")  # the
 # Loads what a confined program will want, by a list of its own, before anything hostile runs.
 _COMPUTED_IMPORTS: Doors = ("app/sandbox/native_engine.py",)
 POWERS: Mapping[str, Doors] = {
-    "subprocess": (*_PROGRAMS, "app/sandbox/zygote_link.py"),
+    # The doctor's victim: a process that an attempt to get out would harm.
+    "subprocess": (*_PROGRAMS, "app/sandbox/zygote_link.py", "app/sandbox/canary_scene.py"),
     "asyncio.create_subprocess_exec": _PROGRAMS,
     "asyncio.create_subprocess_shell": _PROGRAMS,
     "asyncio.subprocess": _PROGRAMS,
@@ -79,7 +81,8 @@ POWERS: Mapping[str, Doors] = {
     "os.posix_spawn": _PROGRAMS,
     "os.posix_spawnp": _PROGRAMS,
     **{
-        f"os.exec{ending}": _PROGRAMS for ending in ["l", "le", "lp", "lpe", "v", "ve", "vp", "vpe"]
+        f"os.exec{ending}": (*_PROGRAMS, "app/sandbox/listed_program.py")
+        for ending in ["l", "le", "lp", "lpe", "v", "ve", "vp", "vpe"]
     },
     **{
         f"os.spawn{ending}": _PROGRAMS
