@@ -26,6 +26,7 @@ from tests.support.path_attack import (
     Ground,
     answers,
     corpus,
+    expected_layer,
     ground,
     guarded,
     joined,
@@ -66,6 +67,7 @@ async def test_no_file_tool_is_led_outside(
         before = on.everything_else()
         told = await answers(on, path_of(row, on))
         assert on.everything_else() == before
+        layer = expected_layer(row, on)
     for answer in told:
         assert CANARY.decode() not in answer.text
     for answer in told[:6]:  # the rest names what was planted, with whatever name it has
@@ -75,7 +77,7 @@ async def test_no_file_tool_is_led_outside(
     assert reading.refused
     assert (layer_of(writing) == "none") == (row["layer"] == "none"), writing
     if row["layer"] != "none":  # where the path is only odd, there is just no such file
-        assert layer_of(reading) == row["layer"]
+        assert layer_of(reading) == layer
 
 
 @EACH

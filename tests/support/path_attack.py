@@ -157,6 +157,13 @@ def _plant_device(place: Path) -> None:
         place.symlink_to("/dev/zero")
 
 
+def expected_layer(row: dict[str, Any], on: Ground) -> str:
+    """The row's; where no device could be made, that of the link which stands for it."""
+    devices = [name for kind, name, *_ in row["payload"]["plant"] if kind == "device"]
+    stands_in = any((on.inside / name).is_symlink() for name in devices)
+    return "opening" if stands_in else str(row["layer"])
+
+
 _CALLS: tuple[tuple[str, Callable[[str], JsonObject]], ...] = (
     ("read_file", lambda path: {"path": path}),
     ("list_files", lambda path: {"path": path}),
