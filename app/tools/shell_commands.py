@@ -85,12 +85,11 @@ class CommandJudge:
         return None
 
     def _shell(self, arguments: list[Value]) -> str | None:
-        flags, program = [one.text or "" for one in (*arguments, Value(""), Value(""))][:2]
-        if not _SHELL_FLAGS.fullmatch(flags) or program[:1] in ("-", "+"):
+        flags = arguments[0].text if len(arguments) > 1 else None
+        program = arguments[1] if len(arguments) > 1 else Value("")
+        if flags is None or not _SHELL_FLAGS.fullmatch(flags) or program.shape[:1] in ("-", "+"):
             return SHELL_INPUT
-        if arguments[1].text is None:
-            return UNREAD_TEXT
-        return self._notes.runs(program)
+        return UNREAD_TEXT if program.text is None else self._notes.runs(program.text)
 
     def _wrapped(self, name: str, arguments: list[Value], wrapped: int) -> str | None:
         if name == "command" and arguments and arguments[0].shape in ("-v", "-V"):
