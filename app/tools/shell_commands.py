@@ -24,7 +24,7 @@ from app.tools.shell_refusals import (
     flags_not_allowed,
     not_allowed,
 )
-from app.tools.shell_values import Value
+from app.tools.shell_values import UNKNOWN, Value
 from app.tools.shell_wrappers import WRAPPERS, after_options, found_by_xargs
 
 _SYSTEM_PLACES = frozenset(
@@ -76,6 +76,8 @@ class CommandJudge:
 
     def _flags(self, name: str, arguments: list[Value]) -> str | None:
         flags = before_operands(arguments)
+        if name == "tar" and flags and flags[0].shape[:1] not in ("-", UNKNOWN):
+            flags = [Value(f"-{flags[0].shape}", flags[0].is_split), *flags[1:]]
         if any(rule.matches(flags) for rule in self._refusals.flag_rules.get(name, ())):
             return flags_not_allowed(name)
         if name in self._refusals.strict and any(

@@ -157,6 +157,13 @@ def test_rm_passes_where_its_flags_are_known(command: str) -> None:
         "X=ls; eval '$X'",
         "cat <<E; X=ls\n$($X)\nE",
         "X=ls Y=1 $X",
+        "readonly X; X=ls\n$X",
+        "X=ls Y=2; $X",
+        "X=ls > f; $X",
+        "{ X=ls; } > f; $X",
+        "case a in a) X=ls;; b) $X;; esac",
+        "if a; then X=ls; else $X; fi",
+        "X=; y=X; : ${!y:=ls}; $X ls",
         "X+=ls; $X",
         "X[0]=ls; $X",
         "X=(ls); $X",
@@ -343,6 +350,14 @@ def test_a_redirection_that_may_be_a_connection_is_refused(command: str) -> None
         *["((x))", "echo $((x))", "[[ x -eq 1 ]]", "[[ -v x ]]", "test -v x", "[ -v x ]", "let x"],
         *["echo ${a[x]}", "echo ${a:x}", "declare -i y", "a[x]=1", "for ((;x;)); do :; done"],
         'printf "$f" "$y"',
+        *[
+            ": ${!y}",
+            "RANDOM=$y",
+            "z=([y]=1)",
+            "declare -a z=$y",
+            'declare "z=($y)"',
+            'export "z=$q"',
+        ],
     ],
 )
 @pytest.mark.parametrize("text", ["'$(id)'", "'`id`'", "'a$'", "'\\x24(id)'", '"\\$(id)"', "'${x'"])
