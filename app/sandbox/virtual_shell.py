@@ -33,6 +33,7 @@ class _Ended(Protocol):
     error: str | None
     stdout_bytes: bytes
     stderr_bytes: bytes
+    stdout_truncated: bool
 
 
 class _Stream:
@@ -103,6 +104,8 @@ def run_virtual(text: str, limits: ExecLimits) -> int:
     ended = cast("_Ended", shell.execute_sync(text, take))
     if ended.error is None:
         out.finish(ended.stdout_bytes)
+        if ended.stdout_truncated:  # at the limit of a call, which one more goes over
+            os.write(1, b"\n")
         err.finish(ended.stderr_bytes)
     else:  # stopped: the result then holds nothing but why
         out.finish(None)

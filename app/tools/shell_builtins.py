@@ -62,8 +62,8 @@ def _set(arguments: list[Value], _notes: Notes) -> str | None:
             return OPTION
         if shape[:1] not in ("-", "+") or len(shape) == 1:
             return None
-        letters = set(shape[1:]) - _SET_LETTERS
-        if letters == {"o"}:
+        letters = [letter for letter in shape[1:] if letter not in _SET_LETTERS]
+        if letters == ["o"]:
             named = next(words, None)
             if named is not None and named.text not in _SET_NAMES:
                 return OPTION
@@ -85,10 +85,12 @@ def _declare(arguments: list[Value], notes: Notes) -> str | None:
         if shape[:1] in ("-", "+") and not word.is_split and UNKNOWN not in shape:
             if set(shape[1:]) - _DECLARE_LETTERS and shape != "--":
                 return OPTION
-            if "i" in shape:
+            if {"a", "A", "i"} & set(shape):
                 notes.evaluates()
             continue
         found = _DECLARED.match(shape)
+        if found is not None and shape[found.end() :][:1] in ("(", UNKNOWN):
+            notes.evaluates()  # a quoted list is read as one, and its words are expanded
         if found is None or (word.is_split and not found[2]):
             return UNKNOWN_ARGUMENT
         refusal = notes.assigned(found[1])
@@ -196,7 +198,7 @@ BUILTINS: Mapping[str, Builtin] = {
     "printf": _printf,
     "read": _with_options("dinNptu", "a"),
     "readarray": _with_options("dnOsuc"),
-    "readonly": _export,
+    "readonly": _declare,
     "set": _set,
     "shopt": _shopt,
     "test": _test,

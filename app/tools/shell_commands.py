@@ -24,7 +24,7 @@ from app.tools.shell_refusals import (
     flags_not_allowed,
     not_allowed,
 )
-from app.tools.shell_values import Value
+from app.tools.shell_values import UNKNOWN, Value
 from app.tools.shell_wrappers import WRAPPERS, after_options, found_by_xargs
 
 _SYSTEM_PLACES = frozenset(
@@ -76,6 +76,8 @@ class CommandJudge:
 
     def _flags(self, name: str, arguments: list[Value]) -> str | None:
         flags = before_operands(arguments)
+        if name == "tar" and flags and flags[0].shape[:1] not in ("-", UNKNOWN):
+            flags = [Value(f"-{flags[0].shape}", flags[0].is_split), *flags[1:]]
         if any(rule.matches(flags) for rule in self._refusals.flag_rules.get(name, ())):
             return flags_not_allowed(name)
         if name in self._refusals.strict and any(
@@ -85,12 +87,11 @@ class CommandJudge:
         return None
 
     def _shell(self, arguments: list[Value]) -> str | None:
-        flags, program = [one.text or "" for one in (*arguments, Value(""), Value(""))][:2]
-        if not _SHELL_FLAGS.fullmatch(flags) or program[:1] in ("-", "+"):
+        flags = arguments[0].text if len(arguments) > 1 else None
+        program = arguments[1] if len(arguments) > 1 else Value("")
+        if flags is None or not _SHELL_FLAGS.fullmatch(flags) or program.shape[:1] in ("-", "+"):
             return SHELL_INPUT
-        if arguments[1].text is None:
-            return UNREAD_TEXT
-        return self._notes.runs(program)
+        return UNREAD_TEXT if program.text is None else self._notes.runs(program.text)
 
     def _wrapped(self, name: str, arguments: list[Value], wrapped: int) -> str | None:
         if name == "command" and arguments and arguments[0].shape in ("-v", "-V"):

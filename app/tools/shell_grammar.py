@@ -31,20 +31,20 @@ _RESERVED = re.compile(
     r"|\{|\}|!|\[\[|\]\]"
 )
 _STARTS = re.compile(
-    r"(if|while|until|for|select|case|function|coproc|time|\[\[|\{|!)(?=[ \t\n;&|<>()]|\\\n|\Z)"
+    r"(if|while|until|for|select|case|function|coproc|time|\[\[|\{|!)(?=[ \t\n;&|<>()]|\Z)"
 )
-_ENDS = re.compile(r"(then|elif|else|fi|do|done|esac|\})(?=[ \t\n;&|<>()]|\\\n|\Z)")
+_ENDS = re.compile(r"(then|elif|else|fi|do|done|esac|\})(?=[ \t\n;&|<>()]|\Z)")
 _PREFIX = re.compile(r"!(?=[ \t\n(])|time(?:[ \t]+-p)?(?:[ \t]+--)?(?=[ \t\n(])")
-_IN = re.compile(r"in(?=[ \t\n;]|\\\n)")
+_IN = re.compile(r"in(?=[ \t\n;])")
 _ESAC = re.compile(r"esac(?=[ \t\n;&|<>()]|\Z)")
 _CONDITION_END = re.compile(r"\]\](?=[ \t\n;&|<>()]|\Z)")
 _CONDITION_SIGN = re.compile(r"&&|\|\||[()]|[<>](?!\()")
 _PATTERN_ENDS = frozenset(["", " ", "\t", "\n", ";", "&", ")", "<", ">"])
 _IN_PATTERN = frozenset(" \t;&)")
-_MATCHING = re.compile(r"(?:=~|==|=|!=)(?=[ \t]|\\\n)")
+_MATCHING = re.compile(r"(?:=~|==|=|!=)(?=[ \t])")
 _PARENTHESES = re.compile(r"[ \t]*\([ \t]*\)")
 _FUNCTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]*(?=[ \t\n({]|\Z)")
-_AFTER_NAME = frozenset(["", " ", "\t", "\n", ";", "\\"])
+_AFTER_NAME = frozenset(["", " ", "\t", "\n", ";"])
 _AFTER_THEN = ("elif", "else", "fi")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UNREADABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -185,7 +185,9 @@ class GrammarReader(LineReader):
             case "if":
                 return self._if()
             case "while" | "until":
-                return Block(is_group=False, parts=(self._deeper_program(), self._do()))
+                return Block(
+                    is_group=False, is_tested=True, parts=(self._deeper_program(), self._do())
+                )
             case "for" | "select":
                 return self._for()
             case "case":
@@ -216,7 +218,7 @@ class GrammarReader(LineReader):
         while word != "fi":
             parts.append(self._deeper_program())
             word = self._keyword(*{"else": ("fi",), "elif": ("then",)}.get(word, _AFTER_THEN))
-        return Block(is_group=False, parts=tuple(parts))
+        return Block(is_group=False, is_tested=True, parts=tuple(parts))
 
     def _computed(self) -> Word:
         """The rest of `((...))`."""
@@ -317,7 +319,8 @@ class GrammarReader(LineReader):
                 found.pieces.append(Opaque(is_split=False))
             else:
                 self._piece(sign, found, is_first=self._at == start)
-        if depth or self._at == start or self._text[start] == "#":
+        text = self._text[start : self._at]
+        if depth or text[:1] in ("", "#") or text == "]]":
             self._fail()
         return self._made(found)
 

@@ -52,7 +52,9 @@ class LineReader(WordReader):
     def _blank(self) -> None:
         """Blanks, and the comment that may follow them."""
         self._skip_blanks()
-        self._match(_COMMENT)
+        comment = self._match(_COMMENT)
+        if comment is not None:
+            self._note((Text(comment[0], is_quoted=True),))  # a shell can read its own text
 
     def _newlines(self) -> None:
         self._blank()
@@ -90,8 +92,10 @@ class LineReader(WordReader):
         words: list[Word] = []
         self._newlines()
         while not self._take(")"):
-            if self._next() == "[" and _KEY.match(self._text, self._at) is None:
-                self._fail()
+            if self._next() == "[":
+                if _KEY.match(self._text, self._at) is None:
+                    self._fail()
+                self._budget.is_evaluating = True
             word = self._word()
             if word is None:
                 self._fail()

@@ -6,7 +6,7 @@ Threat: Privilege escalation via tool calls
 import re
 
 _AWK_CALLS = re.compile(
-    r"\bsystem[\s\\]*\(|@\s*[A-Za-z_]\w*\s*\(|@\s*(?:load|include|namespace)\b|/inet"
+    r"\bsystem[\s\\]*\(|@\s*[A-Za-z_][\w:]*\s*\(|@\s*(?:load|include|namespace)\b|/inet"
 )
 _AWK_PIECE = re.compile(
     r"(?P<string>\"(?:[^\"\\\n]|\\.)*\")|(?P<comment>#[^\n]*)"

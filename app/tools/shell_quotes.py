@@ -12,7 +12,7 @@ _ANSI_C = re.compile(
 _LETTERS = dict(zip("abeEfnrtv\\'\"?", "\a\b\x1b\x1b\f\n\r\t\v\\'\"?", strict=True))
 _BACKQUOTED = re.compile(r"\\([\\$`])")
 # Written out, at the end of a part that something follows, or as printf and echo -e write them.
-_LATENT = re.compile(r"`|\$[({\[]|\$(?:\0|$)|\\(?:0?44|x24|u0*24|U0*24|0?140|x60|u0*60|U0*60)")
+_LATENT = re.compile(r"`|\$[({\[]|\$(?:\0|$)|\\(?:0*44|x24|[uU]0*24|0*140|x60|[uU]0*60)")
 
 
 def decoded_ansi_c(text: str) -> str:

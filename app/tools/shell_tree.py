@@ -88,6 +88,8 @@ class Block:
     # Nothing is known of whether and how often the parts run, unless it is a plain group.
     is_group: bool
     parts: tuple["Program", ...]
+    # The first part is a condition: it runs before the others, for certain.
+    is_tested: bool = False
     words: tuple[Word, ...] = ()
     assigned: tuple[str, ...] = ()
     redirects: tuple[Redirect, ...] = ()

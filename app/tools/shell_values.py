@@ -95,12 +95,19 @@ class _Fields:
     def of(self, pieces: tuple[Piece, ...]) -> list[Value]:
         """The words."""
         closes = _closing(pieces)
+        is_inside = False
         for place, piece in enumerate(pieces):
             match piece:
+                case Text(text=text, is_quoted=is_quoted) if is_inside:
+                    # What brackets hold is one unknown character, not these; `]` may be among them.
+                    _, closing, after = text.rpartition("]")
+                    is_inside = is_quoted or not closing
+                    self._add("" if is_inside else after)
                 case Text(text=text):
                     self._add(text)
-                case Glob(sign="["):
-                    self._add(UNKNOWN if place < closes else "[")
+                case Glob(sign="[") if not is_inside:
+                    is_inside = place < closes
+                    self._add(UNKNOWN if is_inside else "[")
                 case Glob():
                     self._add(UNKNOWN)
                 case Parameter(name=name, is_quoted=is_quoted):

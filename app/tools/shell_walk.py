@@ -47,6 +47,10 @@ _SPECIAL = re.compile(
     r"|LINENO|MACHTYPE|MAPFILE|OLDPWD|OPT.*|OSTYPE|PIPESTATUS|PPID|PWD|RANDOM|READLINE.*|REPLY"
     r"|SECONDS|SHLVL|SRANDOM|TIMEFORMAT|TMOUT|TMPDIR|UID"
 )
+# Of these, those that hold any text; the others evaluate what is assigned to them.
+_TEXTUAL = re.compile(
+    r"_|HOME|HOST.*|IFS|LANG|LC_.*|OLDPWD|OPTARG|PWD|REPLY|TIMEFORMAT|TMPDIR|MACHTYPE|OSTYPE"
+)
 _NETWORK_FILES = ("/dev/tcp/", "/dev/udp/")
 _NETWORK_PARTS = re.compile(
     r"(?:tcp|udp)/|/dev(?!/(?:null|std(?:in|out|err)|fd|tty|u?random|zero)\b)"
@@ -110,10 +114,12 @@ class _Walk:
 
     def assigned(self, name: str | None) -> str | None:
         """Counts an assignment."""
-        if name is None:
+        if name is None or name.startswith("!"):
             self.findings.is_any_assigned = True
             return None
         self.findings.assigned[name] += 1
+        if _SPECIAL.fullmatch(name) and not _TEXTUAL.fullmatch(name):
+            self.findings.is_evaluating = True
         return VARIABLE if self._refusals.refuses_variable(name) else None
 
     def evaluates(self) -> None:
@@ -189,7 +195,7 @@ class _Walk:
         match command:
             case Simple():
                 self._simple(command)
-            case Block(is_group=True):
+            case Block(is_group=True, redirects=()):
                 self._block(command)
             case Block():
                 with self._branch():
@@ -209,7 +215,7 @@ class _Walk:
             self._program(block.parts[0])
             return
         for place, part in enumerate(block.parts):
-            if place == 0:
+            if place == 0 and block.is_tested:
                 self._program(part)
                 continue
             with self._branch():
@@ -228,8 +234,10 @@ class _Walk:
             self._word(word)
         for redirect in command.redirects:
             self._redirect(redirect)
+        # One that stands with others, or with a redirection, may fail without having assigned.
+        is_alone = not command.words and not command.redirects and len(command.assignments) == 1
         for assignment in command.assignments:
-            self._assignment(assignment, is_alone=not command.words)
+            self._assignment(assignment, is_alone=is_alone)
         argv: list[Value] = []
         for word in command.words:
             argv += values(word, self._knowledge)

@@ -24,6 +24,8 @@ _PLAIN = re.compile(r"[^\s'\"\\$`;&|<>()*?\[~]+")
 _PLAIN_IN_QUOTES = re.compile(r"[^\"\\$`]+")
 _PLAIN_IN_BRACES = re.compile(r"[^\"'\\$`{}\[\]<>]+")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Behind `$`: the name, or what else it begins, goes on in the next line.
+_JOINED_NAME = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*)?\\\n")
 _PARAMETER = re.compile(r"[#!]?(?:[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*#?$!_-])|#")
 _OPERATOR = re.compile(r"(?P<assigns>:?=)|:[-+?]|(?P<slices>:)|[-+?%#/^,]|@[QEAKUuLak](?=\})")
 _ARITHMETIC = re.compile(r"[A-Za-z0-9_ \t+\-*/%<>=!&|^~?:,.;\[\]#@]+")
@@ -174,6 +176,8 @@ class WordReader(ABC):
                 self._at += 2
                 if after != "\n":
                     found.pieces.append(Text(after, is_quoted=True))
+                elif self._next() not in _WORD_ENDS and self._next():
+                    self._fail()  # what it joins may be a name, an operator or a reserved word
             case "$":
                 self._dollar(found, is_quoted=False)
             case "`":
@@ -236,7 +240,7 @@ class WordReader(ABC):
         elif sign == "{":
             self._at += 1
             self._in_braces(found, is_quoted=is_quoted)
-        elif sign == "[" or self._next(2) == "\\\n":
+        elif sign == "[" or self._match(_JOINED_NAME) is not None:
             self._fail()
         elif sign == "'" and not is_quoted:
             end = _ANSI_C_END.match(self._text, self._at + 1)
@@ -260,7 +264,9 @@ class WordReader(ABC):
         name = self._match(_PARAMETER)
         if name is None:
             self._fail()
-        is_many = not is_quoted or "@" in name[0] or name[0][:-1].startswith("!")
+        is_indirect = name[0][:-1].startswith("!")
+        self._budget.is_evaluating = self._budget.is_evaluating or is_indirect
+        is_many = not is_quoted or "@" in name[0] or is_indirect
         if self._take("["):
             is_many = is_many or self._next() == "@"
             self._subscript(found)

@@ -55,8 +55,6 @@ WRAPPERS = {
         long_taking=(
             "max-args",
             "max-procs",
-            "replace",
-            "max-lines",
             "delimiter",
             "max-chars",
             "arg-file",
@@ -113,11 +111,6 @@ def found_by_xargs(options: list[str], inner: list[Value]) -> list[Value]:
     """The inner command with what xargs puts into it; without one it is echo."""
     inner = inner or [Value("echo")]
     signs = [option[2:] for option in options if option.startswith("-I")]
-    signs += [
-        option.removeprefix("--replace").lstrip("=") or "{}"
-        for option in options
-        if option.startswith("--replace")
-    ]
     if not signs:
         return [*inner, Value(UNKNOWN, is_split=True)]
     return [replaced(value, signs[-1], UNKNOWN) for value in inner]

@@ -165,8 +165,9 @@ async def test_a_listed_program_may_start_another_of_the_list() -> None:
     assert (told.status, told.stdout) == (ExecStatus.OK, b"x")
 
 
-async def test_what_is_not_listed_is_not_run() -> None:
-    runner = runner_for(executable=(CAT,))
+@pytest.mark.parametrize("mode", SandboxMode)
+async def test_what_is_not_listed_is_not_run(mode: SandboxMode) -> None:
+    runner = runner_for(mode, executable=(CAT,))
     try:
         with _workspace() as directory:
             told = await runner.run(_request("print 1", directory))
@@ -192,7 +193,9 @@ async def test_nothing_of_a_call_is_left_when_it_is_over(name: str) -> None:
     try:
         with _workspace() as directory:
             before = {one.pid for one in beneath(os.getpid())}
-            await runner.run(_request(LEFT[name], directory, wall_seconds=1.0, cpu_seconds=1))
+            over = await runner.run(
+                _request(LEFT[name], directory, wall_seconds=1.0, cpu_seconds=1)
+            )
             (zygote,) = [
                 one for one in beneath(os.getpid()) if one.pid not in before
             ]  # and not one process beneath it
@@ -200,6 +203,7 @@ async def test_nothing_of_a_call_is_left_when_it_is_over(name: str) -> None:
     finally:
         await runner.close()
     assert zygote.parent == os.getpid()
+    assert over.ended_by is not EndedBy.WORKER  # its zygote did that, and still serves
     assert after.stdout == b"42"
 
 
