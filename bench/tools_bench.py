@@ -22,6 +22,7 @@ from tests.support.escape_scene import (
     corpus,
     escape_scene,
     held,
+    monty_runner,
     open_directory,
     request_for,
     runner_for,
@@ -57,6 +58,7 @@ async def measured() -> tuple[dict[str, float], dict[str, float]]:
             for _ in range(CALLS):
                 confined.append(await _call(strict, directory))
                 unconfined.append(await _call(free, directory))
+            monty = await _monty_calls(directory)
             file_ms = _file_ms(base)
     finally:
         await strict.close()
@@ -68,6 +70,8 @@ async def measured() -> tuple[dict[str, float], dict[str, float]]:
         # Processor time of the worker: the clock of a busy machine tells of the others.
         "confinement_ms": statistics.median(one[1] - other[1] for one, other in pairs),
         "confinement_wall_ms": statistics.median(one[0] - other[0] for one, other in pairs),
+        "monty_ms": statistics.median(wall for wall, _ in monty),
+        "monty_processor_ms": statistics.median(worker for _, worker in monty),
         "calculator_ms": _calculator_ms(),
         "file_ms": file_ms,
     }
@@ -78,10 +82,19 @@ async def measured() -> tuple[dict[str, float], dict[str, float]]:
     return metrics, baseline
 
 
+async def _monty_calls(directory: int) -> list[tuple[float, float]]:
+    runner = monty_runner()
+    try:
+        return [await _call(runner, directory) for _ in range(CALLS)]
+    finally:
+        await runner.close()
+
+
 async def _call(runner: ToolRunner, directory: int) -> tuple[float, float]:
     """Milliseconds by the clock, and of the worker's processor time."""
     began = time.perf_counter()
-    result = await runner.run(request_for("print(1 + 1)", directory))
+    engine = runner.python_engine.name
+    result = await runner.run(request_for("print(1 + 1)", directory, engine=engine))
     took = (time.perf_counter() - began) * 1000
     assert (result.status, result.stdout) == (ExecStatus.OK, b"2\n"), result
     return took, result.cpu_seconds * 1000
