@@ -31,8 +31,6 @@ from app.sandbox.workspace import Workspace, open_workspace_root
 from app.tools.http_fetch import HttpFetch
 from app.tools.python_guard import load_refusals
 from app.tools.python_tool import PythonTool
-from app.tools.shell_guard import load_shell_refusals
-from app.tools.shell_tool import ShellTool
 from app.tools.tool_contract import contract_gaps
 from app.tools.toolbox import Tool, Toolbox
 from tests.support.egress_field import egress_field
@@ -46,12 +44,9 @@ def _runner() -> ToolRunner:
     return build_runner(asked, account=worker_account())
 
 
-def _confined(runner: ToolRunner) -> tuple[Tool, Tool]:
+def _confined(runner: ToolRunner) -> tuple[Tool, ...]:
     """The tools that need a worker."""
-    return (
-        PythonTool(runner, load_refusals(None), runner.python_engine),
-        ShellTool(runner, load_shell_refusals(None)),
-    )
+    return (PythonTool(runner, load_refusals(None), runner.python_engine),)
 
 
 def _web(client: EgressClient) -> HttpFetch:
@@ -69,7 +64,6 @@ GOOD: dict[str, JsonObject] = {
     "list_files": {"path": "."},
     "search_files": {"query": "text"},
     "python": {"code": "print(6 * 7)"},
-    "shell": {"command": "echo text"},
     "http_fetch": {"url": "http://www.allowed.example/page"},
 }
 # The rest has no use for the files of the run.
@@ -107,7 +101,7 @@ def _tree(place: Path) -> list[Path]:
 @asynccontextmanager
 async def _working(name: str) -> AsyncIterator[Toolbox]:
     """A toolbox in which this tool has all that it works with: workers, a web of its own."""
-    if name in ("python", "shell"):
+    if TOOLS[name].spec.effect is Effect.EXECUTE:
         runner = _runner()
         try:
             yield Toolbox({**TOOLS, **{tool.spec.name: tool for tool in _confined(runner)}})
@@ -231,7 +225,6 @@ def test_only_what_is_kept_or_looked_into_as_it_is_is_free_text() -> None:
         ("write_file", "content"),
         ("json_query", "document"),
         ("python", "code"),
-        ("shell", "command"),
     }
 
 
@@ -246,7 +239,6 @@ def test_the_roster_has_an_example_for_every_tool() -> None:
         "list_files": Effect.READ,
         "search_files": Effect.READ,
         "python": Effect.EXECUTE,
-        "shell": Effect.EXECUTE,
         "http_fetch": Effect.NETWORK,
     }
 
