@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from app import roster
+from app.administration.tenant_memory import TenantMemory
 from app.administration.writer_enrolment import WriterEnrolment
 from app.api.auth import Doorkeeper
 from app.api.dependencies import ApiServices
@@ -84,6 +85,7 @@ class Deployment:
     database: Database
     heartbeat: Database
     runs: RunStore
+    tenants: TenantMemory
     executor: RunExecutor
     enrolment: WriterEnrolment
     erasing: EraserAtWork | None  # None: another process holds the erasure key
@@ -128,19 +130,17 @@ class Deployment:
 
     async def _learn_tenants(self) -> None:
         # A tenant that was deleted and named again has another id.
-        renamed = await self.runs.renamed_tenants(self.doorkeeper.known_tenants())
-        self.doorkeeper.forget(renamed.gone)
-        if renamed.taken:
+        names = await self.tenants.look(
+            self.doorkeeper.known_tenants(), self.doorkeeper.unknown_tenants()
+        )
+        self.doorkeeper.forget(names.gone)
+        if names.taken:
             _log.error(
                 "%d tenants are named in the database as others, and their logs are still there:"
                 " this process goes by the logs",
-                len(renamed.taken),
+                len(names.taken),
             )
-        unknown = self.doorkeeper.unknown_tenants()
-        found: dict[str, TenantId] = {
-            name: await self.runs.ensure_tenant(name) for name in sorted(unknown)
-        }
-        self.doorkeeper.learn(found)
+        self.doorkeeper.learn(names.found)
 
     async def readiness(self) -> str | None:
         """None when this process can serve, else the first reason why not."""
@@ -230,6 +230,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
         database=parts.database,
         heartbeat=parts.heartbeat,
         runs=runs,
+        tenants=TenantMemory(settings.ledger_key_dir, runs, os.urandom),
         executor=executor,
         enrolment=parts.enrolment,
         erasing=_erasing(settings, parts),

@@ -92,10 +92,11 @@ class RunStore:
             )
         now = {str(row["name"]): row["tenant_id"] for row in rows}
         others = {name for name, tenant_id in known.items() if now.get(name) != tenant_id}
-        taken = {name for name in others if await self._has_records(known[name])}
+        taken = {name for name in others if await self.has_records(known[name])}
         return RenamedTenants(gone=frozenset(others - taken), taken=frozenset(taken))
 
-    async def _has_records(self, tenant_id: TenantId) -> bool:
+    async def has_records(self, tenant_id: TenantId) -> bool:
+        """Whether anything is left of a tenant's log."""
         async with self._database.snapshot(tenant_id) as raw:
             found: bool = await raw.fetchval(
                 "SELECT EXISTS (SELECT 1 FROM record WHERE tenant_id = $1)", tenant_id
