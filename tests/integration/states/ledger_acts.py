@@ -380,7 +380,8 @@ class LedgerActs:
 
     async def sweep(self) -> None:
         reports = await self.place.swept()
-        assert not [report.findings for report in reports if report.broken]
+        told = [report.findings for report in reports if report.broken]
+        assert not told, told
         own = [report for report in reports if report.log in {log.bytes for log in self.tenants}]
         assert sum(report.records for report in own) >= sum(len(run.records) for run in self.runs)
         if self.is_fresh:

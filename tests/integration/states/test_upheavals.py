@@ -61,6 +61,16 @@ async def _a_tenant_goes(acts: LedgerUpheavals) -> None:
     await acts.sweep()
 
 
+async def _a_tenant_goes_before_the_log_key(acts: LedgerUpheavals) -> None:
+    """The record of the change lists no log that is gone; what was signed of it was signed."""
+    await acts.sequence()
+    await acts.wind_up(0)
+    await acts.delete_tenant(0)
+    acts.rotate_log_key()
+    await acts.sequence()
+    await acts.sweep()
+
+
 async def _a_backup_comes_back(acts: LedgerUpheavals) -> None:
     first, second, other = acts.runs
     await acts.erase(first, frozenset({"reply"}), crashes=False)
@@ -93,7 +103,13 @@ async def _a_tenant_comes_back_and_goes_again(acts: LedgerUpheavals) -> None:
 
 @pytest.mark.parametrize(
     "story",
-    [_keys_give_way, _a_tenant_goes, _a_backup_comes_back, _a_tenant_comes_back_and_goes_again],
+    [
+        _keys_give_way,
+        _a_tenant_goes,
+        _a_tenant_goes_before_the_log_key,
+        _a_backup_comes_back,
+        _a_tenant_comes_back_and_goes_again,
+    ],
     ids=lambda story: story.__name__.strip("_"),
 )
 def test_a_story_ends_well(postgres: DatabaseServer, tmp_path: Path, story: Story) -> None:
