@@ -188,7 +188,13 @@ class ReplayLedger(ErasureCalls):
             seen = await self._look(tenant_id, run_id)
             chain, _ = await self._verified(seen, None, anew=True)
             spent = self._accounted(seen.run, chain, None).spent
-        return ReopenedRun(head=chain.head, run_key=self._open(seen.run, seen.key), spent=spent)
+        return ReopenedRun(
+            head=chain.head,
+            run_key=self._open(seen.run, seen.key),
+            spent=spent,
+            policy_digest=seen.run.policy_digest,
+            records=chain.records,
+        )
 
     async def evidence(self, tenant_id: TenantId, run_id: RunId) -> Evidence:
         """A run as it is stored, once all of it has verified. NotFoundError; LedgerBrokenError.

@@ -3,6 +3,7 @@
 Threat: Ledger tampering
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.audit.inclusion import Inclusion
@@ -60,6 +61,8 @@ class ReopenedRun:
     head: Resume
     run_key: bytes
     spent: Usage
+    policy_digest: str
+    records: Sequence[VerifiedRecord]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

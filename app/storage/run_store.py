@@ -34,6 +34,11 @@ WHERE tenant_id = $1 AND run_id = $2
 _WORK = """
 SELECT seq, kek_id, wrapped, blob FROM run_work WHERE tenant_id = $1 AND run_id = $2 ORDER BY seq
 """
+_CANCELLED_BY = """
+SELECT actor FROM run_command WHERE tenant_id = $1 AND run_id = $2 AND command = 'cancel'
+ORDER BY created_at LIMIT 1
+"""
+_OWN = "!own"  # what the heartbeat says in the place of an actor
 _PAGE = (
     _COLUMNS
     + """WHERE tenant_id = $1 AND kind <> 'admin' AND ($2::uuid IS NULL OR run_id < $2)
@@ -48,6 +53,7 @@ class Beat:
 
     cancel: tuple[tuple[RunId, str], ...]  # the run and who asked
     orphans: tuple[tuple[TenantId, RunId, int], ...]
+    own: frozenset[RunId]  # the orphans that this very process let in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +154,14 @@ class RunStore:
             )
         cancel = [(_ids(row)[1], str(row["actor"])) for row in rows if row["what"] == "cancel"]
         orphans = [(*_ids(row), int(row["epoch"])) for row in rows if row["what"] == "orphan"]
-        return Beat(cancel=tuple(cancel), orphans=tuple(orphans))
+        own = frozenset(_ids(row)[1] for row in rows if row["actor"] == _OWN)
+        return Beat(cancel=tuple(cancel), orphans=tuple(orphans), own=own)
+
+    async def cancelled_by(self, tenant_id: TenantId, run_id: RunId) -> str | None:
+        """Who asked first that the run stop, or None."""
+        async with self._database.snapshot(tenant_id) as raw:
+            actor: str | None = await raw.fetchval(_CANCELLED_BY, tenant_id, run_id)
+        return actor
 
     async def expire_results(self, now: datetime) -> Sequence[str]:
         """Remove results past their time; the work keys that a result or a run still needs."""

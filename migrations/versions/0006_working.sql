@@ -87,7 +87,7 @@ BEGIN
     ORDER BY r.tenant_id, r.run_id LIMIT 64);
   IF p_active IS NOT NULL THEN
     RETURN QUERY
-      SELECT 'orphan', r.tenant_id, r.run_id, r.epoch, ''::text FROM public.runs r
+      SELECT 'orphan', r.tenant_id, r.run_id, r.epoch, '!own'::text FROM public.runs r
       LEFT JOIN unnest(p_active) AS a(id) ON a.id = r.run_id
       WHERE r.owner = p_writer AND a.id IS NULL AND r.kind <> 'admin'
         AND r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')
