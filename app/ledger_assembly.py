@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID, uuid4
 
+import app as package
 from app.administration.admin_log import AdminLog, AdminParts
 from app.administration.writer_enrolment import WriterEnrolment
 from app.audit.erasure_book import ErasureBook
@@ -25,6 +26,7 @@ from app.audit.replay_ledger import LogChecks, ReplayLedger
 from app.audit.witnessing import Witnessing
 from app.domain.errors import ConfigurationError, LedgerUnavailableError
 from app.domain.run import TenantId
+from app.domain.sandbox_mode import SandboxMode
 from app.erasing.assembly import SharedParts
 from app.keys.erasure_keys import published_erasure_keys
 from app.keys.key_store import FileKeyStore
@@ -41,6 +43,7 @@ from app.sequencing.log_keeper import KeeperParts, LogKeeper
 from app.sequencing.log_names import log_origin
 from app.sequencing.log_signer import LogSigner
 from app.sequencing.recovery import RecoveryDesk
+from app.sequencing.schema_record import Schema
 from app.sequencing.signed_history import SignedHistory
 from app.sequencing.verified_start import VerifiedStart
 from app.sequencing.witness_roster import WitnessRoster, load_policy, load_witnesses
@@ -49,6 +52,7 @@ from app.storage.database import Database
 from app.storage.erasure_store import ErasureStore
 from app.storage.ledger_store import LedgerStore
 from app.storage.run_store import RunStore
+from app.storage.schema import current_revision, known_revision
 
 
 def utc_now() -> datetime:
@@ -171,12 +175,24 @@ def log_keeper(settings: Settings, parts: LedgerParts) -> KeeperOfLogs | None:
                     settings, parts, operator, _verified_start(settings, parts, operator)
                 ),
                 now=utc_now,
+                schema=_schema(settings),
             ),
             appended=parts.ledger.appended,
             monotonic=time.monotonic,
         )
     )
     return KeeperOfLogs(keeper=keeper, database=database, anchors=anchors, parts=parts)
+
+
+def _schema(settings: Settings) -> Schema | None:
+    url = settings.database_url
+    if url is None:
+        return None
+    return Schema(
+        product=package.__version__,
+        needed=known_revision(),
+        revision=partial(current_revision, url.reveal()),
+    )
 
 
 def _log_signer(parts: LedgerParts, operator: TenantId) -> LogSigner:
@@ -266,7 +282,7 @@ def ledger_parts(settings: Settings) -> LedgerParts:
     database = Database(settings.database_url.reveal())
     ledger, runs, run_keys = LedgerStore(database), RunStore(database), RunKeys(keys, entropy)
     writer = WriterKey(entropy(32), uuid4().bytes)
-    admin_log = _admin_log(ledger, runs, run_keys, writer)
+    admin_log = _admin_log(ledger, runs, run_keys, writer, settings.sandbox.mode)
     erasures = ErasureStore(database)
     desk = _erasure_desk(erasures, admin_log, writer)
     book = ErasureBook(
@@ -313,10 +329,18 @@ def ledger_parts(settings: Settings) -> LedgerParts:
     )
 
 
-def _admin_log(ledger: LedgerStore, runs: RunStore, keys: RunKeys, writer: WriterKey) -> AdminLog:
+def _admin_log(
+    ledger: LedgerStore, runs: RunStore, keys: RunKeys, writer: WriterKey, sandbox: SandboxMode
+) -> AdminLog:
     return AdminLog(
         AdminParts(
-            ledger=ledger, runs=runs, keys=keys, writer=writer, now=utc_now, entropy=os.urandom
+            ledger=ledger,
+            runs=runs,
+            keys=keys,
+            writer=writer,
+            now=utc_now,
+            entropy=os.urandom,
+            sandbox=sandbox.value,
         )
     )
 

@@ -51,6 +51,7 @@ REGISTRY: Final[Mapping[str, Fates]] = MappingProxyType(
         "cosignature": _OF_THE_LOG,
         "erasure": _OF_THE_LOG,  # codes, ids and a salted hash; the receipt must last
         "kek_retirement": _OF_THE_LOG,
+        "rate_use": _OF_THE_LOG,  # how often a key asked in this minute and the one before
         "tenants": _OF_THE_LOG,
         # One row of the operator log, which is no tenant's.
         "sequencer_state": Fates(

@@ -367,3 +367,16 @@ kek_retirement = Table(
     _moment("due_at", nullable=True),
     PrimaryKeyConstraint("tenant_id", "kek_id", name="pk_kek_retirement"),
 )
+
+rate_use = Table(
+    "rate_use",
+    METADATA,
+    *_ids("tenant_id"),
+    Column("key_ref", Text, nullable=False),
+    Column("minute", BigInteger, nullable=False),
+    Column("used", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "key_ref", "minute", name="pk_rate_use"),
+    CheckConstraint("key_ref ~ '^[0-9a-f]{16}$'", name="ck_rate_use_key_ref"),
+    CheckConstraint("used >= 0", name="ck_rate_use_used"),
+    prefixes=["UNLOGGED"],
+)
