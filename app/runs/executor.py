@@ -32,6 +32,7 @@ from app.storage.run_store import RunStore
 _log = logging.getLogger("meshflow.runs")
 
 HEARTBEAT_SECONDS = 1.0
+HEARING_SECONDS = 0.25  # a run stops within a second of the wish, wherever it is driven
 EXPIRY_SWEEP_BEATS = 30
 # Up to so many runs, every heartbeat names them all; with more, every fifteenth does: naming them
 # and looking them up takes time, and meanwhile nobody is answered.
@@ -154,18 +155,23 @@ class RunExecutor:
 
     async def beat_forever(self) -> None:
         """The heartbeat: says this process lives, hears of cancellations, picks up orphans."""
-        beats = 0
+        turns = beats = 0
+        between = max(1, round(min(HEARTBEAT_SECONDS, self._lease_seconds / 5) / HEARING_SECONDS))
         while True:
             try:
-                await self._beat(naming=beats % NAMING_BEATS == 0)
-                if beats % EXPIRY_SWEEP_BEATS == 0:
-                    await self._expire_results()
-                beats += 1
+                if turns % between:
+                    await self._hear()
+                else:
+                    await self._beat(naming=beats % NAMING_BEATS == 0)
+                    if beats % EXPIRY_SWEEP_BEATS == 0:
+                        await self._expire_results()
+                    beats += 1
+                turns += 1
             except LedgerUnavailableError:
                 _log.warning("heartbeat missed: the database did not answer")
             except Exception:  # noqa: BLE001 - a heartbeat that stops looks like a dead process
                 _log.exception("heartbeat failed")
-            await asyncio.sleep(min(HEARTBEAT_SECONDS, self._lease_seconds / 5))
+            await asyncio.sleep(HEARING_SECONDS)
 
     async def stop(self, grace_seconds: float) -> None:
         """Start nothing more, let runs finish for a while, then leave the rest to others.
@@ -258,6 +264,10 @@ class RunExecutor:
             await recorder.record(end, spent)
         except (LedgerError, OverloadedError) as error:
             _log.warning("an end was not recorded: %s", type(error).__name__)
+
+    async def _hear(self) -> None:
+        for run_id, actor in await self._store.hear(self._writer_id):
+            self.cancel(run_id, actor)
 
     async def _beat(self, *, naming: bool) -> None:
         named = self._known if naming or len(self._known) <= NAMED_AT_EVERY_BEAT else None

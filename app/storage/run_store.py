@@ -38,6 +38,15 @@ _CANCELLED_BY = """
 SELECT actor FROM run_command WHERE tenant_id = $1 AND run_id = $2 AND command = 'cancel'
 ORDER BY created_at LIMIT 1
 """
+_STOP = """
+WITH told AS (
+  INSERT INTO run_command (tenant_id, run_id, command_id, command, actor)
+  SELECT r.tenant_id, r.run_id, gen_random_uuid(), 'cancel', $3 FROM runs r
+  WHERE r.tenant_id = $1 AND r.kind <> 'admin' AND ($2::text IS NULL OR r.agent = $2)
+    AND r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')
+  RETURNING 1
+) SELECT count(*) FROM told
+"""
 _OWN = "!own"  # what the heartbeat says in the place of an actor
 _PAGE = (
     _COLUMNS
@@ -198,6 +207,18 @@ class RunStore:
                 command_id,
                 actor,
             )
+
+    async def request_stop(self, tenant_id: TenantId, agent: str | None, actor: str) -> int:
+        """As `request_cancel` for every open run of the tenant, or of its agent; how many."""
+        async with self._database.writing(tenant_id) as raw:
+            told: int = await raw.fetchval(_STOP, tenant_id, agent, actor)
+        return told
+
+    async def hear(self, writer_id: UUID) -> tuple[tuple[RunId, str], ...]:
+        """The runs of this process that somebody asked lately to stop, and who."""
+        async with self._database.driver() as raw:
+            rows = await raw.fetch("SELECT run_id, actor FROM writer_commands($1)", writer_id)
+        return tuple((RunId(UUID(bytes=row["run_id"].bytes)), str(row["actor"])) for row in rows)
 
     async def find(
         self, raw: asyncpg.Connection, tenant_id: TenantId, run_id: RunId
