@@ -7,8 +7,8 @@ from pathlib import Path
 
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
@@ -17,7 +17,7 @@ _EXCHANGE = "rates_exchange(uuid[], text[], bigint[])"
 
 
 def upgrade() -> None:
-    source = Path(__file__).with_name("0006_limits.sql").read_text(encoding="utf-8")
+    source = Path(__file__).with_name("0007_limits.sql").read_text(encoding="utf-8")
     for statement in source.split("--;;"):
         op.execute(statement)
     op.execute("ALTER TABLE rate_use ENABLE ROW LEVEL SECURITY")

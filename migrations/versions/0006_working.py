@@ -8,8 +8,8 @@ from pathlib import Path
 
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
@@ -34,7 +34,7 @@ _OWNERS = ("mf_writer", "mf_erase_owner")
 
 
 def upgrade() -> None:
-    _as_owners(_statements("0007_working.sql"))
+    _as_owners(_statements("0006_working.sql"))
     _rights()
     for signature, (owner, callers) in _NEW.items():
         op.execute(f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC")
