@@ -2,7 +2,8 @@
 
 `count_once` says that it changes the world, `count_again` that the same call twice is as one, and
 `count_pure` that it changes nothing. Each line of `<directory>/calls` is `began|ended tool word`.
-A call of a word for which `<directory>/<word>.hold` exists waits until that file is gone.
+A call of a word for which `<directory>/<word>.hold` exists waits until that file is gone, and every
+call takes as long as COUNTED_TOOLS_SECONDS says.
 """
 
 from collections import Counter
@@ -18,6 +19,7 @@ from pathlib import Path
 from app.domain.step import Effect, Label, Role, ToolSpec
 
 PLACE = Path(os.environ["COUNTED_TOOLS_DIR"])
+SECONDS = float(os.environ.get("COUNTED_TOOLS_SECONDS", "0"))
 
 
 def note(line):
@@ -47,6 +49,7 @@ class Counted:
     async def run(self, arguments, workspace):
         word = arguments["word"]
         note(f"began {self.spec.name} {word}")
+        await asyncio.sleep(SECONDS)
         while (PLACE / f"{word}.hold").exists():
             await asyncio.sleep(0.01)
         note(f"ended {self.spec.name} {word}")
