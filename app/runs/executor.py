@@ -121,6 +121,8 @@ class RunExecutor:
         self._cancelled_by: dict[RunId, str] = {}
         self._stopping = False
         self._taking_over: asyncio.Task[None] | None = None
+        self._beaten_at: float | None = None
+        self._judges_at = 0.0
 
     def admit(self, run_id: RunId) -> None:
         """Make room for a run before its first record. OverloadedError when there is none."""
@@ -274,12 +276,22 @@ class RunExecutor:
         beat = await self._store.beat(self._writer_id, named, self._lease_seconds)
         for run_id, actor in beat.cancel:
             self.cancel(run_id, actor)
+        if not self._may_judge():
+            return
         # A run that was admitted while the database answered is not an orphan.
         found = [orphan for orphan in beat.orphans if orphan[1] not in self._known]
         is_free = self._taking_over is None or self._taking_over.done()
         if found and is_free and not self._stopping:
             # Not part of the heartbeat: to verify many runs takes longer than one may.
             self._taking_over = asyncio.create_task(self._take_over_all(found, beat.own))
+
+    def _may_judge(self) -> bool:
+        """Whoever did not beat for long lets the others come back first: it may be an outage."""
+        now = asyncio.get_running_loop().time()
+        before, self._beaten_at = self._beaten_at, now
+        if before is not None and now - before > self._lease_seconds / 2:
+            self._judges_at = now + self._lease_seconds / 2
+        return now >= self._judges_at
 
     async def _take_over_all(
         self, orphans: Sequence[tuple[TenantId, RunId, int]], own: Collection[RunId]
