@@ -103,15 +103,14 @@ class ReplayLedger(ErasureCalls):
             output = self._released(seen, chain)
             integrity = await self._integrity(tenant_id, chain, inclusion, anew=anew)
             times = await self._times(tenant_id, chain, inclusion, integrity) if anew else None
-        state = OutputState.FULL if output is not None else OutputState.SCRUBBED
-        if output is None and chain.records and "output" in chain.records[-1].erased:
-            state = OutputState.ERASED
+        is_erased = output is None and chain.records and "output" in chain.records[-1].erased
+        kept = OutputState.FULL if output is not None else OutputState.SCRUBBED
         return RunDossier(
             run=seen.run,
             chain=chain,
             integrity=integrity,
             output=output,
-            output_state=state,
+            output_state=OutputState.ERASED if is_erased else kept,
             digest_key=digest_key(self._open(seen.run, seen.key)),
             times=times,
         )
@@ -150,16 +149,15 @@ class ReplayLedger(ErasureCalls):
             try:
                 async with self._database.snapshot(tenant_id) as raw:
                     told = await self._book.of_run(raw, tenant_id, run_id)
-                    erased = told.erased
-                    if not erased.is_deleted:
+                    if not told.erased.is_deleted:
                         raise NotFoundError("no such run")
-                    count = len(erased.records)
+                    count = len(told.erased.records)
                     stored = await self._ledger.remains(raw, tenant_id, run_id, count)
                     placement = await read_placement(raw, tenant_id, run_id, 0)
             except OlderViewError:
                 continue
             await self._book.require(told)
-            checked = verify_run(stored, None, self._enrolment, None, erased)
+            checked = verify_run(stored, None, self._enrolment, None, told.erased)
             if isinstance(checked, ChainBreak):
                 raise LedgerBrokenError(checked)
             await self._logs.names.require(placement.state, 0)
@@ -195,7 +193,13 @@ class ReplayLedger(ErasureCalls):
             seen = await self._look(tenant_id, run_id)
             chain, _ = await self._verified(seen, None, anew=True)
             spent = self._accounted(seen.run, chain, None).spent
-        return ReopenedRun(head=chain.head, run_key=self._open(seen.run, seen.key), spent=spent)
+        return ReopenedRun(
+            head=chain.head,
+            run_key=self._open(seen.run, seen.key),
+            spent=spent,
+            policy_digest=seen.run.policy_digest,
+            records=chain.records,
+        )
 
     async def evidence(self, tenant_id: TenantId, run_id: RunId) -> Evidence:
         """A run as it is stored, or what is left of a deleted one, once all of it has verified.
@@ -278,9 +282,10 @@ class ReplayLedger(ErasureCalls):
         return run
 
     def _open(self, run: RunRow, key: WrappedKey) -> bytes:
-        owner = run.tenant_id.bytes + run.run_id.bytes
         try:
-            return self._keys.unwrap(key.kek_id, key.wrapped, owner)
+            return self._keys.unwrap(
+                key.kek_id, key.wrapped, run.tenant_id.bytes + run.run_id.bytes
+            )
         except KeyStoreError as error:
             found = ChainBreak(seq=0, reason="the key of the run does not open")
             raise LedgerBrokenError(found) from error
@@ -360,8 +365,7 @@ class ReplayLedger(ErasureCalls):
         account = account_of(chain.records, before)
         if isinstance(account, ChainBreak):
             raise LedgerBrokenError(account)
-        found = row_break(run, account)
-        if found is not None:
+        if (found := row_break(run, account)) is not None:
             raise LedgerBrokenError(found)
         return account
 

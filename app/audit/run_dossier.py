@@ -3,6 +3,7 @@
 Threat: Ledger tampering
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -62,6 +63,8 @@ class ReopenedRun:
     head: Resume
     run_key: bytes
     spent: Usage
+    policy_digest: str
+    records: Sequence[VerifiedRecord]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

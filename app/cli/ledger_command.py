@@ -85,7 +85,8 @@ def _owned_database(settings: Settings) -> Iterator[Settings]:
 
 
 async def _keep(settings: Settings) -> None:
-    from app.ledger_assembly import ledger_parts, log_keeper
+    from app.ledger_assembly import ledger_parts
+    from app.log_keeping import log_keeper
 
     parts = ledger_parts(settings)
     logs = log_keeper(settings, parts)
@@ -143,7 +144,7 @@ async def _write_operator_key(settings: Settings, output: Path) -> None:
 
 
 async def _recover(settings: Settings, lost: int | None) -> None:
-    from app.ledger_assembly import recovery_desk
+    from app.log_keeping import recovery_desk
 
     async with _parts(settings) as parts, recovery_desk(settings, parts) as desk:
         await parts.enrolment.register()

@@ -15,7 +15,8 @@ from app.settings import Settings
 
 if TYPE_CHECKING:
     from app.ledger.key_statements import KeyChange
-    from app.ledger_assembly import KeeperOfLogs, LedgerParts
+    from app.ledger_assembly import LedgerParts
+    from app.log_keeping import KeeperOfLogs
 
 _RECORDED_SECONDS = 30
 _LOOK_SECONDS = 1.0
@@ -117,7 +118,7 @@ async def _erasure(settings: Settings, parts: "LedgerParts") -> str:
 @asynccontextmanager
 async def _keeper(settings: Settings, parts: "LedgerParts") -> "AsyncIterator[KeeperOfLogs]":
     """The sequencer's login, once no anchor has seen more of the ledger than is there."""
-    from app.ledger_assembly import log_keeper
+    from app.log_keeping import log_keeper
 
     logs = log_keeper(settings, parts)
     if logs is None:

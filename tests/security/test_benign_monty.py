@@ -9,7 +9,6 @@ from app.sandbox.execution import ExecStatus
 from app.sandbox.tool_runner import ToolRunner
 from app.tools.monty_output import without_marks
 from tests.support.escape_scene import (
-    CORPORA,
     corpus,
     held,
     monty_runner,
@@ -18,7 +17,7 @@ from tests.support.escape_scene import (
     runner_for,
 )
 
-PROGRAMS = {row["id"]: row["program"] for row in corpus(CORPORA / "benign_monty.jsonl")}
+PROGRAMS = {row["id"]: row["program"] for row in corpus("benign_monty")}
 Told = tuple[ExecStatus, str, str]
 
 

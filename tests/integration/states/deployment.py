@@ -26,13 +26,8 @@ from app.keys.erasure_keys import ErasureKeyFile, publish_erasure_key
 from app.keys.signing_keys import LOG, SigningKey
 from app.ledger.key_statements import KeyChange
 from app.ledger.writing import SealedAppend
-from app.ledger_assembly import (
-    LedgerParts,
-    _continuity,
-    _verified_start,
-    ledger_parts,
-    log_keeper,
-)
+from app.ledger_assembly import LedgerParts, ledger_parts
+from app.log_keeping import _continuity, _verified_start, log_keeper
 from app.policy.gate import DascGate
 from app.privacy.scrubber import Scrubber
 from app.runs.notifier import Bell
