@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from app.domain.errors import KeyRetiredError
+from app.domain.errors import KeyRetiredError, LedgerError
 from app.domain.record import (
     ModelResponded,
     RunEvent,
@@ -124,9 +124,14 @@ class LedgerRecorder:
         taken, self._recorded = self._recorded, ()
         return taken
 
-    def take_receipt(self) -> RecordReceipt | None:
-        """The receipt of the write that opened the run, if that was the last one."""
+    def take_receipt(self) -> RecordReceipt:
+        """The receipt of the write that opened the run, which must have been the last one.
+
+        LedgerError when there is none: a run must not be told of that nobody can be held to.
+        """
         taken, self._receipt = self._receipt, None
+        if taken is None:
+            raise LedgerError("a run was opened without a receipt")
         return taken
 
     async def record(self, event: RunEvent, usage: Usage) -> int:
