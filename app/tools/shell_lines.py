@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 from app.tools.shell_tree import Assignment, Redirect, Text, Word
-from app.tools.shell_words import SUBSCRIPT, Budget, Found, WordReader
+from app.tools.shell_words import AFTER_WORD, SUBSCRIPT, Budget, Found, WordReader
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\+?=|\[)")
 _ARRAY = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\+?=\(")
@@ -101,6 +101,8 @@ class LineReader(WordReader):
                 self._fail()
             words.append(word)
             self._newlines()
+        if self._next() not in AFTER_WORD:
+            self._fail()  # the word goes on, and what looks like a comment is none
         return words
 
     def _redirect_into(self, redirects: list[Redirect]) -> bool:

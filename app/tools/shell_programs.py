@@ -9,14 +9,18 @@ _AWK_CALLS = re.compile(
     r"\bsystem[\s\\]*\(|@\s*[A-Za-z_][\w:]*\s*\(|@\s*(?:load|include|namespace)\b|/inet"
 )
 _AWK_PIECE = re.compile(
-    r"(?P<string>\"(?:[^\"\\\n]|\\.)*\")|(?P<comment>#[^\n]*)"
-    r"|(?P<blank>[ \t\r\f\v]+|\\\n)|(?P<pair>\|\|)"
-    r"|(?P<sign>.)",
+    r"(?P<string>\"(?:[^\"\\\n]|\\.)*\")|(?P<comment>#[^\n]*)|(?P<blank>[ \t\r\f\v]+|\\\n)"
+    r"|(?P<pair>\|\|)|(?P<word>[A-Za-z0-9_.]+)|(?P<sign>.)",
     re.DOTALL,
 )
 _AWK_REGEX = re.compile(r"/(?:[^/\\\n\[]|\\.|\[\^?+\]?+[^\]\n]*+\])*+/")
-# A slash behind one of these begins a pattern; behind anything else it may divide.
-_BEFORE_REGEX = frozenset(["", "(", ",", "{", "}", ";", "!", "~", "&", "\n", "||"])
+# A slash behind one of these begins a pattern, behind one of the others it may; behind all else it
+# divides. What reads otherwise when it is taken for the other matters only with one of these signs.
+_BEFORE_REGEX = frozenset(
+    ["", "||", *"(,{};!~&\n=?:*%^<>[", "print", "printf", "return", "case", "do", "else"]
+)
+_MAY_BE_BEFORE_REGEX = frozenset([*")+-$@", "in", "getline", "exit"])
+_TELLING = frozenset('"#|')
 
 # A delimiter in brackets ends a pattern for some and not for others: such a pattern is not read.
 _SED_PATTERN = r"(?:(?!(?P=sign))[^\[\\\n]|\\.|\[\^?+\]?+(?:(?!(?P=sign))[^\]\n])*+\])*+(?P=sign)"
@@ -49,17 +53,18 @@ def awk_starts_programs(program: str) -> bool:
 def _has_pipe(program: str) -> bool:
     at, before = 0, ""
     while at < len(program):
-        pattern = _AWK_REGEX.match(program, at) if before in _BEFORE_REGEX else None
-        found = pattern or _AWK_PIECE.match(program, at)
-        if found is None:
+        pattern = _AWK_REGEX.match(program, at)
+        if pattern is not None and before in _MAY_BE_BEFORE_REGEX and _TELLING & set(pattern[0]):
+            return True
+        if pattern is not None and before in _BEFORE_REGEX:
+            at, before = pattern.end(), "pattern"
+            continue
+        found = _AWK_PIECE.match(program, at)
+        if found is None or found[0] == "|":
             return True
         at = found.end()
-        kind = "pattern" if pattern else found.lastgroup
-        if kind in ("comment", "blank"):
-            continue
-        if found[0] == "|":
-            return True
-        before = found[0] if kind in ("pair", "sign") else kind or ""
+        if found.lastgroup not in ("comment", "blank"):
+            before = found[0]
     return False
 
 

@@ -39,6 +39,7 @@ _SUBSCRIPTED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\[")
 _SUBSCRIPT = re.compile(rf"[A-Za-z_][A-Za-z0-9_]*{SUBSCRIPT}")
 _BLANKS = re.compile(r"(?:[ \t]|\\\n)+")
 _WORD_ENDS = frozenset(" \t\n;&|<>()")
+AFTER_WORD = _WORD_ENDS | {""}
 
 
 @dataclass(slots=True)
@@ -176,7 +177,7 @@ class WordReader(ABC):
                 self._at += 2
                 if after != "\n":
                     found.pieces.append(Text(after, is_quoted=True))
-                elif self._next() not in _WORD_ENDS and self._next():
+                elif self._next() not in AFTER_WORD:
                     self._fail()  # what it joins may be a name, an operator or a reserved word
             case "$":
                 self._dollar(found, is_quoted=False)

@@ -57,3 +57,14 @@ def test_what_is_missed_is_known() -> None:
 def test_everyday_commands_pass() -> None:
     told = {row["payload"]: refused(row["payload"], SHIPPED) for row in _rows("passes")}
     assert {payload: why for payload, why in told.items() if why is not None} == {}
+
+
+def test_the_page_tells_the_rate_that_the_corpus_has() -> None:
+    missed, refusals = len(_rows("missed")), len(_rows("refused"))
+    page = (Path(__file__).parents[2] / "docs" / "operations" / "sandbox.md").read_text()
+    share = 100 * refusals / (refusals + missed)
+    assert (
+        f"{refusals + missed:,} hostile commands: {refusals:,} are refused ({share:.1f} %)" in page
+    )
+    assert f"{missed} are known and missed" in page
+    assert f"All of {len(_rows('passes'))} everyday commands pass" in page

@@ -253,7 +253,7 @@ def test_options_that_change_the_reading_are_refused(command: str) -> None:
             "set -euo pipefail",
             "set -x",
             "set -- $x",
-            "set a b",
+            "set abc -k",
             "set - $x",
             "set +e",
             "set -o noglob",
