@@ -221,6 +221,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
             new_command_id=uuid4,
             tenant_tools=catalogue.tools_of,
             model_timeout_seconds=float(settings.model_timeout_seconds),
+            workers_are_full=lambda: runner.is_full,
         )
     )
     return Deployment(
