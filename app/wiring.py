@@ -213,6 +213,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
             new_run_id=lambda: new_run_id(utc_now(), os.urandom),
             new_command_id=uuid4,
             tenant_tools=catalogue.tools_of,
+            workers_are_full=lambda: runner.is_full,
         )
     )
     return Deployment(

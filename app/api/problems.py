@@ -28,6 +28,7 @@ from app.domain.errors import (
     OverloadedError,
     PolicyDeniedError,
     StaleEpochError,
+    ToolsBusyError,
 )
 
 _log = logging.getLogger("meshflow.api")
@@ -97,6 +98,7 @@ PROBLEMS: Mapping[type[Exception], Kind] = {
     LedgerError: Kind(503, "ledger-refused", "The ledger refused the record"),
     KeyStoreError: Kind(503, "key-store-unavailable", "The key store cannot be used"),
     OverloadedError: Kind(503, "overloaded", "Too much is in flight"),
+    ToolsBusyError: Kind(429, "tools-busy", "Too many programs are waiting"),
     RequestValidationError: Kind(422, "validation", "The request does not fit the schema"),
 }
 _INTERNAL = Kind(500, "internal", "Something unexpected happened")

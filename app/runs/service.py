@@ -6,9 +6,10 @@ Threat: Prompt injection via task input
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
-from app.domain.errors import InvalidSubmissionError, PolicyDeniedError
+from app.domain.errors import InvalidSubmissionError, PolicyDeniedError, ToolsBusyError
 from app.domain.record import RunFinished, RunSubmitted
 from app.domain.run import (
     TERMINAL,
@@ -39,6 +40,9 @@ from app.storage.companions import NewRun
 from app.storage.run_store import RunStore
 from app.tools.toolbox import Toolbox
 
+_WORKERS_SECONDS: Final = 1  # a program takes at most ten, and several run side by side
+_WORKERS: Final = frozenset({"seccomp"})  # what every tool needs that runs in a worker
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceParts:
@@ -56,6 +60,7 @@ class ServiceParts:
     new_run_id: Callable[[], RunId]
     new_command_id: Callable[[], UUID]
     tenant_tools: Callable[[str], frozenset[str]]
+    workers_are_full: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +83,11 @@ class RunService:
 
         PolicyDeniedError after the refusal is recorded; InvalidSubmissionError for a model or
         tool that does not exist; OverloadedError and LedgerUnavailableError before anything.
+        ToolsBusyError too, for a run whose tools would only stand in a queue that is full.
         """
         price, provider = self._resolved(submission)
+        if self._parts.workers_are_full() and self._uses_workers(submission):
+            raise ToolsBusyError(_WORKERS_SECONDS)
         run_id = self._parts.new_run_id()
         self._parts.executor.admit(run_id)
         try:
@@ -98,6 +106,11 @@ class RunService:
         await self._parts.runs.request_cancel(caller.tenant_id, run_id, command_id, caller.actor)
         self._parts.executor.cancel(run_id, caller.actor)
         return True
+
+    def _uses_workers(self, submission: Submission) -> bool:
+        """Whether one of its tools runs programs, which all wait in one queue."""
+        specs = self._parts.toolbox.specs
+        return any(_WORKERS & spec.needs for spec in specs if spec.name in submission.tools)
 
     def _resolved(self, submission: Submission) -> tuple[ModelPrice, ModelProvider]:
         price = model_named(submission.model)

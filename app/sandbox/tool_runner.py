@@ -79,6 +79,11 @@ class ToolRunner:
         """The interpreter of the tool `python`; `unavailable` says whether it can run."""
         return self._options.python
 
+    @property
+    def is_full(self) -> bool:
+        """Whether one more call would be turned away."""
+        return self._seats.locked() and self._waiting >= self._options.queue
+
     async def run(self, request: ExecRequest) -> ExecResult:
         """Run to an end within the limits; never raises for what the program does.
 
@@ -90,7 +95,7 @@ class ToolRunner:
         program = encode_program(request.program)
         if len(program) > MAX_PROGRAM_BYTES or len(request.stdin) > MAX_STDIN_BYTES:
             return _not_run(ExecStatus.REFUSED, EndedBy.FIRST_LAYER, "the program is too long")
-        if self._seats.locked() and self._waiting >= self._options.queue:
+        if self.is_full:
             raise OverloadedError(_RETRY_AFTER_SECONDS)
         self._waiting += 1
         try:

@@ -36,6 +36,7 @@ from app.domain.errors import (
     StaleEpochError,
     StaleTermError,
     ToolError,
+    ToolsBusyError,
     WitnessAheadError,
     WitnessError,
     WitnessRefusedError,
@@ -68,6 +69,7 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
     "StaleTermError": (StaleTermError("other"), 503, "ledger-refused"),
     "KeyStoreError": (KeyStoreError("no key"), 503, "key-store-unavailable"),
     "OverloadedError": (OverloadedError(7), 503, "overloaded"),
+    "ToolsBusyError": (ToolsBusyError(7), 429, "tools-busy"),
 }
 # These end a start, a run, a call of a tool or of a witness; should one come to the edge, it is a
 # fault, and opaque.
