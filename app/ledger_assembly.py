@@ -26,6 +26,7 @@ from app.audit.replay_ledger import LogChecks, ReplayLedger
 from app.audit.witnessing import Witnessing
 from app.domain.errors import ConfigurationError, LedgerUnavailableError
 from app.domain.run import TenantId
+from app.domain.sandbox_mode import SandboxMode
 from app.erasing.assembly import SharedParts
 from app.keys.erasure_keys import published_erasure_keys
 from app.keys.key_store import FileKeyStore
@@ -281,7 +282,7 @@ def ledger_parts(settings: Settings) -> LedgerParts:
     database = Database(settings.database_url.reveal())
     ledger, runs, run_keys = LedgerStore(database), RunStore(database), RunKeys(keys, entropy)
     writer = WriterKey(entropy(32), uuid4().bytes)
-    admin_log = _admin_log(ledger, runs, run_keys, writer)
+    admin_log = _admin_log(ledger, runs, run_keys, writer, settings.sandbox.mode)
     erasures = ErasureStore(database)
     desk = _erasure_desk(erasures, admin_log, writer)
     book = ErasureBook(
@@ -328,10 +329,18 @@ def ledger_parts(settings: Settings) -> LedgerParts:
     )
 
 
-def _admin_log(ledger: LedgerStore, runs: RunStore, keys: RunKeys, writer: WriterKey) -> AdminLog:
+def _admin_log(
+    ledger: LedgerStore, runs: RunStore, keys: RunKeys, writer: WriterKey, sandbox: SandboxMode
+) -> AdminLog:
     return AdminLog(
         AdminParts(
-            ledger=ledger, runs=runs, keys=keys, writer=writer, now=utc_now, entropy=os.urandom
+            ledger=ledger,
+            runs=runs,
+            keys=keys,
+            writer=writer,
+            now=utc_now,
+            entropy=os.urandom,
+            sandbox=sandbox.value,
         )
     )
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from app.api.auth import CallerDep, require
 from app.api.dependencies import ApiServices, ServicesDep
+from app.api.entity_tags import is_known, run_tag
 from app.api.entry_views import EntryPage, entry_of
 from app.api.problems import problems
 from app.api.receipt_views import receipt_view
@@ -52,6 +53,13 @@ _PREFER = {
         "title": "Prefer",
         "description": "`wait=N`, at most 30 seconds",
     },
+}
+_IF_NONE_MATCH = {
+    "name": "if-none-match",
+    "in": "header",
+    "required": False,
+    "description": "Entity tags that the caller knows",
+    "schema": {"anyOf": [{"type": "string"}, {"type": "null"}], "title": "If-None-Match"},
 }
 RunIdPath = str
 Limit = Annotated[int, Query(ge=1, le=200)]
@@ -137,9 +145,21 @@ async def list(  # noqa: A001 - the operation is runs_list
     return as_json(page)
 
 
-@router.get("/runs/{run_id}", response_model=RunView, responses=problems(403, 404, 409))
-async def get(run_id: RunIdPath, caller: CallerDep, services: ServicesDep) -> Response:
+@router.get(
+    "/runs/{run_id}",
+    response_model=RunView,
+    responses={
+        304: {"description": "As the entity tag in `If-None-Match` says; verified all the same"},
+        **problems(403, 404, 409),
+    },
+    openapi_extra={"parameters": [_IF_NONE_MATCH]},
+)
+async def get(
+    request: Request, run_id: RunIdPath, caller: CallerDep, services: ServicesDep
+) -> Response:
     """A run, from its verified ledger. 409 without content when the ledger is broken.
+
+    `ETag` stands for all that is shown; asked with it in `If-None-Match`, the answer is 304.
 
     Records under a signed checkpoint are held against the log and its signature; the signatures of
     their writers are looked at again by the run's verification and by exports, not by every read.
@@ -148,7 +168,12 @@ async def get(run_id: RunIdPath, caller: CallerDep, services: ServicesDep) -> Re
     dossier = await services.ledger.read_run(
         caller.tenant_id, found_run_id(run_id), with_output=Scope.RUN in caller.scopes
     )
-    return as_json(view_of(dossier))
+    response = as_json(view_of(dossier))
+    tag = run_tag(dossier.digest_key, bytes(response.body))
+    if is_known(request.headers.get("if-none-match"), tag):
+        response = Response(status_code=304)
+    response.headers["ETag"] = tag
+    return response
 
 
 @router.post(

@@ -39,6 +39,7 @@ class EraserPlaces:
     key_file: Path
     journal: Path
     workspaces: Path
+    sandbox: str | None = None
 
 
 def eraser_places(settings: Settings) -> EraserPlaces | None:
@@ -52,6 +53,7 @@ def eraser_places(settings: Settings) -> EraserPlaces | None:
         key_file=key_file,
         journal=settings.erasure_journal or key_file.with_name("erasures.jsonl"),
         workspaces=settings.workspace_dir,
+        sandbox=settings.sandbox.mode.value,
     )
 
 
@@ -126,6 +128,7 @@ def build_eraser(
             entropy=os.urandom,
             new_id=new_id,
             rotate_every=rotate_every,
+            sandbox=places.sandbox,
         )
     )
     return EraserAtWork(eraser=eraser, rotation=rotation, database=erasing)
