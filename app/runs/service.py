@@ -170,8 +170,7 @@ class RunService:
         task = WorkingTask(tenant=caller.tenant, may_instruct=may_instruct, submission=submission)
         recorder.open_work(work_wrapped, task_bytes(task))
         await recorder.record(submitted, Usage())
-        told = recorder.take_recorded()[0].fields["task"].value
-        receipt = recorder.take_receipt()
+        told, receipt = recorder.take_recorded()[0].fields["task"].value, recorder.take_receipt()
         job = RunJob(
             place=recorder.place,
             task=verdict,

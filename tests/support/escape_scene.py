@@ -381,7 +381,7 @@ class EscapeScene:
         self.fresh()
         text = self.payload(row)
         with held(self.workspace) as descriptor:
-            is_python = row["engine"] in PYTHON_ENGINES
+            is_python = row.get("engine", EngineName.NATIVE) in PYTHON_ENGINES
             engine = runner.python_engine.name if is_python else EngineName(row["engine"])
             result = await runner.run(
                 request_for(text, descriptor, engine=engine, wall_seconds=2.0, cpu_seconds=2)
