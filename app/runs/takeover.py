@@ -17,7 +17,7 @@ from app.domain.run import RunId, TenantId, Usage
 from app.domain.step import Effect
 from app.domain.verdict import Deny
 from app.ledger.chain import Resume, VerifiedRecord
-from app.ledger.run_account import STARTED_KIND
+from app.ledger.run_account import RESUMED_KIND, STARTED_KIND
 from app.ledger.sealing import SealError, open_work
 from app.ledger.writing import ChainHead
 from app.policy.gate_inputs import SubmitInput
@@ -30,6 +30,9 @@ from app.runs.run_keys import RunKeys
 from app.runs.working_copy import WorkingCopyError, opened_task, progress_of
 from app.storage.run_store import RunStore
 
+# A model call that was begun and not answered for is made anew, and nothing of its cost is known.
+MOST_VAIN_RESUMPTIONS = 5
+_PROGRESS = frozenset({"llm.responded", "tool.finished"})
 _IN_FILES = frozenset({Effect.WRITE, Effect.EXECUTE})
 
 
@@ -123,6 +126,8 @@ class Takeover:
     ) -> RunJob:
         """Under the policy it began with, with its own model and tools, on its own files."""
         parts = self._parts
+        if _vain_resumptions(found.records) >= MOST_VAIN_RESUMPTIONS:
+            raise WorkingCopyError("it was gone on with again and again, and does not get on")
         started_at = next((item.at for item in found.records if item.kind == STARTED_KIND), None)
         first, *later = _opened(place, sealed)
         task = opened_task(first)
@@ -167,6 +172,16 @@ def _opened(place: RunPlace, sealed: Sequence[tuple[int, bytes]]) -> list[bytes]
     key = place.work_key or b""
     log, run = place.tenant_id.bytes, place.run_id.bytes
     return [open_work(key, blob, log=log, run=run, seq=seq) for seq, blob in sealed]
+
+
+def _vain_resumptions(records: Sequence[VerifiedRecord]) -> int:
+    """How often it was resumed since a step of it was last finished."""
+    count = 0
+    for record in reversed(records):
+        if record.kind in _PROGRESS:
+            break
+        count += record.kind == RESUMED_KIND
+    return count
 
 
 def _elapsed(since: datetime | None, now: datetime) -> float:

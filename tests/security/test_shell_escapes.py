@@ -103,8 +103,8 @@ class Old(LinuxKernel):
         if {abi} and name == "landlock_create_ruleset" and arguments[2] == 1:
             return {abi}
         return super().call(name, *arguments)
-def load_engine(configured, load=engine_choice.load_engine):
-    engine = load(configured)
+def load_engine(configured, kernel, load=engine_choice.load_engine):
+    engine = load(configured, kernel)
     from app.sandbox import virtual_shell
     Bash, FileSystem = virtual_shell.Bash, virtual_shell.FileSystem
     class Open:
