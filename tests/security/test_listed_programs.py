@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from app.domain.sandbox_mode import SandboxMode
+from app.sandbox.confinement import MOST_PROCESSES
 from app.sandbox.execution import Argv, EndedBy, EngineName, ExecLimits, ExecRequest, ExecStatus
 from app.sandbox.tool_runner import ToolRunner
 from tests.support.api_matrix import patiently
@@ -230,3 +231,18 @@ async def test_a_zygote_that_does_not_answer_is_ended_with_all_its_programs_star
                     await asyncio.sleep(0.01)
     finally:
         await runner.close()
+
+
+async def test_a_program_starts_so_many_processes_and_no_more() -> None:
+    """Without the limit the four hundred are there; of the account's others some count, too."""
+    runner = _runner()
+    text = (
+        "my $n = 0; while ($n < 400) { my $p = fork; last unless defined $p;"
+        " if (!$p) { sleep 60; exit } $n++ } print $n"
+    )
+    try:
+        with _workspace() as directory:
+            result = await runner.run(_request(text, directory))
+    finally:
+        await runner.close()
+    assert 0 < int(result.stdout) < MOST_PROCESSES
