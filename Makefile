@@ -9,7 +9,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .PHONY: help serve demo test check lanes proof openapi migration \
-  bench-help bench-submit bench-run bench-ledger bench-tamper bench-tools env-serve env-test lint
+  bench-help bench-submit bench-run bench-ledger bench-tamper bench-tools chaos env-serve env-test lint
 
 help: ## say what there is
 	@echo "MeshFlow: make <target>"
@@ -58,6 +58,9 @@ bench-ledger: env-test ## measure appending to, verifying and sequencing the led
 
 bench-tamper: env-test ## attack the ledger (ARGS=--full)
 	$(BIN)/python -m bench.tamper_bench $(ARGS)
+
+chaos: env-test ## kill and stop processes under load (ARGS='--kills 30')
+	$(BIN)/python -m bench.chaos_bench $(ARGS)
 
 bench-tools: env-test ## measure confined calls beside unconfined ones (ARGS=--attacks runs every corpus of attacks)
 	$(BIN)/python -m bench.tools_bench $(ARGS)

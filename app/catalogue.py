@@ -17,6 +17,7 @@ from app.keys.agent_catalogue import (
 from app.ledger_assembly import LedgerParts
 from app.runs.notifier import Bell
 from app.runs.service import RunService
+from app.runs.stopping import StopSwitch
 from app.sandbox.tool_runner import ToolRunner
 from app.sequencing.ledger_pulse import Vitals
 from app.settings import Settings
@@ -61,6 +62,7 @@ class Catalogue:
         """What the routes need."""
         return ApiServices(
             runs=runs,
+            stops=StopSwitch(runs=parts.runs, admin_log=parts.admin_log),
             ledger=parts.replay,
             erasures=parts.desk,
             proofs=parts.proofs,
@@ -76,6 +78,7 @@ class Catalogue:
             tenant_tools=self.tools_of,
             tenant_scrub_phi=lambda tenant: self._of(tenant).scrub_phi,
             vitals=vitals,
+            certificate=lambda: parts.enrolment.certificate,
         )
 
     def _of(self, tenant: str) -> TenantSettings:

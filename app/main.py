@@ -25,6 +25,7 @@ from app.api import (
     openapi_document,
     problems,
     run_routes,
+    stop_routes,
     stream_routes,
 )
 from app.api.auth import Doorkeeper, authenticated
@@ -114,6 +115,7 @@ def _mount(app: FastAPI, *, docs: bool) -> None:
     """Every route; all but health, version and docs behind the key dependency."""
     guarded = (
         run_routes,
+        stop_routes,
         stream_routes,
         erasure_routes,
         ledger_routes,

@@ -50,8 +50,7 @@ PLAIN_NAMES = (
     "RESULT_TTL_SECONDS",
     "RESULT_TTL",
     "MAX_BODY_BYTES",
-    "MAX_CONCURRENT_RUNS",
-    "MAX_QUEUED_RUNS",
+    *("MAX_CONCURRENT_RUNS", "MAX_QUEUED_RUNS", "LEASE_SECONDS"),
     "MODEL_TIMEOUT_SECONDS",
     "DOCS",
     "LOG_LEVEL",
@@ -158,6 +157,7 @@ class Settings:
     host: str
     port: int
     egress: egress_settings.EgressSettings
+    lease_seconds: int
     ignored_names: tuple[str, ...]
     lines: tuple[tuple[str, str, str], ...] = field(repr=False, compare=False)
 
@@ -204,6 +204,7 @@ class Settings:
             host=read.host("HOST", "127.0.0.1"),
             port=read.number("PORT", 8000, low=0, high=65_535),
             egress=egress_settings.EgressSettings.read(read),
+            lease_seconds=read.number("LEASE_SECONDS", 10, low=2, high=300),
             ignored_names=ignored,
             lines=tuple(read.lines),
         )

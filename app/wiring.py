@@ -10,36 +10,30 @@ from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from app import roster
+from app.administration.tenant_memory import TenantMemory
 from app.administration.writer_enrolment import WriterEnrolment
 from app.api.auth import Doorkeeper
 from app.api.dependencies import ApiServices
-from app.audit.replay_ledger import ReplayLedger
 from app.catalogue import Catalogue
 from app.domain.errors import LedgerUnavailableError, MeshFlowError
-from app.domain.run import RunId, TenantId, Usage
 from app.egress.egress_client import EgressClient, EgressParts
 from app.erasing.assembly import EraserAtWork, build_eraser, eraser_places
 from app.keys.agent_catalogue import (
     TenantSettings,
 )
 from app.keys.request_rates import RequestRates
-from app.ledger.writing import ChainHead
-from app.ledger_assembly import (
-    KeeperOfLogs,
-    LedgerParts,
-    ledger_parts,
-    log_keeper,
-    utc_now,
-    vitals_of,
-)
+from app.ledger_assembly import LedgerParts, ledger_parts, utc_now
+from app.log_keeping import KeeperOfLogs, log_keeper, vitals_of
 from app.policy.gate import DascGate, RuleBook
 from app.privacy.scrubber import Scrubber
 from app.providers.provider import ModelProvider
-from app.runs.executor import RunExecutor
+from app.runs.executor import RunExecutor, RunLimits
 from app.runs.identifiers import new_run_id
 from app.runs.notifier import Bell
-from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
+from app.runs.opening import DrivingParts
+from app.runs.recorder import RecorderParts
 from app.runs.service import RunService, ServiceParts
+from app.runs.takeover import Takeover, TakeoverParts
 from app.sandbox.sandbox_profile import WorkerAccount
 from app.sandbox.tool_runner import ToolRunner
 from app.sandbox.workspace import WorkspaceRoot, open_workspace_root
@@ -84,6 +78,7 @@ class Deployment:
     database: Database
     heartbeat: Database
     runs: RunStore
+    tenants: TenantMemory
     executor: RunExecutor
     enrolment: WriterEnrolment
     erasing: EraserAtWork | None  # None: another process holds the erasure key
@@ -128,19 +123,17 @@ class Deployment:
 
     async def _learn_tenants(self) -> None:
         # A tenant that was deleted and named again has another id.
-        renamed = await self.runs.renamed_tenants(self.doorkeeper.known_tenants())
-        self.doorkeeper.forget(renamed.gone)
-        if renamed.taken:
+        names = await self.tenants.look(
+            self.doorkeeper.known_tenants(), self.doorkeeper.unknown_tenants()
+        )
+        self.doorkeeper.forget(names.gone)
+        if names.taken:
             _log.error(
                 "%d tenants are named in the database as others, and their logs are still there:"
                 " this process goes by the logs",
-                len(renamed.taken),
+                len(names.taken),
             )
-        unknown = self.doorkeeper.unknown_tenants()
-        found: dict[str, TenantId] = {
-            name: await self.runs.ensure_tenant(name) for name in sorted(unknown)
-        }
-        self.doorkeeper.learn(found)
+        self.doorkeeper.learn(names.found)
 
     async def readiness(self) -> str | None:
         """None when this process can serve, else the first reason why not."""
@@ -191,36 +184,35 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     runner, programs = roster.worker_runner(settings, account, no_account)
     logs = log_keeper(settings, parts)
     recorder_parts = _recorder_parts(settings, parts, bell)
-    executor = RunExecutor(
-        store=RunStore(parts.heartbeat),
-        keys=run_keys,
-        writer_id=parts.writer_id,
-        reopen=_Reopener(parts.replay, recorder_parts),
-        now=utc_now,
-        max_concurrent=settings.max_concurrent_runs,
-        max_queued=settings.max_queued_runs,
-    )
     egress = EgressClient(denied=settings.egress.denied, parts=overrides.egress)
     catalogue = Catalogue(
         settings, overrides.default_model, (runner, programs), egress, door.tenants
     )
     plugged = dict(overrides.providers or roster.providers(settings))
+    gate = overrides.gate or DascGate(overrides.book or roster.rule_book())
+    takeover = _takeover(settings, parts, gate, recorder_parts, workspaces, catalogue, plugged)
+    executor = RunExecutor(
+        store=RunStore(parts.heartbeat),
+        keys=run_keys,
+        writer_id=parts.writer_id,
+        restore=takeover.restore,
+        now=utc_now,
+        limits=_limits(settings),
+    )
     service = RunService(
         ServiceParts(
-            gate=overrides.gate or DascGate(overrides.book or roster.rule_book()),
+            gate=gate,
             providers=plugged,
             toolbox=catalogue.toolbox,
-            workspaces=workspaces,
             recorder_parts=recorder_parts,
             run_keys=run_keys,
             executor=executor,
+            opener=takeover.opener,
             runs=runs,
             now=utc_now,
-            monotonic=time.monotonic,
             new_run_id=lambda: new_run_id(utc_now(), os.urandom),
             new_command_id=uuid4,
             tenant_tools=catalogue.tools_of,
-            model_timeout_seconds=float(settings.model_timeout_seconds),
             workers_are_full=lambda: runner.is_full,
         )
     )
@@ -231,6 +223,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
         database=parts.database,
         heartbeat=parts.heartbeat,
         runs=runs,
+        tenants=TenantMemory(settings.ledger_key_dir, runs, os.urandom),
         executor=executor,
         enrolment=parts.enrolment,
         erasing=_erasing(settings, parts),
@@ -241,6 +234,47 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
         runner=runner,
         logs=logs,
         ready=asyncio.Event(),
+    )
+
+
+def _limits(settings: Settings) -> RunLimits:
+    return RunLimits(
+        max_concurrent=settings.max_concurrent_runs,
+        max_queued=settings.max_queued_runs,
+        lease_seconds=settings.lease_seconds,
+    )
+
+
+def _takeover(
+    settings: Settings,
+    parts: LedgerParts,
+    gate: DascGate,
+    recorder_parts: RecorderParts,
+    workspaces: WorkspaceRoot,
+    catalogue: Catalogue,
+    providers: Mapping[str, ModelProvider],
+) -> Takeover:
+    """What drives runs, and puts those together again that lost their process."""
+    places = settings.workspace_dir
+    driving = DrivingParts(
+        gate=gate,
+        toolbox=catalogue.toolbox,
+        workspaces=workspaces,
+        recorder_parts=recorder_parts,
+        monotonic=time.monotonic,
+        model_timeout_seconds=float(settings.model_timeout_seconds),
+    )
+    return Takeover(
+        TakeoverParts(
+            reopen=parts.replay.reopen,
+            runs=parts.runs,
+            keys=parts.run_keys,
+            driving=driving,
+            providers=providers,
+            tenant_tools=catalogue.tools_of,
+            has_workspace=lambda tenant, run: (places / tenant.hex / run.hex).is_dir(),
+            now=utc_now,
+        )
     )
 
 
@@ -293,26 +327,3 @@ def _own_secrets(settings: Settings) -> list[str]:
         # Each key by itself too: a list is never what leaks.
         found += [item.rpartition(":")[2] for item in settings.api_keys.reveal().split(",")]
     return found
-
-
-class _Reopener:
-    """Gives a recorder for a run that somebody else began, at its verified end."""
-
-    def __init__(self, replay: ReplayLedger, parts: RecorderParts) -> None:
-        self._replay = replay
-        self._parts = parts
-
-    async def __call__(
-        self, tenant_id: TenantId, run_id: RunId, epoch: int
-    ) -> tuple[LedgerRecorder, Usage]:
-        """The recorder, still under `epoch`, and what the run used so far; the caller claims."""
-        reopened = await self._replay.reopen(tenant_id, run_id)
-        end = reopened.head
-        place = RunPlace(
-            tenant_id=tenant_id,
-            run_id=run_id,
-            run_key=reopened.run_key,
-            head=ChainHead(next_seq=end.next_seq, chain=end.chain),
-            epoch=epoch,
-        )
-        return LedgerRecorder(place, self._parts), reopened.spent

@@ -23,9 +23,10 @@ from app.sandbox.landlock import landlock_abi
 from app.sandbox.openat2 import open_by_openat2, open_by_walk
 from app.sandbox.python_engine import MONTY_VERSION
 from app.sandbox.tool_runner import ToolRunner
+from app.tools.shell_guard import load_shell_refusals
+from app.tools.shell_guard import refused as shell_refused
 from tests.support import calculator_attack, path_attack
 from tests.support.escape_scene import (
-    CORPORA,
     corpus,
     escape_scene,
     held,
@@ -35,6 +36,7 @@ from tests.support.escape_scene import (
     runner_for,
 )
 from tests.support.language_attack import attempt, first_layer_refuses, language_rows
+from tests.support.shell_control import in_real_bash
 from tests.support.ssrf_attack import ssrf_counts
 
 DOS_SECONDS = 2.0
@@ -86,7 +88,7 @@ async def native() -> Arm:
 
 async def monty() -> Arm:
     """Programs written for Monty, and those that exhaust something."""
-    rows = corpus(CORPORA / "monty.jsonl")
+    rows = corpus("monty")
     dos = [row for row in corpus() if row["class"] == "dos"]
     return Arm(
         name="programs in `monty`",
@@ -119,6 +121,26 @@ async def language_monty() -> Arm:
         attempts=len(rows),
         proven=0,
         escapes=await _succeeded(monty_runner(), rows, EngineName.MONTY),
+    )
+
+
+async def shell() -> Arm:
+    """Hostile commands in the virtual shell; the control is a real bash."""
+    rows = [row for row in corpus("shell") if row["class"] != "dos"]
+    dos = [row for row in corpus("shell") if row["class"] == "dos"]
+    refusals = load_shell_refusals(None)
+    with escape_scene() as scene:
+        proven = sum(in_real_bash(scene, row).succeeded for row in rows)
+        texts = [scene.payload(row) for row in rows]
+    refused = sum(shell_refused(text, refusals) is not None for text in texts)
+    return Arm(
+        name="commands in the virtual shell",
+        attempts=len(rows),
+        proven=proven,
+        escapes=await _succeeded(runner_for(), rows, EngineName.VIRTUAL_SHELL),
+        dos_attempts=len(dos),
+        over_deadline=await _over_deadline(runner_for(), dos, EngineName.VIRTUAL_SHELL),
+        first_layer=f"{refused} of {len(rows)}",
     )
 
 
@@ -180,6 +202,7 @@ ARMS: Sequence[Callable[[], Awaitable[Arm]]] = (
     monty,
     language_native,
     language_monty,
+    shell,
     calculator,
     paths,
     ssrf,

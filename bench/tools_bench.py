@@ -29,6 +29,7 @@ from tests.support.escape_scene import (
 
 CALLS = 200
 QUICK_CALLS = 2_000
+_PROGRAMS = {EngineName.VIRTUAL_SHELL: "echo $((1 + 1)) | cat"}
 
 
 def main() -> None:
@@ -54,11 +55,16 @@ async def measured() -> tuple[dict[str, float], dict[str, float]]:
     strict, free = runner_for(), runner_for(SandboxMode.OFF_UNSAFE)
     confined: list[tuple[float, float]] = []
     unconfined: list[tuple[float, float]] = []
+    shell: list[tuple[float, float]] = []
+    free_shell: list[tuple[float, float]] = []
     try:
         with open_directory() as base, held(base) as directory:
             for _ in range(CALLS):
                 confined.append(await _call(strict, directory))
                 unconfined.append(await _call(free, directory))
+                shell.append(await _call(strict, directory, EngineName.VIRTUAL_SHELL))
+                free_shell.append(await _call(free, directory, EngineName.VIRTUAL_SHELL))
+            monty = await _monty_calls(directory)
             file_ms = _file_ms(base)
     finally:
         await strict.close()
@@ -67,39 +73,44 @@ async def measured() -> tuple[dict[str, float], dict[str, float]]:
     metrics = {
         "native_ms": statistics.median(wall for wall, _ in confined),
         "native_p95_ms": statistics.quantiles([wall for wall, _ in confined], n=20)[-1],
+        "shell_ms": statistics.median(wall for wall, _ in shell),
+        "shell_p95_ms": statistics.quantiles([wall for wall, _ in shell], n=20)[-1],
+        "shell_cpu_ms": statistics.median(cpu for _, cpu in shell),
         # Processor time of the worker: the clock of a busy machine tells of the others.
         "confinement_ms": statistics.median(one[1] - other[1] for one, other in pairs),
         "confinement_wall_ms": statistics.median(one[0] - other[0] for one, other in pairs),
-        "monty_ms": await _monty_ms(),
+        "monty_ms": statistics.median(wall for wall, _ in monty),
+        "monty_processor_ms": statistics.median(worker for _, worker in monty),
         "calculator_ms": _calculator_ms(),
         "file_ms": file_ms,
     }
     baseline = {
         "native_ms": statistics.median(wall for wall, _ in unconfined),
         "native_p95_ms": statistics.quantiles([wall for wall, _ in unconfined], n=20)[-1],
+        "shell_ms": statistics.median(wall for wall, _ in free_shell),
+        "shell_p95_ms": statistics.quantiles([wall for wall, _ in free_shell], n=20)[-1],
     }
     return metrics, baseline
+
+
+async def _monty_calls(directory: int) -> list[tuple[float, float]]:
+    runner = monty_runner()
+    try:
+        return [await _call(runner, directory, EngineName.MONTY) for _ in range(CALLS)]
+    finally:
+        await runner.close()
 
 
 async def _call(
     runner: ToolRunner, directory: int, engine: EngineName = EngineName.NATIVE
 ) -> tuple[float, float]:
     """Milliseconds by the clock, and of the worker's processor time."""
+    program = _PROGRAMS.get(engine, "print(1 + 1)")
     began = time.perf_counter()
-    result = await runner.run(request_for("print(1 + 1)", directory, engine=engine))
+    result = await runner.run(request_for(program, directory, engine=engine))
     took = (time.perf_counter() - began) * 1000
     assert (result.status, result.stdout) == (ExecStatus.OK, b"2\n"), result
     return took, result.cpu_seconds * 1000
-
-
-async def _monty_ms() -> float:
-    runner = monty_runner()
-    try:
-        with open_directory() as base, held(base) as directory:
-            took = [(await _call(runner, directory, EngineName.MONTY))[0] for _ in range(CALLS)]
-    finally:
-        await runner.close()
-    return statistics.median(took)
 
 
 def _calculator_ms() -> float:

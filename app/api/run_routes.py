@@ -13,12 +13,15 @@ from app.api.dependencies import ApiServices, ServicesDep
 from app.api.entity_tags import is_known, run_tag
 from app.api.entry_views import EntryPage, entry_of
 from app.api.problems import problems
+from app.api.receipt_views import receipt_view
 from app.api.run_requests import RunCreate
 from app.api.run_views import (
     RunPage,
     RunView,
+    StartedRunView,
     VerificationView,
     broken_verification,
+    received_view,
     remains_verification,
     started_view,
     summary_of,
@@ -83,9 +86,9 @@ def as_json(view: BaseModel, status: int = 200, headers: dict[str, str] | None =
 @router.post(
     "/runs",
     status_code=202,
-    response_model=RunView,
+    response_model=StartedRunView,
     responses={
-        200: {"model": RunView, "description": "Finished within `Prefer: wait`"},
+        200: {"model": StartedRunView, "description": "Finished within `Prefer: wait`"},
         **problems(400, 403, 413, 415, 422),
     },
     openapi_extra={"parameters": [_PREFER]},
@@ -93,17 +96,23 @@ def as_json(view: BaseModel, status: int = 200, headers: dict[str, str] | None =
 async def create(
     request: Request, body: RunCreate, caller: CallerDep, services: ServicesDep
 ) -> Response:
-    """Admit a task and start a run. Durable before the answer; 403 is itself a recorded run."""
+    """Admit a task and start a run. Durable before the answer; 403 is itself a recorded run.
+
+    `receipt` is signed by the process that recorded it: with it a caller can show later, to
+    anybody, that this task was accepted, whatever the server then says.
+    """
     require(caller, Scope.RUN)
     started = await services.runs.start(caller, submission_of(body, caller, services))
     run_id = started.run.run_id
+    receipt = receipt_view(started.receipt, services.certificate())
     headers = {"Location": f"/v1/runs/{public_run_id(run_id)}", "Retry-After": "1"}
     seconds = _wait_seconds(request.headers.getlist("prefer"))
     if not seconds:
-        return as_json(started_view(started.run, started.task), 202, headers)
+        return as_json(started_view(started.run, started.task, receipt), 202, headers)
     headers["Preference-Applied"] = f"wait={seconds}"
     await _finished_within(services, caller, run_id, seconds)
-    view = view_of(await services.ledger.read_run(caller.tenant_id, run_id, with_output=True))
+    dossier = await services.ledger.read_run(caller.tenant_id, run_id, with_output=True)
+    view = received_view(view_of(dossier), receipt)
     return as_json(view, 200 if view.status in TERMINAL else 202, headers)
 
 

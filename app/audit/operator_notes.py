@@ -10,16 +10,26 @@ Threat: Ledger tampering
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from app.audit.log_entries import EntryError, OpenedEntry, open_entry_with
 from app.audit.sweep_report import LogReport, SchemaChange
 from app.audit.witnessing import CHECKPOINT_KIND
 from app.domain.run import RunId, TenantId
+from app.keys.erasure_keys import NAME
 from app.keys.operator_key import OperatorKey
 from app.ledger.erasure_statement import StatementError, checked_statement
 from app.ledger.header import decode_header
-from app.ledger.key_statements import RETIRED, ROTATED, KeyChange, read_retirement, read_rotation
+from app.ledger.key_statements import (
+    RETIRED,
+    ROTATED,
+    KeyChange,
+    ends_at,
+    read_retirement,
+    read_rotation,
+    tied,
+)
 from app.storage.entry_store import find_entries, read_entries
 from app.storage.sweep_store import Snapshot
 
@@ -37,6 +47,12 @@ class OperatorHistory:
     ended: frozenset[str] = frozenset()  # origins whose checkpoints bind no more
     deleted: frozenset[bytes] = frozenset()  # logs
     unproven: frozenset[bytes] = frozenset()  # logs whose deletion no pinned key signed
+
+
+class _Deletion(NamedTuple):
+    log: bytes
+    signer: bytes
+    seq: int
 
 
 class OperatorNotes:
@@ -57,8 +73,7 @@ class OperatorNotes:
         changes: list[KeyChange] = []
         retired: dict[bytes, Mapping[str, int]] = {}
         ended: set[str] = set()
-        deleted: set[bytes] = set()
-        unproven: set[bytes] = set()
+        deletions: list[_Deletion] = []
         async for entry in self._of_kinds(ROTATED, RETIRED, _RECOVERED, _DELETED, _SCHEMA):
             try:
                 if entry.kind == ROTATED:
@@ -73,9 +88,18 @@ class OperatorNotes:
                 else:
                     signer = bytes.fromhex(str(entry.note.get("key")))
                     told = checked_statement(entry.value, keys=[signer])
-                    (deleted if signer in erasure_keys else unproven).add(told.log)
+                    deletions.append(_Deletion(told.log, signer, entry.stored.seq))
             except (EntryError, StatementError, ValueError) as error:
                 self._tell(entry.stored.seq, f"what it says does not hold: {error}")
+        trusted = tied(changes, NAME, erasure_keys)
+        deleted: set[bytes] = set()
+        unproven: set[bytes] = set()
+        for item in deletions:
+            end = ends_at(changes, NAME, item.signer, self._log.bytes)
+            if end is not None and item.seq >= end:  # in this log a record's seq is its index
+                self._tell(item.seq, "an erasure key that had given way signed a deletion")
+            else:
+                (deleted if item.signer in trusted else unproven).add(item.log)
         return OperatorHistory(
             changes=tuple(changes),
             retired=retired,

@@ -291,7 +291,11 @@ def _add_ledger(commands: "_Commands[_Parser]") -> None:
     rotate = of_ledger.add_parser(
         "rotate-key", help="make the next key; the old one counts no further", allow_abbrev=False
     )
-    rotate.add_argument("role", choices=("log",), help="which key")
+    rotate.add_argument(
+        "role",
+        choices=("log", "enrolment", "erasure"),
+        help="which key; for `enrolment` no other process of the deployment may be there",
+    )
     operator_key = of_ledger.add_parser(
         "operator-key",
         help="write the key of the operator log's notes to a file, for an auditor",

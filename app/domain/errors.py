@@ -23,6 +23,7 @@ MeshFlowError
 │   └── WitnessAheadError       the witness has cosigned a larger log than ours: write nothing
 ├── ModelError                  the model call failed; the run fails with its code
 ├── ToolError                   a tool could not do its work; the model is told, the caller is not
+├── UnreadableShellError        a shell command cannot be read for certain, so it is refused
 ├── ConfinementError            a worker could not be confined: nothing of the call was run
 ├── EgressError                 a request did not leave, or its answer may not be used
 └── OverloadedError             too much is in flight: come back later
@@ -122,6 +123,10 @@ class NotSequencedError(LedgerError):
         super().__init__("no signed checkpoint covers this yet")
 
 
+class RotationRefusedError(LedgerError):
+    """A key cannot give way to the next one now; says why. Nothing was recorded."""
+
+
 class StaleTermError(LedgerError):
     """Another sequencer leads: this one writes nothing more."""
 
@@ -169,6 +174,10 @@ class ModelError(MeshFlowError):
 
 class ToolError(MeshFlowError):
     """A tool could not do its work; the text is shown to the model and holds no host path."""
+
+
+class UnreadableShellError(MeshFlowError):
+    """A shell command is not well formed, too large, or read differently by different shells."""
 
 
 class ConfinementError(MeshFlowError):

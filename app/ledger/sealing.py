@@ -8,7 +8,7 @@ Threat: PHI leakage in audit logs
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from app.ledger.hashing import SALT_BYTES, u16be, u64be
+from app.ledger.hashing import SALT_BYTES, u64be
 
 NONCE_BYTES = 12
 _WORK = b"meshflow/work/v1"
@@ -18,28 +18,23 @@ class SealError(ValueError):
     """A sealed field does not open under this key at this place."""
 
 
-def _place(log: bytes, run: bytes, seq: int, field: int) -> bytes:
-    return log + run + u64be(seq) + u16be(field)
-
-
 class RunSealer:
     """Seals and opens the payload fields of one run."""
 
-    __slots__ = ("_aead", "_log", "_run")
+    __slots__ = ("_aead", "_run")
 
     def __init__(self, run_key: bytes, *, log: bytes, run: bytes) -> None:
         self._aead = AESGCM(run_key)
-        self._log = log
-        self._run = run
+        self._run = log + run
 
     def seal(self, *, seq: int, field: int, salt: bytes, value: bytes, nonce: bytes) -> bytes:
         """`nonce ‖ ciphertext ‖ tag`, bound to the place of the field."""
-        place = _place(self._log, self._run, seq, field)
+        place = self._run + seq.to_bytes(8, "big") + field.to_bytes(2, "big")
         return nonce + self._aead.encrypt(nonce, salt + value, place)
 
     def open(self, *, seq: int, field: int, blob: bytes) -> tuple[bytes, bytes]:
         """Salt and value. SealError when the key, the place or a byte is wrong."""
-        place = _place(self._log, self._run, seq, field)
+        place = self._run + seq.to_bytes(8, "big") + field.to_bytes(2, "big")
         try:
             clear = self._aead.decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], place)
         except (InvalidTag, ValueError) as error:

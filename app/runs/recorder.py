@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from app.domain.errors import KeyRetiredError
+from app.domain.errors import KeyRetiredError, LedgerError
 from app.domain.record import (
     ModelResponded,
     RunEvent,
@@ -21,6 +21,7 @@ from app.domain.record import (
 )
 from app.domain.run import Json, RunId, RunStatus, TenantId, Usage
 from app.domain.verdict import ReleasedOutput, Scrubbed
+from app.ledger.batches import RecordReceipt
 from app.ledger.released_output import released_note
 from app.ledger.sealing import NONCE_BYTES, seal_result, seal_work
 from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, WriterKey
@@ -39,7 +40,7 @@ from app.storage.companions import (
     WorkPart,
     WrappedKey,
 )
-from app.storage.ledger_store import LedgerStore
+from app.storage.ledger_store import LedgerStore, Receipt
 
 _INLINE_SCRUB_CHARACTERS = 32 * 1024
 
@@ -81,6 +82,7 @@ class LedgerRecorder:
         self._companions: list[Companion] = []
         self._opened_at: datetime | None = None
         self._recorded: Sequence[Draft] = ()
+        self._receipt: RecordReceipt | None = None
         self._writer = RunWriter(
             log=place.tenant_id.bytes,
             run=place.run_id.bytes,
@@ -122,6 +124,16 @@ class LedgerRecorder:
         taken, self._recorded = self._recorded, ()
         return taken
 
+    def take_receipt(self) -> RecordReceipt:
+        """The receipt of the write that opened the run, which must have been the last one.
+
+        LedgerError when there is none: a run must not be told of that nobody can be held to.
+        """
+        taken, self._receipt = self._receipt, None
+        if taken is None:
+            raise LedgerError("a run was opened without a receipt")
+        return taken
+
     async def record(self, event: RunEvent, usage: Usage) -> int:
         """Make what is held and then `event` durable; the seq of `event`.
 
@@ -144,14 +156,15 @@ class LedgerRecorder:
         closing = self._closing(events[-1], head, usage, now)
         try:
             companions = [*self._companions, *work, *closing]
-            await parts.store.append(place.tenant_id, place.run_id, sealed, companions)
+            receipt = await parts.store.append(place.tenant_id, place.run_id, sealed, companions)
         except KeyRetiredError:
             # A KEK was retired between the wrap and the write: the newest one is good.
             parts.keys.look_again()
             opening = [self._wrapped_again(item, now) for item in self._companions]
             companions = [*opening, *work, *self._closing(events[-1], head, usage, now)]
-            await parts.store.append(place.tenant_id, place.run_id, sealed, companions)
+            receipt = await parts.store.append(place.tenant_id, place.run_id, sealed, companions)
         self._recorded = drafts
+        self._receipt = None if self._opened_at is None else _kept(receipt)
         self._held.clear()
         self._companions.clear()
         self._opened_at = None
@@ -228,6 +241,19 @@ class LedgerRecorder:
         sealed = seal_result(key, output.text, log=log, run=run, nonce=nonce)
         expires_at = now + timedelta(seconds=parts.result_ttl_seconds)
         return NewResult(key=wrapped, blob=sealed, expires_at=expires_at)
+
+
+def _kept(receipt: Receipt) -> RecordReceipt:
+    """Without the batch, which holds on to all that shared the write."""
+    run, batch = receipt.run.bytes, receipt.batch
+    return RecordReceipt(
+        log=receipt.log.bytes,
+        run=run,
+        seq=receipt.seq,
+        rc=receipt.rc,
+        chain=receipt.chain,
+        share=None if batch is None else batch.share(run),
+    )
 
 
 def _weight(event: RunEvent) -> int:

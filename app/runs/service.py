@@ -6,11 +6,9 @@ Threat: Prompt injection via task input
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Final
 from uuid import UUID
 
-from app.agents.loop import AgentLoop, LoopParts
 from app.domain.errors import InvalidSubmissionError, PolicyDeniedError, ToolsBusyError
 from app.domain.record import RunFinished, RunSubmitted
 from app.domain.run import (
@@ -27,16 +25,17 @@ from app.domain.run import (
     public_run_id,
 )
 from app.domain.verdict import Deny
+from app.ledger.batches import RecordReceipt
 from app.ledger.writing import ChainHead
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import SubmitInput
 from app.providers.prices import ModelPrice, model_named
 from app.providers.provider import ModelProvider
-from app.runs.executor import DrivenRun, RunExecutor, RunJob
+from app.runs.executor import RunExecutor, RunJob
+from app.runs.opening import RunOpener
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.run_keys import RunKeys
 from app.runs.working_copy import WorkingTask, task_bytes
-from app.sandbox.workspace import Workspace, WorkspaceRoot
 from app.storage.companions import NewRun
 from app.storage.run_store import RunStore
 from app.tools.toolbox import Toolbox
@@ -52,38 +51,16 @@ class ServiceParts:
     gate: DascGate
     providers: Mapping[str, ModelProvider]
     toolbox: Toolbox
-    workspaces: WorkspaceRoot
     recorder_parts: RecorderParts
     run_keys: RunKeys
     executor: RunExecutor
+    opener: RunOpener
     runs: RunStore
     now: Callable[[], datetime]
-    monotonic: Callable[[], float]
     new_run_id: Callable[[], RunId]
     new_command_id: Callable[[], UUID]
     tenant_tools: Callable[[str], frozenset[str]]
-    model_timeout_seconds: float
     workers_are_full: Callable[[], bool]
-
-
-class LazyWorkspace:
-    """A run's workspace, made when a tool first needs it: most runs write no file."""
-
-    def __init__(self, root: WorkspaceRoot, tenant_hex: str, run_hex: str) -> None:
-        self._root = root
-        self._names = (tenant_hex, run_hex)
-        self._opened: Workspace | None = None
-
-    def open(self) -> Workspace:
-        """The workspace; the same one every time."""
-        if self._opened is None:
-            self._opened = self._root.for_run(*self._names)
-        return self._opened
-
-    def close(self) -> None:
-        """Let the directory go, if it was opened."""
-        if self._opened is not None:
-            self._opened.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +69,7 @@ class StartedRun:
 
     run: RunRow
     task: bytes
+    receipt: RecordReceipt
 
 
 class RunService:
@@ -99,7 +77,6 @@ class RunService:
 
     def __init__(self, parts: ServiceParts) -> None:
         self._parts = parts
-        self._opener = self._opened  # one for all that wait
 
     async def start(self, caller: Caller, submission: Submission) -> StartedRun:
         """Admit a task: durable when this returns.
@@ -193,41 +170,18 @@ class RunService:
         task = WorkingTask(tenant=caller.tenant, may_instruct=may_instruct, submission=submission)
         recorder.open_work(work_wrapped, task_bytes(task))
         await recorder.record(submitted, Usage())
-        told = recorder.take_recorded()[0].fields["task"].value
+        told, receipt = recorder.take_recorded()[0].fields["task"].value, recorder.take_receipt()
         job = RunJob(
             place=recorder.place,
             task=verdict,
             price=model[0],
             provider=model[1],
             may_instruct=may_instruct,
-            opened=self._opener,
+            opened=parts.opener,
         )
         parts.executor.launch(job)
-        return StartedRun(run=_queued(caller.tenant_id, run_id, new_run), task=told)
-
-    def _opened(self, job: RunJob) -> DrivenRun:
-        parts, place = self._parts, job.place
-        workspace = LazyWorkspace(parts.workspaces, place.tenant_id.hex, place.run_id.hex)
-        recorder = LedgerRecorder(place, parts.recorder_parts)
-        return DrivenRun(
-            recorder=recorder,
-            open_loop=partial(self._loop, job, workspace, recorder),
-            close=workspace.close,
-        )
-
-    def _loop(self, job: RunJob, workspace: LazyWorkspace, recorder: LedgerRecorder) -> AgentLoop:
-        parts = self._parts
-        loop_parts = LoopParts(
-            gate=parts.gate,
-            provider=job.provider,
-            price=job.price,
-            toolbox=parts.toolbox,
-            workspace=workspace.open,
-            journal=recorder,
-            monotonic=parts.monotonic,
-            model_timeout_seconds=parts.model_timeout_seconds,
-        )
-        return AgentLoop(job.task, loop_parts, may_instruct=job.may_instruct)
+        queued = _queued(caller.tenant_id, run_id, new_run)
+        return StartedRun(run=queued, task=told, receipt=receipt)
 
 
 def _first_place(tenant_id: TenantId, run_id: RunId, run_key: bytes, work_key: bytes) -> RunPlace:

@@ -38,6 +38,8 @@ from app.sandbox.seccomp import MODE_FILTER, FilterProgram, FilterRules, build_f
 _CAPABILITY_VERSION = 0x20080522
 _LAST_CAPABILITY = 63
 _STACK_BYTES = 8 * 1024 * 1024
+# Of the account's, whoever started them: no program of a list needs more, and a bomb stops there.
+MOST_PROCESSES = 256
 _CPU_GRACE_SECONDS = 1  # a program that catches SIGXCPU is killed this much later
 
 
@@ -51,6 +53,7 @@ class Walls:
     abi: int
     program: FilterProgram
     readable: tuple[PathRule, ...]
+    may_fork: bool = False
 
 
 @contextmanager
@@ -117,11 +120,17 @@ def build_walls(
     rules = FilterRules(
         may_execute=bool(profile.executable),
         may_signal_group=bool(profile.executable) and abi >= ABI_SCOPE,
+        sees_links=profile.sees_links,
         may_truncate=abi >= ABI_TRUNCATE,
         may_become=may_become,
         may_use_files=needs_landlock,
     )
-    return Walls(abi=abi, program=build_filter(architecture, rules), readable=tuple(readable))
+    return Walls(
+        abi=abi,
+        program=build_filter(architecture, rules),
+        readable=tuple(readable),
+        may_fork=rules.may_execute,
+    )
 
 
 def _abi(kernel: Kernel, *, is_needed: bool) -> int:
@@ -155,6 +164,8 @@ def confine(kernel: Kernel, walls: Walls | None, *, workspace_fd: int, limits: E
             restrict(kernel, walls.abi, (*walls.readable, workspace))
     with _layer("the resource limits"):  # after Landlock, which needs a descriptor
         _apply_limits(limits)
+        if walls.may_fork:
+            _lower(resource.RLIMIT_NPROC, MOST_PROCESSES, MOST_PROCESSES)
     with _layer("seccomp"):
         load_filter(kernel, walls.program, os.getpid())
         if kernel.prctl(PR_GET_SECCOMP) != MODE_FILTER:
@@ -173,7 +184,11 @@ def _apply_limits(limits: ExecLimits) -> None:
         (resource.RLIMIT_MSGQUEUE, 0, 0),
         (resource.RLIMIT_AS, limits.memory_bytes, limits.memory_bytes),
     ):
-        ceiling = resource.getrlimit(kind)[1]
-        if ceiling != resource.RLIM_INFINITY:  # a lower limit from outside stays
-            soft, hard = min(soft, ceiling), min(hard, ceiling)  # noqa: PLW2901 - narrowed here
-        resource.setrlimit(kind, (soft, hard))
+        _lower(kind, soft, hard)
+
+
+def _lower(kind: int, soft: int, hard: int) -> None:
+    ceiling = resource.getrlimit(kind)[1]
+    if ceiling != resource.RLIM_INFINITY:  # a lower limit from outside stays
+        soft, hard = min(soft, ceiling), min(hard, ceiling)
+    resource.setrlimit(kind, (soft, hard))

@@ -94,7 +94,7 @@ def _is_still_read(name: str) -> bool:
 def _shared_libraries() -> tuple[str, ...]:
     own = f"/usr/lib/{os.uname().machine}-linux-gnu"
     places = (own,) if os.path.isdir(own) else ("/usr/lib64", "/usr/lib", "/lib")  # noqa: PTH112 - a plain string is all there is
-    return (*places, "/etc/ld.so.cache")
+    return (*places, "/usr/lib/locale", "/etc/ld.so.cache")
 
 
 def not_here(_: Program, __: ExecLimits) -> int:

@@ -53,7 +53,7 @@ def _words(names: str) -> tuple[str, ...]:
 _ALLOWED: Final = _words("""
 read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 close close_range lseek
 sendfile copy_file_range creat access faccessat faccessat2 stat lstat fstat newfstatat
-statx statfs fstatfs readlink readlinkat getdents getdents64 mkdir mkdirat rmdir unlink unlinkat
+statx statfs fstatfs getdents getdents64 mkdir mkdirat rmdir unlink unlinkat
 rename renameat getcwd chdir fchdir umask ftruncate fsync fdatasync flock fadvise64 dup dup2 dup3
 pipe pipe2 poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait
 epoll_pwait2 eventfd eventfd2 signalfd signalfd4 timerfd_create timerfd_settime timerfd_gettime
@@ -72,11 +72,12 @@ _NOT_SUPPORTED: Final = _words("""
 getxattr lgetxattr fgetxattr setxattr lsetxattr fsetxattr listxattr llistxattr flistxattr
 removexattr lremovexattr fremovexattr fallocate
 """)
+_LINKS: Final = _words("readlink readlinkat")
 _EXECUTING: Final = _words("execve execveat fork vfork arch_prctl")
 # All that an interpreter without files makes, and the worker before it becomes that interpreter.
 _WITHOUT_FILES: Final = _words("""
 read write readv writev pread64 close close_range lseek access faccessat faccessat2 stat lstat fstat
-newfstatat statx readlink readlinkat getcwd brk munmap mremap madvise futex set_robust_list rseq
+newfstatat statx getcwd brk munmap mremap madvise futex set_robust_list rseq
 set_tid_address sched_yield sched_getaffinity rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack
 poll ppoll restart_syscall nanosleep clock_nanosleep clock_gettime clock_getres gettimeofday time
 getpid gettid getrandom getrlimit getrusage getcpu sysinfo uname exit exit_group
@@ -97,6 +98,7 @@ class FilterRules:
 
     may_execute: bool = False  # the `exec` engine: starts programs, and threads of theirs
     may_signal_group: bool = False  # only where Landlock keeps signals inside (ABI 6)
+    sees_links: bool = True  # else whatever is asked is no link: a workspace holds none
     may_truncate: bool = True  # by path, or by opening: only where Landlock judges it (ABI 3)
     may_become: bool = False  # the `monty` engine: turns into the program held as `BECOMES`
     may_use_files: bool = True  # else nothing is opened but for reading, and no name is changed
@@ -128,6 +130,7 @@ def build_filter(architecture: Architecture, rules: FilterRules) -> FilterProgra
     allowed = [*(_ALLOWED if rules.may_use_files else _WITHOUT_FILES)]
     allowed += _EXECUTING if rules.may_execute else ()
     allowed += ("arch_prctl",) if rules.may_become else ()
+    allowed += _LINKS if rules.sees_links else ()
     if rules.may_truncate and rules.may_use_files:
         allowed += ["truncate", *_OPENING]
     if rules.may_signal_group:
@@ -139,6 +142,7 @@ def build_filter(architecture: Architecture, rules: FilterRules) -> FilterProgra
         (allowed, _ALLOW),
         (_PRETENDED, _ERRNO),
         (_NOT_SUPPORTED, _ERRNO | errno.EOPNOTSUPP),
+        (() if rules.sees_links else _LINKS, _ERRNO | errno.EINVAL),
     )
     for names, answer in answers:
         for first, last in _ranges({numbers[name] for name in names if name in numbers}):

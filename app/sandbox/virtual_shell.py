@@ -10,6 +10,7 @@ Threat: Exfiltration via web/shell tools
 import asyncio
 import inspect
 import os
+from pathlib import Path
 from typing import Final, Protocol, cast
 
 from bashkit import Bash, ExecutionProfile, FileSystem
@@ -32,6 +33,7 @@ class _Ended(Protocol):
     error: str | None
     stdout_bytes: bytes
     stderr_bytes: bytes
+    stdout_truncated: bool
 
 
 class _Stream:
@@ -63,6 +65,19 @@ class _Stream:
             rest = rest[os.write(self._descriptor, rest) :]
 
 
+def _workspace() -> FileSystem:
+    """The current directory, by a path that works where the one from the root does not.
+
+    A worker that is not the server's user may not pass through the directories above it, but for
+    the last. The library takes this name for the real one, because no link is shown to it.
+    """
+    above = os.open("..", os.O_PATH | os.O_DIRECTORY)
+    try:
+        return FileSystem.real(f"/proc/self/fd/{above}/{Path.cwd().name}", writable=True)
+    except RuntimeError:  # a C library that finds links without asking for them
+        return FileSystem.real(".", writable=True)
+
+
 def run_virtual(text: str, limits: ExecLimits) -> int:
     """Run the command to its end and give its exit code; its output is written as it comes.
 
@@ -79,8 +94,7 @@ def run_virtual(text: str, limits: ExecLimits) -> int:
         timeout_seconds=limits.wall_seconds * _SHARE_OF_TIME,
         profile=ExecutionProfile.Standard,
     )
-    # By a relative path: the worker's account may not be able to go there from the root.
-    shell.mount(WORKSPACE, FileSystem.real(".", writable=True))
+    shell.mount(WORKSPACE, _workspace())
     out, err = _Stream(1), _Stream(2)
 
     def take(out_part: str, err_part: str) -> None:
@@ -90,6 +104,8 @@ def run_virtual(text: str, limits: ExecLimits) -> int:
     ended = cast("_Ended", shell.execute_sync(text, take))
     if ended.error is None:
         out.finish(ended.stdout_bytes)
+        if ended.stdout_truncated:  # at the limit of a call, which one more goes over
+            os.write(1, b"\n")
         err.finish(ended.stderr_bytes)
     else:  # stopped: the result then holds nothing but why
         out.finish(None)

@@ -85,6 +85,15 @@ class WriterSeen:
     seen_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertifiedWriter:
+    """A writer that is not retired; whose certificate it has is not checked here."""
+
+    writer_id: bytes
+    public_key: bytes
+    certificate: bytes | None
+
+
 async def unsigned_heads(
     leader: Leader, operator: TenantId, *, is_operator: bool, limit: int
 ) -> list[UnsignedHead]:
@@ -190,15 +199,42 @@ async def note_finding(leader: Leader, finding: LeftOut, alarm_seq: int) -> None
         )
 
 
+async def silent_writers(leader: Leader, seconds: float) -> list[WriterSeen]:
+    """Writers that are not retired and were not seen for so long, by the database's clock."""
+    rows = await leader.raw.fetch(
+        "SELECT writer_id, seen_at FROM writer_key"
+        " WHERE retired_at IS NULL AND seen_at < now() - make_interval(secs => $1)",
+        seconds,
+    )
+    return [_seen(row) for row in rows]
+
+
+async def certified_writers(leader: Leader) -> list[CertifiedWriter]:
+    """All writers that are not retired, with what certifies them."""
+    rows = await leader.raw.fetch(
+        "SELECT writer_id, public_key, certificate FROM writer_key WHERE retired_at IS NULL"
+        " ORDER BY writer_id"
+    )
+    return [
+        CertifiedWriter(
+            writer_id=row["writer_id"].bytes,
+            public_key=row["public_key"],
+            certificate=row["certificate"],
+        )
+        for row in rows
+    ]
+
+
 async def writers_seen(leader: Leader) -> list[WriterSeen]:
     """All writers that are not retired."""
     rows = await leader.raw.fetch(
         "SELECT writer_id, seen_at FROM writer_key WHERE retired_at IS NULL"
     )
-    return [
-        WriterSeen(writer_id=UUID(bytes=row["writer_id"].bytes), seen_at=row["seen_at"])
-        for row in rows
-    ]
+    return [_seen(row) for row in rows]
+
+
+def _seen(row: asyncpg.Record) -> WriterSeen:
+    return WriterSeen(writer_id=UUID(bytes=row["writer_id"].bytes), seen_at=row["seen_at"])
 
 
 async def retire_writer(leader: Leader, writer: WriterSeen) -> None:
@@ -218,9 +254,9 @@ async def retired_writers(leader: Leader) -> list[UUID]:
     return [UUID(bytes=row["writer_id"].bytes) for row in rows]
 
 
-async def log_sizes(leader: Leader) -> dict[str, int]:
+async def log_sizes(raw: asyncpg.Connection) -> dict[str, int]:
     """The size of each log that has leaves, by its id in hex."""
-    rows = await leader.raw.fetch("SELECT tenant_id, size FROM log_head WHERE size > 0")
+    rows = await raw.fetch("SELECT tenant_id, size FROM log_head WHERE size > 0")
     return {row["tenant_id"].hex: row["size"] for row in rows}
 
 

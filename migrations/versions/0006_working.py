@@ -18,6 +18,7 @@ _OWN_TENANT = "tenant_id = nullif(current_setting('app.tenant', true), '')::uuid
 _NEW = {
     "work_keep(uuid, uuid, jsonb)": ("mf_writer", "mf_app, mf_eraser"),
     "work_forget(text[])": ("mf_writer", "mf_app"),
+    "writer_commands(uuid)": ("mf_writer", "mf_app"),
 }
 # Functions of earlier migrations that are other ones from here on, and where they came from.
 _CHANGED = {

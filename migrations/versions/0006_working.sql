@@ -53,6 +53,16 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $
   DELETE FROM public.run_work w WHERE w.kek_id = ANY (p_keks) AND w.wrapped IS NULL;
 $$;
 --;;
+-- The wishes to cancel of the last minute for runs of this process: asked more often than a heartbeat says that it lives.
+CREATE FUNCTION writer_commands(p_writer uuid) RETURNS TABLE (run_id uuid, actor text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+  SELECT q.run_id, q.actor FROM public.run_command q
+  JOIN public.runs r ON r.tenant_id = q.tenant_id AND r.run_id = q.run_id
+  WHERE q.command = 'cancel' AND q.created_at > now() - interval '60 seconds' AND r.owner = p_writer
+    AND r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted') AND r.kind <> 'admin'
+  ORDER BY q.created_at;
+$$;
+--;;
 -- Removes results past their time; answers with the work keys that a result or a run still needs.
 CREATE OR REPLACE FUNCTION results_expire(p_now timestamptz) RETURNS SETOF text
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
@@ -87,7 +97,7 @@ BEGIN
     ORDER BY r.tenant_id, r.run_id LIMIT 64);
   IF p_active IS NOT NULL THEN
     RETURN QUERY
-      SELECT 'orphan', r.tenant_id, r.run_id, r.epoch, ''::text FROM public.runs r
+      SELECT 'orphan', r.tenant_id, r.run_id, r.epoch, '!own'::text FROM public.runs r
       LEFT JOIN unnest(p_active) AS a(id) ON a.id = r.run_id
       WHERE r.owner = p_writer AND a.id IS NULL AND r.kind <> 'admin'
         AND r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')

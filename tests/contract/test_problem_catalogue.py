@@ -33,10 +33,12 @@ from app.domain.errors import (
     NotSequencedError,
     OverloadedError,
     PolicyDeniedError,
+    RotationRefusedError,
     StaleEpochError,
     StaleTermError,
     ToolError,
     ToolsBusyError,
+    UnreadableShellError,
     WitnessAheadError,
     WitnessError,
     WitnessRefusedError,
@@ -69,6 +71,7 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
     "StaleTermError": (StaleTermError("other"), 503, "ledger-refused"),
     "KeyStoreError": (KeyStoreError("no key"), 503, "key-store-unavailable"),
     "OverloadedError": (OverloadedError(7), 503, "overloaded"),
+    "RotationRefusedError": (RotationRefusedError("not now"), 503, "ledger-refused"),
     "ToolsBusyError": (ToolsBusyError(7), 429, "tools-busy"),
 }
 # These end a start, a run, a call of a tool or of a witness; should one come to the edge, it is a
@@ -78,6 +81,7 @@ INSIDE = {
     "ModelError": ModelError("planted-words"),
     "ToolError": ToolError("planted-words"),
     "ConfinementError": ConfinementError("planted-words"),
+    "UnreadableShellError": UnreadableShellError("planted-words"),
     "EgressError": EgressError("planted-words", "planted-words"),
     "WitnessError": WitnessError("planted-words"),
     "WitnessUnavailableError": WitnessUnavailableError("planted-words"),

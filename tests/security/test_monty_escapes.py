@@ -13,7 +13,6 @@ import pytest
 from app.domain.sandbox_mode import SandboxMode
 from app.sandbox.execution import EndedBy, EngineName, ExecResult, ExecStatus
 from tests.support.escape_scene import (
-    CORPORA,
     Attempt,
     corpus,
     escape_scene,
@@ -24,7 +23,7 @@ from tests.support.escape_scene import (
     runner_for,
 )
 
-OWN = corpus(CORPORA / "monty.jsonl")
+OWN = corpus("monty")
 NATIVE = corpus()
 ATTEMPTS = [*OWN, *(row for row in NATIVE if row["class"] != "dos")]
 DOS = [row for row in NATIVE if row["class"] == "dos"]

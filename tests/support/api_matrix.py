@@ -65,6 +65,8 @@ class Operation:
                 "legal_basis": "gdpr.art17",
                 "request_ref": "ticket 1",
             }
+        if self.path.endswith("/stops"):
+            return {"agent": "nobody"}
         return {"reason": "court"} if self.path.endswith("/hold") else {"task": "1+1"}
 
     def send(

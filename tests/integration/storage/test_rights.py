@@ -239,6 +239,7 @@ RIGHTS = {
             "results_expire",
             "rates_exchange",
             "work_forget",
+            "writer_commands",
             "work_keep",
         },
     },

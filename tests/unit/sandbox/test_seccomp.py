@@ -318,6 +318,15 @@ def test_without_files_nothing_is_opened_for_writing_and_no_name_is_changed(mach
 
 
 @EACH
+def test_who_is_to_see_no_links_is_told_that_there_are_none(machine: str) -> None:
+    blind = machine_named(machine, FilterRules(sees_links=False))
+    for name in ("readlink", "readlinkat"):
+        if name in NUMBERS[machine] and name in ARCHITECTURES[machine].numbers:
+            assert machine_named(machine).ask(name) == ALLOW
+            assert blind.ask(name) == errno.EINVAL
+
+
+@EACH
 def test_the_program_is_small_enough_for_the_kernel(machine: str) -> None:
     assert len(machine_named(machine).code) // 8 < 4096
     assert os.uname().machine in ARCHITECTURES
