@@ -238,6 +238,7 @@ class Zygote:
                     os.killpg(seen.si_pid, signal.SIGKILL)
             _, status, usage = os.wait4(seen.si_pid, 0)
             if number is not None:
+                _take_ends_of(seen.si_pid)
                 self._tell(number, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
 
     def _tell(self, number: int, status: int, cpu_seconds: float, peak_kib: int) -> None:
@@ -319,6 +320,16 @@ class Zygote:
             problem=problem,
         )
         self._link.send(encode(done))
+
+
+def _take_ends_of(group: int) -> None:
+    """Of all that is left of a group that was killed: this process is their heir.
+
+    One that dies leaves its own children behind before its end can be taken, so none is missed.
+    """
+    with suppress(ChildProcessError):
+        while True:
+            os.waitid(os.P_PGID, group, os.WEXITED)
 
 
 def _status_told(descriptor: int) -> bytes:

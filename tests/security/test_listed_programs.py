@@ -16,7 +16,6 @@ from app.domain.sandbox_mode import SandboxMode
 from app.sandbox.confinement import MOST_PROCESSES
 from app.sandbox.execution import Argv, EndedBy, EngineName, ExecLimits, ExecRequest, ExecStatus
 from app.sandbox.tool_runner import ToolRunner
-from tests.support.api_matrix import patiently
 from tests.support.escape_scene import (
     RUN,
     TENANT,
@@ -198,11 +197,8 @@ async def test_nothing_of_a_call_is_left_when_it_is_over(name: str) -> None:
             over = await runner.run(
                 _request(LEFT[name], directory, wall_seconds=1.0, cpu_seconds=1)
             )
-            for _ in patiently():  # killed all are; a bomb of them takes a moment to be gone
-                found = [one for one in beneath(os.getpid()) if one.pid not in before]
-                if len(found) == 1:
-                    break
-            (zygote,) = found  # and not one process beneath it
+            # The zygote took all their ends before it told of the call's.
+            (zygote,) = [one for one in beneath(os.getpid()) if one.pid not in before]
             after = await runner.run(_request("print 42", directory))
     finally:
         await runner.close()
