@@ -198,14 +198,21 @@ class Deployment:
         await self.office.enrolment.enrol()
 
     async def _recover(self, settings: Settings) -> None:
-        """What the witness has seen of a longer log is declared lost."""
+        """What the witness has seen of a longer log is declared lost.
+
+        As a term of a leader does it: what there is has its place before it compares and halts.
+        """
         parts = self._keeping
         operator = await parts.admin_log.operator_log_id()
-        loss = await known_loss(parts, operator)
-        if loss is None:
+        if await known_loss(parts, operator) is None:
             return
         async with leading(parts.database, operator) as leader:
             assert leader is not None
+            sequencer = await Sequencer.start(leader, await parts.enrolment(), parts.origin_of)
+            while (await sequencer.tick()).has_more:
+                pass
+            loss = await known_loss(parts, operator)
+            assert loss is not None
             await halt(leader, operator, loss.reason)
         owner = Database(self.roles.owner, pool_size=2)
         try:
@@ -342,21 +349,27 @@ class Deployment:
             assert start is not None
             start._save_every = 8  # so that a term begins where one of the last has verified to
             sequencer = await Sequencer.start(leader, await parts.enrolment(), parts.origin_of)
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                # A server that was hung up on still has to end its transaction.
-                while (await sequencer.tick()).has_more or await self._unplaced():  # noqa: ASYNC110 - Postgres sends no event
-                    await asyncio.sleep(0.01)
+            await self._placed(sequencer)
             await term._compare()
             assert term._is_compared, "the witness has seen more"
             while not await term._checkpoints.read_on(leader):
                 pass
-            await term._sign(sequencer)
-            assert term._checkpoints.discontinuity is None, term._checkpoints.discontinuity
-            if term._publishing is not None:
-                await term._publishing
-            await term._collect()
-            assert not term._is_owed, "the witness did not take it"
+            for _ in range(2):  # somebody's open transaction may keep what is signed out of its log
+                await term._sign(sequencer)
+                assert term._checkpoints.discontinuity is None, term._checkpoints.discontinuity
+                if term._publishing is not None:
+                    await term._publishing
+                await term._collect()
+                assert not term._is_owed, "the witness did not take it"
+                await self._placed(sequencer)
             await term._look_after()
+
+    async def _placed(self, sequencer: Sequencer) -> None:
+        """Every record has its place."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            # A server that was hung up on still has to end its transaction.
+            while (await sequencer.tick()).has_more or await self._unplaced():  # noqa: ASYNC110 - Postgres sends no event
+                await asyncio.sleep(0.01)
 
     async def _unplaced(self) -> int:
         found: int = await self.superuser.fetchval(_UNPLACED)
