@@ -9,7 +9,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .PHONY: help serve demo test check lanes proof openapi migration \
-  bench-help bench-submit bench-run bench-ledger bench-tamper bench-tools env-serve env-test lint
+  bench-help bench-submit bench-run bench-ledger bench-tamper bench-tools chaos env-serve env-test lint
 
 help: ## say what there is
 	@echo "MeshFlow: make <target>"
@@ -34,7 +34,8 @@ lanes: env-test ## what is shipped: reproducible wheel, wheel alone by pip, the 
 proof: env-test ## every attack, bench and chaos test at full counts; writes the tables in docs/
 	MESHFLOW_PROOF=1 $(PYTEST) -n $(WORKERS) $(ARGS)
 	$(BIN)/python -m bench.tamper_bench --full
-	for bench in help submit run ledger tools; do $(BIN)/python -m bench.$${bench}_bench || exit 1; done
+	for bench in help submit run ledger; do $(BIN)/python -m bench.$${bench}_bench || exit 1; done
+	$(BIN)/python -m bench.tools_bench --attacks --write
 	$(BIN)/python -m bench.figures_table
 
 openapi: env-test ## write openapi/openapi.json from the code
@@ -58,7 +59,10 @@ bench-ledger: env-test ## measure appending to, verifying and sequencing the led
 bench-tamper: env-test ## attack the ledger (ARGS=--full)
 	$(BIN)/python -m bench.tamper_bench $(ARGS)
 
-bench-tools: env-test ## measure confined calls beside unconfined ones (ARGS=--attacks runs the corpus)
+chaos: env-test ## kill and stop processes under load (ARGS='--kills 30')
+	$(BIN)/python -m bench.chaos_bench $(ARGS)
+
+bench-tools: env-test ## measure confined calls beside unconfined ones (ARGS=--attacks runs every corpus of attacks)
 	$(BIN)/python -m bench.tools_bench $(ARGS)
 
 lint: env-test
@@ -68,7 +72,7 @@ lint: env-test
 	$(BIN)/lint-imports
 
 env-serve:
-	@sh scripts/environment.sh embedded,perf
+	@sh scripts/environment.sh embedded,perf,shell
 
 env-test:
-	@sh scripts/environment.sh embedded,perf,dev
+	@sh scripts/environment.sh embedded,perf,shell,dev

@@ -1,9 +1,6 @@
 """The parts with which any process reads and writes the ledger, built once, by hand."""
 
 import os
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -23,27 +20,18 @@ from app.audit.proof_desk import ProofDesk
 from app.audit.recovered_names import RecoveredNames
 from app.audit.replay_ledger import LogChecks, ReplayLedger
 from app.audit.witnessing import Witnessing
-from app.domain.errors import ConfigurationError, LedgerUnavailableError
-from app.domain.run import TenantId
+from app.domain.errors import ConfigurationError
+from app.domain.sandbox_mode import SandboxMode
 from app.erasing.assembly import SharedParts
+from app.keys.enrolment_keys import EnrolmentKeys
 from app.keys.erasure_keys import published_erasure_keys
 from app.keys.key_store import FileKeyStore
-from app.keys.signing_keys import ENROLMENT, LOG, SigningKeys
+from app.keys.signing_keys import LOG, SigningKeys
 from app.ledger.writing import WriterKey
 from app.runs.identifiers import new_run_id
 from app.runs.run_keys import RunKeys
-from app.sequencing.anchor_file import AnchorFile
-from app.sequencing.anchoring import Anchor, Anchoring
-from app.sequencing.checkpoints import CheckpointMaker
-from app.sequencing.continuity import Continuity
-from app.sequencing.ledger_pulse import LedgerPulse, Vitals
-from app.sequencing.log_keeper import KeeperParts, LogKeeper
 from app.sequencing.log_names import log_origin
-from app.sequencing.log_signer import LogSigner
-from app.sequencing.recovery import RecoveryDesk
-from app.sequencing.signed_history import SignedHistory
-from app.sequencing.verified_start import VerifiedStart
-from app.sequencing.witness_roster import WitnessRoster, load_policy, load_witnesses
+from app.sequencing.witness_roster import load_policy
 from app.settings import Settings
 from app.storage.database import Database
 from app.storage.erasure_store import ErasureStore
@@ -70,7 +58,7 @@ class LedgerParts:
     writer: WriterKey
     admin_log: AdminLog
     enrolment: WriterEnrolment
-    enrolment_keys: frozenset[bytes]
+    enrolment_keys: EnrolmentKeys
     logs: LogChecks
     replay: ReplayLedger
     book: ErasureBook
@@ -92,6 +80,7 @@ class LedgerParts:
             run_keys=self.run_keys,
             writer=self.writer,
             enrolment=self.enrolment_keys,
+            enrolment_in_force=self.logs.book.enrolment_in_force,
             now=utc_now,
         )
 
@@ -99,157 +88,6 @@ class LedgerParts:
     def writer_id(self) -> UUID:
         """The id under which this process signs."""
         return UUID(bytes=self.writer.writer_id)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Anchors:
-    """The places outside the database, and what has to be closed after them."""
-
-    places: tuple[Anchor, ...]
-    roster: WitnessRoster | None
-
-    async def close(self) -> None:
-        """End the sessions with witnesses."""
-        if self.roster is not None:
-            await self.roster.close()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeeperOfLogs:
-    """A keeper with what has to be closed after it."""
-
-    keeper: LogKeeper
-    database: Database
-    anchors: Anchors
-    parts: LedgerParts
-
-    async def enrol(self) -> None:
-        """Enrol this process's writer and let the keeper write, once no anchor has seen more.
-
-        LedgerUnavailableError while one has: nothing of this process may be written then.
-        """
-        operator = await self.parts.admin_log.operator_log_id()
-        loss = await self.keeper.known_loss(operator)
-        if loss is not None:
-            raise LedgerUnavailableError(f"the ledger lost its end: {loss.reason}")
-        await self.parts.enrolment.enrol()
-        self.keeper.may_write.set()
-
-    async def close(self) -> None:
-        """Close what the keeper used. It does not run any more."""
-        await self.anchors.close()
-        await self.database.close()
-
-
-def open_anchors(settings: Settings) -> Anchors:
-    """The anchors that these settings name. ConfigurationError."""
-    roster = None if settings.witnesses is None else load_witnesses(settings.witnesses)
-    places: list[Anchor] = [] if roster is None else [*roster.anchors]
-    if settings.anchor_file is not None:
-        places.append(AnchorFile(settings.anchor_file))
-    return Anchors(places=tuple(places), roster=roster)
-
-
-def log_keeper(settings: Settings, parts: LedgerParts) -> KeeperOfLogs | None:
-    """The keeper, when these settings have the sequencer's login. ConfigurationError."""
-    if settings.sequencer_database_url is None:
-        return None
-    anchors = open_anchors(settings)
-    database = Database(settings.sequencer_database_url.reveal(), pool_size=4)
-    keeper = LogKeeper(
-        KeeperParts(
-            database=database,
-            admin_log=parts.admin_log,
-            enrolment=parts.enrolment_keys,
-            origin_of=lambda log: log_origin(settings.deployment, log),
-            anchoring_of=lambda operator: Anchoring(anchors.places, database, operator),
-            checkpoints_of=lambda operator: CheckpointMaker(
-                admin_log=parts.admin_log,
-                operator=operator,
-                signer=_log_signer(parts, operator),
-                continuity=_continuity(
-                    settings, parts, operator, _verified_start(settings, parts, operator)
-                ),
-                now=utc_now,
-            ),
-            appended=parts.ledger.appended,
-            monotonic=time.monotonic,
-        )
-    )
-    return KeeperOfLogs(keeper=keeper, database=database, anchors=anchors, parts=parts)
-
-
-def _log_signer(parts: LedgerParts, operator: TenantId) -> LogSigner:
-    return LogSigner(
-        signing=parts.signing,
-        admin_log=parts.admin_log,
-        operator=operator,
-        recorded=parts.logs.book.rotations,
-    )
-
-
-def _verified_start(settings: Settings, parts: LedgerParts, operator: TenantId) -> VerifiedStart:
-    return VerifiedStart(
-        settings.ledger_key_dir,
-        operator,
-        signing_key=lambda: parts.signing.current(LOG),
-        public_keys=lambda: [key.public_key for key in parts.signing.every(LOG)],
-    )
-
-
-def _continuity(
-    settings: Settings,
-    parts: LedgerParts,
-    operator: TenantId,
-    start: VerifiedStart | None = None,
-) -> Continuity:
-    return Continuity(
-        SignedHistory(
-            admin_log=parts.admin_log,
-            operator=operator,
-            enrolment=parts.enrolment_keys,
-            erasure_keys=partial(published_erasure_keys, settings.ledger_key_dir),
-            opened=_log_signer(parts, operator).opened,
-        ),
-        start,
-    )
-
-
-def vitals_of(parts: LedgerParts, keeper: KeeperOfLogs | None) -> Callable[[], Awaitable[Vitals]]:
-    """Takes the ledger's pulse. Without witnesses no quorum is ever there."""
-    roster = None if keeper is None else keeper.anchors.roster
-    pulse = LedgerPulse(
-        database=parts.database,
-        is_quorum=(lambda _: False) if roster is None else roster.policy.satisfied,
-        now=utc_now,
-    )
-
-    async def take() -> Vitals:
-        return await pulse.take(await parts.admin_log.operator_log_id())
-
-    return take
-
-
-@asynccontextmanager
-async def recovery_desk(settings: Settings, parts: LedgerParts) -> AsyncIterator[RecoveryDesk]:
-    """What opens a recovery, with the owner's login. ConfigurationError without it."""
-    if settings.owner_database_url is None:
-        raise ConfigurationError("a recovery needs MESHFLOW_OWNER_DATABASE_URL")
-    owner = Database(settings.owner_database_url.reveal(), pool_size=2)
-    anchors = open_anchors(settings)
-    try:
-        operator = await parts.admin_log.operator_log_id()
-        yield RecoveryDesk(
-            owner=owner,
-            admin_log=parts.admin_log,
-            anchoring=Anchoring(anchors.places, owner, operator),
-            continuity=_continuity(settings, parts, operator),
-            operator=operator,
-            start=_verified_start(settings, parts, operator),
-        )
-    finally:
-        await anchors.close()
-        await owner.close()
 
 
 def ledger_parts(settings: Settings) -> LedgerParts:
@@ -261,14 +99,14 @@ def ledger_parts(settings: Settings) -> LedgerParts:
         settings.ledger_key_dir, entropy, forbidden=(settings.data_dir, settings.workspace_dir)
     )
     signing = SigningKeys(settings.ledger_key_dir, entropy)
-    certifier = signing.current(ENROLMENT)
-    enrolled = frozenset(key.public_key for key in signing.every(ENROLMENT))
+    enrolled = EnrolmentKeys(signing)
     database = Database(settings.database_url.reveal())
     ledger, runs, run_keys = LedgerStore(database), RunStore(database), RunKeys(keys, entropy)
     writer = WriterKey(entropy(32), uuid4().bytes)
-    admin_log = _admin_log(ledger, runs, run_keys, writer)
+    admin_log = _admin_log(ledger, runs, run_keys, writer, settings.sandbox.mode)
     erasures = ErasureStore(database)
     desk = _erasure_desk(erasures, admin_log, writer)
+    logs = _log_checks(settings, (signing, enrolled), database, keys, admin_log)
     book = ErasureBook(
         ledger=ledger,
         runs=runs,
@@ -276,8 +114,8 @@ def ledger_parts(settings: Settings) -> LedgerParts:
         keys=keys,
         enrolment=enrolled,
         erasure_keys=partial(published_erasure_keys, settings.ledger_key_dir),
+        key_book=logs.book,
     )
-    logs = _log_checks(settings, signing, database, keys, admin_log)
     replay = ReplayLedger(
         database=database,
         ledger=ledger,
@@ -299,7 +137,7 @@ def ledger_parts(settings: Settings) -> LedgerParts:
         writer=writer,
         admin_log=admin_log,
         enrolment=WriterEnrolment(
-            runs=runs, admin_log=admin_log, writer=writer, certify=certifier.sign
+            runs=runs, admin_log=admin_log, writer=writer, certifying=signing.certifying
         ),
         enrolment_keys=enrolled,
         logs=logs,
@@ -313,10 +151,18 @@ def ledger_parts(settings: Settings) -> LedgerParts:
     )
 
 
-def _admin_log(ledger: LedgerStore, runs: RunStore, keys: RunKeys, writer: WriterKey) -> AdminLog:
+def _admin_log(
+    ledger: LedgerStore, runs: RunStore, keys: RunKeys, writer: WriterKey, sandbox: SandboxMode
+) -> AdminLog:
     return AdminLog(
         AdminParts(
-            ledger=ledger, runs=runs, keys=keys, writer=writer, now=utc_now, entropy=os.urandom
+            ledger=ledger,
+            runs=runs,
+            keys=keys,
+            writer=writer,
+            now=utc_now,
+            entropy=os.urandom,
+            sandbox=sandbox.value,
         )
     )
 
@@ -348,15 +194,20 @@ def _erasure_desk(store: ErasureStore, admin_log: AdminLog, writer: WriterKey) -
 
 def _log_checks(
     settings: Settings,
-    signing: SigningKeys,
+    own: tuple[SigningKeys, EnrolmentKeys],
     database: Database,
     keys: FileKeyStore,
     admin_log: AdminLog,
 ) -> LogChecks:
     policy = None if settings.witnesses is None else load_policy(settings.witnesses)
+    signing, enrolment = own
     signing.current(LOG)
     book = KeyBook(
-        database=database, keys=keys, signing=signing, operator=admin_log.operator_log_id
+        database=database,
+        keys=keys,
+        signing=signing,
+        enrolment=enrolment,
+        operator=admin_log.operator_log_id,
     )
     check = InclusionCheck(lambda: book.log_keys)
     return LogChecks(

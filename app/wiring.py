@@ -4,60 +4,57 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from app import roster
+from app.administration.tenant_memory import TenantMemory
 from app.administration.writer_enrolment import WriterEnrolment
 from app.api.auth import Doorkeeper
 from app.api.dependencies import ApiServices
-from app.api.stream_seats import StreamSeats
-from app.audit.replay_ledger import ReplayLedger
-from app.domain.errors import ConfigurationError, LedgerUnavailableError, MeshFlowError
-from app.domain.run import Budget, RunId, TenantId, Usage
+from app.catalogue import Catalogue
+from app.domain.errors import LedgerUnavailableError, MeshFlowError
 from app.egress.egress_client import EgressClient, EgressParts
-from app.embedded.server_account import choose_server_account
 from app.erasing.assembly import EraserAtWork, build_eraser, eraser_places
 from app.keys.agent_catalogue import (
-    BUILT_IN_AGENT,
-    DEFAULT_BUDGET,
     TenantSettings,
-    load_agents,
-    load_tenant_settings,
 )
-from app.ledger.writing import ChainHead
-from app.ledger_assembly import (
-    KeeperOfLogs,
-    LedgerParts,
-    ledger_parts,
-    log_keeper,
-    utc_now,
-    vitals_of,
-)
+from app.keys.request_rates import RequestRates
+from app.ledger_assembly import LedgerParts, ledger_parts, utc_now
+from app.log_keeping import KeeperOfLogs, log_keeper, vitals_of
 from app.policy.gate import DascGate, RuleBook
 from app.privacy.scrubber import Scrubber
 from app.providers.provider import ModelProvider
-from app.runs.executor import RunExecutor
+from app.runs.executor import RunExecutor, RunLimits
 from app.runs.identifiers import new_run_id
 from app.runs.notifier import Bell
-from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
+from app.runs.opening import DrivingParts
+from app.runs.recorder import RecorderParts
 from app.runs.service import RunService, ServiceParts
-from app.sandbox.runner_assembly import build_runner
+from app.runs.takeover import Takeover, TakeoverParts
 from app.sandbox.sandbox_profile import WorkerAccount
 from app.sandbox.tool_runner import ToolRunner
 from app.sandbox.workspace import WorkspaceRoot, open_workspace_root
-from app.sequencing.ledger_pulse import Vitals
 from app.settings import Settings
 from app.storage import schema
 from app.storage.database import Database
+from app.storage.rate_store import RateStore
 from app.storage.run_store import RunStore
-from app.tools.toolbox import Toolbox
 
 _log = logging.getLogger("meshflow")
 KEY_RELOAD_SECONDS = 2.0
 DRAIN_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """What is known before anything is built: who may enter, how often, and with what settings."""
+
+    doorkeeper: Doorkeeper
+    rates: RequestRates
+    tenants: Mapping[str, TenantSettings]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +74,11 @@ class Deployment:
 
     services: ApiServices
     doorkeeper: Doorkeeper
+    rates: RequestRates
     database: Database
     heartbeat: Database
     runs: RunStore
+    tenants: TenantMemory
     executor: RunExecutor
     enrolment: WriterEnrolment
     erasing: EraserAtWork | None  # None: another process holds the erasure key
@@ -113,6 +112,10 @@ class Deployment:
             except Exception as error:  # noqa: BLE001 - the keys in force stay in force
                 _log.warning("tenants of new keys are not known yet: %s", type(error).__name__)
 
+    async def share_rates(self) -> None:
+        """Tell the database once a second how often each key asked, and learn of all others."""
+        await RateStore(self.heartbeat).share_forever(self.rates, self.doorkeeper.known_tenants)
+
     async def keep_logs(self) -> None:
         """Sequence and sign, in turn with the other processes that may; nothing where none may."""
         if self.logs is not None:
@@ -120,19 +123,17 @@ class Deployment:
 
     async def _learn_tenants(self) -> None:
         # A tenant that was deleted and named again has another id.
-        renamed = await self.runs.renamed_tenants(self.doorkeeper.known_tenants())
-        self.doorkeeper.forget(renamed.gone)
-        if renamed.taken:
+        names = await self.tenants.look(
+            self.doorkeeper.known_tenants(), self.doorkeeper.unknown_tenants()
+        )
+        self.doorkeeper.forget(names.gone)
+        if names.taken:
             _log.error(
                 "%d tenants are named in the database as others, and their logs are still there:"
                 " this process goes by the logs",
-                len(renamed.taken),
+                len(names.taken),
             )
-        unknown = self.doorkeeper.unknown_tenants()
-        found: dict[str, TenantId] = {
-            name: await self.runs.ensure_tenant(name) for name in sorted(unknown)
-        }
-        self.doorkeeper.learn(found)
+        self.doorkeeper.learn(names.found)
 
     async def readiness(self) -> str | None:
         """None when this process can serve, else the first reason why not."""
@@ -174,51 +175,55 @@ class Deployment:
         self.workspaces.close()
 
 
-def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> Deployment:
+def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     """Everything of one process. ConfigurationError on the first thing that is not right."""
     parts = ledger_parts(settings)
     runs, run_keys = parts.runs, parts.run_keys
-    account, no_account = _worker_account()
+    account, no_account = roster.worker_account()
     workspaces, bell = _workspaces(settings, account), Bell()
-    runner = build_runner(settings.sandbox, account=account, no_account=no_account)
+    runner, programs = roster.worker_runner(settings, account, no_account)
     logs = log_keeper(settings, parts)
     recorder_parts = _recorder_parts(settings, parts, bell)
+    egress = EgressClient(denied=settings.egress.denied, parts=overrides.egress)
+    catalogue = Catalogue(
+        settings, overrides.default_model, (runner, programs), egress, door.tenants
+    )
+    plugged = dict(overrides.providers or roster.providers(settings))
+    gate = overrides.gate or DascGate(overrides.book or roster.rule_book())
+    takeover = _takeover(settings, parts, gate, recorder_parts, workspaces, catalogue, plugged)
     executor = RunExecutor(
         store=RunStore(parts.heartbeat),
         keys=run_keys,
         writer_id=parts.writer_id,
-        reopen=_Reopener(parts.replay, recorder_parts),
+        restore=takeover.restore,
         now=utc_now,
-        max_concurrent=settings.max_concurrent_runs,
-        max_queued=settings.max_queued_runs,
+        limits=_limits(settings),
     )
-    egress = EgressClient(denied=settings.egress.denied, parts=overrides.egress)
-    catalogue = _Catalogue(settings, overrides, runner, egress)
-    plugged = dict(overrides.providers or roster.providers(settings))
     service = RunService(
         ServiceParts(
-            gate=overrides.gate or DascGate(overrides.book or roster.rule_book()),
+            gate=gate,
             providers=plugged,
             toolbox=catalogue.toolbox,
-            workspaces=workspaces,
             recorder_parts=recorder_parts,
             run_keys=run_keys,
             executor=executor,
+            opener=takeover.opener,
             runs=runs,
             now=utc_now,
-            monotonic=time.monotonic,
             new_run_id=lambda: new_run_id(utc_now(), os.urandom),
             new_command_id=uuid4,
             tenant_tools=catalogue.tools_of,
-            model_timeout_seconds=float(settings.model_timeout_seconds),
+            workers_are_full=lambda: runner.is_full,
         )
     )
     return Deployment(
         services=catalogue.services(service, parts, bell, vitals_of(parts, logs)),
-        doorkeeper=doorkeeper,
+        doorkeeper=door.doorkeeper,
+        rates=door.rates,
         database=parts.database,
         heartbeat=parts.heartbeat,
         runs=runs,
+        tenants=TenantMemory(settings.ledger_key_dir, runs, os.urandom),
         executor=executor,
         enrolment=parts.enrolment,
         erasing=_erasing(settings, parts),
@@ -229,6 +234,47 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         runner=runner,
         logs=logs,
         ready=asyncio.Event(),
+    )
+
+
+def _limits(settings: Settings) -> RunLimits:
+    return RunLimits(
+        max_concurrent=settings.max_concurrent_runs,
+        max_queued=settings.max_queued_runs,
+        lease_seconds=settings.lease_seconds,
+    )
+
+
+def _takeover(
+    settings: Settings,
+    parts: LedgerParts,
+    gate: DascGate,
+    recorder_parts: RecorderParts,
+    workspaces: WorkspaceRoot,
+    catalogue: Catalogue,
+    providers: Mapping[str, ModelProvider],
+) -> Takeover:
+    """What drives runs, and puts those together again that lost their process."""
+    places = settings.workspace_dir
+    driving = DrivingParts(
+        gate=gate,
+        toolbox=catalogue.toolbox,
+        workspaces=workspaces,
+        recorder_parts=recorder_parts,
+        monotonic=time.monotonic,
+        model_timeout_seconds=float(settings.model_timeout_seconds),
+    )
+    return Takeover(
+        TakeoverParts(
+            reopen=parts.replay.reopen,
+            runs=parts.runs,
+            keys=parts.run_keys,
+            driving=driving,
+            providers=providers,
+            tenant_tools=catalogue.tools_of,
+            has_workspace=lambda tenant, run: (places / tenant.hex / run.hex).is_dir(),
+            now=utc_now,
+        )
     )
 
 
@@ -248,82 +294,8 @@ def _recorder_parts(settings: Settings, parts: LedgerParts, bell: Bell) -> Recor
         now=utc_now,
         entropy=os.urandom,
         result_ttl_seconds=settings.result_ttl_seconds,
-        sandbox=settings.sandbox.value,
+        sandbox=settings.sandbox.mode.value,
     )
-
-
-class _Catalogue:
-    """What the deployment offers and what each tenant may use of it."""
-
-    def __init__(
-        self, settings: Settings, overrides: Overrides, runner: ToolRunner, egress: EgressClient
-    ) -> None:
-        confined, unconfined = roster.confined_tools(settings, runner)
-        web, unreachable = roster.web_tools(settings, egress)
-        self._missing = unconfined | unreachable
-        tools = (*confined, *web, *roster.tools(settings))
-        self.toolbox = Toolbox({tool.spec.name: tool for tool in tools})
-        self._names = tuple(spec.name for spec in self.toolbox.specs)
-        self._all = frozenset(self._names)
-        self._tenants = load_tenant_settings(settings.config_dir)
-        model = overrides.default_model or roster.DEFAULT_MODELS[settings.provider]
-        self._agents = load_agents(settings.config_dir, tools=self._names, default_model=model)
-
-    def tools_of(self, tenant: str) -> frozenset[str]:
-        """The deployment's tools, cut to the tenant's own list."""
-        own = self._of(tenant).capabilities
-        return self._all if own is None else own & self._all
-
-    def services(
-        self,
-        runs: RunService,
-        parts: LedgerParts,
-        bell: Bell,
-        vitals: Callable[[], Awaitable[Vitals]],
-    ) -> ApiServices:
-        """What the routes need."""
-        return ApiServices(
-            runs=runs,
-            ledger=parts.replay,
-            erasures=parts.desk,
-            proofs=parts.proofs,
-            exports=parts.exports,
-            keys=parts.key_lister,
-            bell=bell,
-            seats=StreamSeats(),
-            agents=self._agents,
-            default_agent=BUILT_IN_AGENT,
-            tools=self.toolbox.specs,
-            unavailable_tools=self._missing,
-            budget_cap=lambda tenant: self._of(tenant).max_budget.applied_to(_OPEN_CAP),
-            tenant_tools=self.tools_of,
-            tenant_scrub_phi=lambda tenant: self._of(tenant).scrub_phi,
-            vitals=vitals,
-        )
-
-    def _of(self, tenant: str) -> TenantSettings:
-        return self._tenants.get(tenant, _WITHOUT_FILE)
-
-
-_WITHOUT_FILE = TenantSettings()
-# What a tenant without a cap of its own may ask for: ten times the built-in agent's budget.
-_OPEN_CAP = Budget(
-    max_steps=DEFAULT_BUDGET.max_steps * 10,
-    max_tokens=DEFAULT_BUDGET.max_tokens * 10,
-    max_cost_micros=DEFAULT_BUDGET.max_cost_micros * 10,
-    max_wall_seconds=DEFAULT_BUDGET.max_wall_seconds * 10,
-)
-
-
-def _worker_account() -> tuple[WorkerAccount | None, str | None]:
-    """As whom root runs workers, or why it cannot; nobody else changes the account."""
-    if os.geteuid() != 0:
-        return None, None
-    try:
-        found = choose_server_account()
-    except ConfigurationError:
-        return None, "the server is root, and no account without power exists to run tools as"
-    return WorkerAccount(uid=found.uid, gid=found.gid), None
 
 
 def _workspaces(settings: Settings, owner: WorkerAccount | None) -> WorkspaceRoot:
@@ -355,26 +327,3 @@ def _own_secrets(settings: Settings) -> list[str]:
         # Each key by itself too: a list is never what leaks.
         found += [item.rpartition(":")[2] for item in settings.api_keys.reveal().split(",")]
     return found
-
-
-class _Reopener:
-    """Gives a recorder for a run that somebody else began, at its verified end."""
-
-    def __init__(self, replay: ReplayLedger, parts: RecorderParts) -> None:
-        self._replay = replay
-        self._parts = parts
-
-    async def __call__(
-        self, tenant_id: TenantId, run_id: RunId, epoch: int
-    ) -> tuple[LedgerRecorder, Usage]:
-        """The recorder, still under `epoch`, and what the run used so far; the caller claims."""
-        reopened = await self._replay.reopen(tenant_id, run_id)
-        end = reopened.head
-        place = RunPlace(
-            tenant_id=tenant_id,
-            run_id=run_id,
-            run_key=reopened.run_key,
-            head=ChainHead(next_seq=end.next_seq, chain=end.chain),
-            epoch=epoch,
-        )
-        return LedgerRecorder(place, self._parts), reopened.spent

@@ -42,7 +42,24 @@ GOALS = (
     Goal("tools", "calculator_ms", "calculator, p50, ms", "at most", 0.2),
     Goal("tools", "file_ms", "reading a file, p50, ms", "at most", 0.1),
     Goal("tools", "native_ms", "Python program in its worker, p50, ms", "at most", 6),
+    Goal("tools", "monty_ms", "program in Monty in its worker, p50, ms", "at most", 0.5),
     Goal("tools", "confinement_ms", "confinement itself, CPU of a worker, ms", "at most", 1),
+    Goal("tools", "escape_attempts", "attacks on tools, first layer off", "at least", 150),
+    Goal("tools", "control_succeeded", "of these, proven without walls", "at least", 80),
+    Goal("tools", "escapes", "of these, that succeed", "at most", 0),
+    Goal("tools", "dos_over_deadline", "programs over their deadline by 0.5 s", "at most", 0),
+    Goal("tools", "ssrf_urls", "URLs to places inside", "at least", 150),
+    Goal(
+        "tools",
+        "ssrf_control_leaks",
+        "of these, through clients without the guard",
+        "at least",
+        100,
+    ),
+    Goal("tools", "ssrf_leaks", "of these, that get through", "at most", 0),
+    Goal("tools", "race_opens", "opens in a race with a swapper", "at least", 100_000),
+    Goal("tools", "race_control_leaks", "outside, when resolved before opening", "at least", 100),
+    Goal("tools", "race_leaks", "outside, by the file tools", "at most", 0),
 )
 
 

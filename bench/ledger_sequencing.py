@@ -6,7 +6,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -112,6 +112,7 @@ def _checkpoints(admin_log: AdminLog, signing: SigningKeys, log: TenantId) -> Ch
         enrolment={ENROLMENT.public_key},
         erasure_keys=frozenset,
         opened=signer.opened,
+        changes=_no_changes,
     )
     return CheckpointMaker(
         admin_log=admin_log,
@@ -120,6 +121,10 @@ def _checkpoints(admin_log: AdminLog, signing: SigningKeys, log: TenantId) -> Ch
         continuity=Continuity(history),
         now=lambda: datetime.now(UTC),
     )
+
+
+async def _enrolment() -> Collection[bytes]:
+    return {ENROLMENT.public_key}
 
 
 async def _keeper(app: Database, sequencing: Database, directory: Path) -> LogKeeper:
@@ -141,7 +146,7 @@ async def _keeper(app: Database, sequencing: Database, directory: Path) -> LogKe
         KeeperParts(
             database=sequencing,
             admin_log=admin_log,
-            enrolment={ENROLMENT.public_key},
+            enrolment=_enrolment,
             origin_of=_origin_of,
             anchoring_of=lambda log: Anchoring((), sequencing, log),
             checkpoints_of=lambda log: _checkpoints(admin_log, signing, log),

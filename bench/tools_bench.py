@@ -1,7 +1,8 @@
 """What a confined call costs beside an unconfined one, and what the corpus of attacks comes to.
 
-Both kinds of call alternate in the same minute, so a busy machine slows both. `--attacks` runs the
-corpus of hostile programs as well; a figure that cannot be stood by ends the bench.
+Both kinds of call alternate in the same minute, so a busy machine slows both. `--attacks` runs
+every corpus of attacks as well, at full counts (bench/tool_attacks.py), and with `--write` writes
+docs/tool-attacks.md; a figure that cannot be stood by ends the bench.
 """
 
 import argparse
@@ -10,18 +11,17 @@ import logging
 import statistics
 import time
 from pathlib import Path
-from typing import Any
 
 from app.domain.sandbox_mode import SandboxMode
-from app.sandbox.execution import ExecStatus
+from app.sandbox.execution import EngineName, ExecStatus
 from app.sandbox.tool_runner import ToolRunner
 from app.sandbox.workspace import open_workspace_root
 from app.tools.calculator import evaluate
-from bench.paired import report
+from bench.paired import ROOT, report
+from bench.tool_attacks import attacked, metrics_of, page
 from tests.support.escape_scene import (
-    corpus,
-    escape_scene,
     held,
+    monty_runner,
     open_directory,
     request_for,
     runner_for,
@@ -29,19 +29,22 @@ from tests.support.escape_scene import (
 
 CALLS = 200
 QUICK_CALLS = 2_000
-DOS_SECONDS = 2.0
-GRACE_SECONDS = 0.5
+_PROGRAMS = {EngineName.VIRTUAL_SHELL: "echo $((1 + 1)) | cat"}
 
 
 def main() -> None:
     """Measure; with `--attacks` attack, too."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--attacks", action="store_true", help="run the corpus as well")
+    parser.add_argument("--attacks", action="store_true", help="run every corpus as well")
+    parser.add_argument("--write", action="store_true", help="write the attacks' page in docs/")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)  # each unconfined call says that it is one
     metrics, baseline = asyncio.run(measured())
     if arguments.attacks:
-        metrics |= asyncio.run(attacked())
+        arms = asyncio.run(attacked())
+        metrics |= metrics_of(arms)
+        if arguments.write:
+            (ROOT / "docs" / "tool-attacks.md").write_text(page(arms), encoding="utf-8")
     for name, value in metrics.items():
         print(f"{name:24} {value:10.3f}   {baseline.get(name, '')}")
     report("tools", metrics, baseline)
@@ -52,11 +55,16 @@ async def measured() -> tuple[dict[str, float], dict[str, float]]:
     strict, free = runner_for(), runner_for(SandboxMode.OFF_UNSAFE)
     confined: list[tuple[float, float]] = []
     unconfined: list[tuple[float, float]] = []
+    shell: list[tuple[float, float]] = []
+    free_shell: list[tuple[float, float]] = []
     try:
         with open_directory() as base, held(base) as directory:
             for _ in range(CALLS):
                 confined.append(await _call(strict, directory))
                 unconfined.append(await _call(free, directory))
+                shell.append(await _call(strict, directory, EngineName.VIRTUAL_SHELL))
+                free_shell.append(await _call(free, directory, EngineName.VIRTUAL_SHELL))
+            monty = await _monty_calls(directory)
             file_ms = _file_ms(base)
     finally:
         await strict.close()
@@ -65,23 +73,41 @@ async def measured() -> tuple[dict[str, float], dict[str, float]]:
     metrics = {
         "native_ms": statistics.median(wall for wall, _ in confined),
         "native_p95_ms": statistics.quantiles([wall for wall, _ in confined], n=20)[-1],
+        "shell_ms": statistics.median(wall for wall, _ in shell),
+        "shell_p95_ms": statistics.quantiles([wall for wall, _ in shell], n=20)[-1],
+        "shell_cpu_ms": statistics.median(cpu for _, cpu in shell),
         # Processor time of the worker: the clock of a busy machine tells of the others.
         "confinement_ms": statistics.median(one[1] - other[1] for one, other in pairs),
         "confinement_wall_ms": statistics.median(one[0] - other[0] for one, other in pairs),
+        "monty_ms": statistics.median(wall for wall, _ in monty),
+        "monty_processor_ms": statistics.median(worker for _, worker in monty),
         "calculator_ms": _calculator_ms(),
         "file_ms": file_ms,
     }
     baseline = {
         "native_ms": statistics.median(wall for wall, _ in unconfined),
         "native_p95_ms": statistics.quantiles([wall for wall, _ in unconfined], n=20)[-1],
+        "shell_ms": statistics.median(wall for wall, _ in free_shell),
+        "shell_p95_ms": statistics.quantiles([wall for wall, _ in free_shell], n=20)[-1],
     }
     return metrics, baseline
 
 
-async def _call(runner: ToolRunner, directory: int) -> tuple[float, float]:
+async def _monty_calls(directory: int) -> list[tuple[float, float]]:
+    runner = monty_runner()
+    try:
+        return [await _call(runner, directory, EngineName.MONTY) for _ in range(CALLS)]
+    finally:
+        await runner.close()
+
+
+async def _call(
+    runner: ToolRunner, directory: int, engine: EngineName = EngineName.NATIVE
+) -> tuple[float, float]:
     """Milliseconds by the clock, and of the worker's processor time."""
+    program = _PROGRAMS.get(engine, "print(1 + 1)")
     began = time.perf_counter()
-    result = await runner.run(request_for("print(1 + 1)", directory))
+    result = await runner.run(request_for(program, directory, engine=engine))
     took = (time.perf_counter() - began) * 1000
     assert (result.status, result.stdout) == (ExecStatus.OK, b"2\n"), result
     return took, result.cpu_seconds * 1000
@@ -108,42 +134,6 @@ def _file_ms(base: Path) -> float:
     workspace.close()
     root.close()
     return statistics.median(took)
-
-
-async def attacked() -> dict[str, float]:
-    """Every row of the corpus with and without walls; what is over its deadline is counted."""
-    rows = corpus()
-    attempts = [row for row in rows if row["class"] != "dos"]
-    dos = [row for row in rows if row["class"] == "dos"]
-    strict, free = runner_for(), runner_for(SandboxMode.OFF_UNSAFE)
-    controls = escapes = 0
-    try:
-        with escape_scene() as scene:
-            for row in attempts:
-                controls += (await scene.attempt(free, row)).succeeded
-                attempt = await scene.attempt(strict, row)
-                if attempt.succeeded:
-                    escapes += 1
-                    print(f"ESCAPE {attempt.row_id}: {attempt.told}")
-        over = [row["id"] for row in dos if await _is_over_deadline(strict, row)]
-    finally:
-        await strict.close()
-        await free.close()
-    print(f"over their deadline: {over}")
-    return {
-        "escape_attempts": float(len(attempts)),
-        "control_succeeded": float(controls),
-        "escapes": float(escapes),
-        "dos_attempts": float(len(dos)),
-        "dos_over_deadline": float(len(over)),
-    }
-
-
-async def _is_over_deadline(runner: ToolRunner, row: dict[str, Any]) -> bool:
-    with open_directory() as base, held(base) as directory:
-        began = time.monotonic()
-        await runner.run(request_for(row["payload"], directory, wall_seconds=DOS_SECONDS))
-        return time.monotonic() - began > DOS_SECONDS + GRACE_SECONDS
 
 
 if __name__ == "__main__":

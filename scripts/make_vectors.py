@@ -18,8 +18,8 @@ from app.domain.verdict import Decision, Point, PolicyRef, Scrubbed, ScrubBlock,
 from app.ledger import hashing
 from app.ledger.batches import SealedBatch, signed_batch
 from app.ledger.header import FIELD_NUMBERS, Header
-from app.ledger.sealing import RunSealer
-from app.ledger.writing import ChainHead, Draft, RunWriter, WriterKey
+from app.ledger.sealing import NONCE_BYTES, RunSealer
+from app.ledger.writing import ChainHead, Draft, RunWriter, SealedAppend, WriterKey
 
 Vector: TypeAlias = JsonObject
 DIRECTORY = Path(__file__).resolve().parents[1] / "tests" / "contract" / "vectors"
@@ -31,6 +31,7 @@ def fixed(label: str, size: int) -> bytes:
 
 
 LOG, RUN, OTHER_RUN = fixed("log", 16), fixed("run", 16), fixed("other run", 16)
+BEFORE_RUN, AFTER_RUN = b"\x01" + fixed("before", 15), b"\xfe" + fixed("after", 15)
 RUN_KEY, OTHER_KEY = fixed("run key", 32), fixed("other run key", 32)
 WRITER = WriterKey(fixed("ed25519 seed", 32), fixed("writer id", 16))
 AT = datetime(2026, 7, 31, 23, 59, 59, 7, tzinfo=UTC)
@@ -266,24 +267,53 @@ def digests() -> list[Vector]:
     return made
 
 
-def counted_entropy() -> Callable[[int], bytes]:
+ID_BYTES = 16
+
+
+def counted_entropy(label: str = "entropy") -> Callable[[int], bytes]:
     """A source that gives other bytes each time, and the same ones in each process."""
     taken = 0
 
     def take(size: int) -> bytes:
         nonlocal taken
         taken += 1
-        return fixed(f"entropy {taken}", size)
+        return fixed(f"{label} {taken}", size)
 
-    return take
+    def draw(size: int) -> bytes:
+        # A record's draw: salt and nonce of each field, event id, nonce; a part has a number each.
+        fields, rest = divmod(size - 2 * ID_BYTES, hashing.SALT_BYTES + NONCE_BYTES)
+        if fields < 0 or rest:
+            return take(size)
+        sizes = (*(hashing.SALT_BYTES, NONCE_BYTES) * fields, ID_BYTES, ID_BYTES)
+        return b"".join(map(take, sizes))
+
+    return draw
 
 
-def small_run() -> tuple[list[SealedBatch], JsonObject]:
-    """Three records in two batches, as they are stored."""
+def words(text: str) -> Scrubbed:
+    """A value of one member."""
+    return Scrubbed(value=json.dumps({"text": text}, ensure_ascii=False).encode(), block=SCRUB)
 
-    def words(text: str) -> Scrubbed:
-        return Scrubbed(value=json.dumps({"text": text}, ensure_ascii=False).encode(), block=SCRUB)
 
+def others() -> list[SealedAppend]:
+    """What two more runs have in the batch, of which only the chain hashes are kept there.
+
+    One id sorts before the run's and one after it, so that its entries stand in the middle.
+    """
+    made: list[SealedAppend] = []
+    entropy = counted_entropy("others' entropy")
+    for run, seq, count in ((BEFORE_RUN, 7, 2), (AFTER_RUN, 0, 1)):
+        writer = RunWriter(log=LOG, run=run, run_key=OTHER_KEY, writer=WRITER, entropy=entropy)
+        head = ChainHead(next_seq=seq, chain=fixed(f"head of {run.hex()}", 32))
+        asked = Draft(kind="llm.requested", actor="system", fields={"request": words("hello")})
+        made.append(writer.seal(head, [asked] * count, epoch=1, at=AT))
+    return made
+
+
+def small_run(
+    beside: Sequence[SealedAppend] = (), call: str = "6*7"
+) -> tuple[list[SealedBatch], JsonObject]:
+    """Three records in two batches, as they are stored; others' appends are in the second one."""
     entropy = counted_entropy()
     writer = RunWriter(log=LOG, run=RUN, run_key=RUN_KEY, writer=WRITER, entropy=entropy)
     allowed = decision(Verdict.ALLOW)
@@ -301,7 +331,7 @@ def small_run() -> tuple[list[SealedBatch], JsonObject]:
         decision=allowed,
         tool="calculator",
         outcome="allow",
-        fields={"call": words("6*7")},
+        fields={"call": words(call)},
     )
     finished = Draft(
         kind="run.finished",
@@ -314,26 +344,30 @@ def small_run() -> tuple[list[SealedBatch], JsonObject]:
     first = writer.seal(ChainHead.empty(LOG, RUN), [submitted], epoch=1, at=AT)
     opening = signed_batch([first], entropy(16))
     second = writer.seal(first.head, [decided, finished], epoch=2, at=AT)
-    return [opening, signed_batch([second], entropy(16))], told(log=LOG, run=RUN, run_key=RUN_KEY)
+    closing = signed_batch([second, *beside], entropy(16))
+    return [opening, closing], told(log=LOG, run=RUN, run_key=RUN_KEY)
 
 
-def rows_of(batches: Sequence[SealedBatch]) -> JsonObject:
-    """The rows of a run's tables."""
+def rows_of(batches: Sequence[SealedBatch], *, with_entries: bool = False) -> JsonObject:
+    """The rows of a run's tables: its own, and those of its batches."""
     ids = told(tenant_id=LOG, run_id=RUN)
     records: list[Json] = []
     payloads: list[Json] = []
     signed: list[Json] = []
     for batch in batches:
-        signed.append(
-            told(tenant_id=LOG, batch_id=batch.batch_id, writer_id=batch.writer)
-            | told(n=len(batch.records), ranges=batch.ranges, tip=batch.tip, sig=batch.signature)
-        )
-        for record in batch.records:
+        row = told(tenant_id=LOG, batch_id=batch.batch_id, writer_id=batch.writer)
+        row |= told(n=len(batch.records), ranges=batch.ranges, tip=batch.tip, sig=batch.signature)
+        if with_entries:
+            row["entries"] = None if batch.entries is None else batch.entries.hex()
+        signed.append(row)
+        own = [append for append in batch.appends if append.run == RUN]
+        for record in (record for append in own for record in append.records):
             columns = told(seq=record.seq, epoch=record.epoch, kind=record.kind)
             hashes = told(header=record.header, rc=record.rc, chain=record.chain)
             ts: JsonObject = {"ts": json.loads(record.header)["ts"]}
             records.append(ids | columns | ts | hashes | told(batch_id=batch.batch_id))
-        payloads += [ids | told(seq=i.seq, field=i.field, blob=i.blob) for i in batch.fields]
+        fields = (item for append in own for item in append.fields)
+        payloads += [ids | told(seq=i.seq, field=i.field, blob=i.blob) for i in fields]
     writer = told(writer_id=WRITER.writer_id, public_key=WRITER.public_key)
     return {"record": records, "payload": payloads, "batch": signed, "writer_key": [writer]}
 
@@ -375,7 +409,68 @@ def runs() -> list[Vector]:
                 "valid": False,
             }
         )
+    return made + shared_runs()
+
+
+# The same of a batch that it shares: two entries before its own two, one after them. Where a bit
+# is turned, which bit of it, and where the break is: a batch is named at the run's first record.
+TURNED_SHARED: Sequence[tuple[str, int, str, int, int]] = (
+    ("record", 1, "chain", 5, 1),
+    ("record", 2, "header", 101, 2),
+    ("payload", 3, "blob", 101, 2),
+    ("batch", 1, "n", 0, 1),
+    ("batch", 1, "ranges", 3, 1),  # the id of another run
+    ("batch", 1, "ranges", 8 * 23, 1),  # where another run begins
+    ("batch", 1, "ranges", 8 * 40, 1),  # its own id
+    ("batch", 1, "ranges", 8 * 55, 1),  # where it begins itself
+    ("batch", 1, "entries", 9, 1),  # another run's
+    ("batch", 1, "entries", 8 * 64 + 9, 1),  # its own first
+    ("batch", 1, "entries", 8 * 96 + 9, 1),  # its own second
+    ("batch", 1, "entries", 8 * 159, 1),  # the last, another run's
+    ("batch", 1, "tip", 77, 1),
+    ("batch", 1, "sig", 101, 1),
+    ("batch", 0, "sig", 101, 0),
+    ("writer_key", 0, "public_key", 101, 0),
+)
+
+
+def shared_runs() -> list[Vector]:
+    """The run again, its second batch shared with two others, whose records are not there."""
+    batches, inputs = small_run(others())
+    whole = rows_of(batches, with_entries=True)
+
+    def shared(name: str, rows: JsonObject, seq: int | None) -> Vector:
+        name = f"a batch of three runs{name}"
+        output: JsonObject = {"rows": rows, "broken_at": seq}
+        return {"name": name, "input": inputs, "output": output, "valid": seq is None}
+
+    made = [shared("", whole, None)]
+    for table, index, column, bit, seq in TURNED_SHARED:
+        rows: dict[str, list[dict[str, str | int]]] = json.loads(json.dumps(whole))
+        value = rows[table][index][column]
+        rows[table][index][column] = (
+            value ^ 1 << bit if isinstance(value, int) else flipped(bytes.fromhex(value), bit).hex()
+        )
+        turned: JsonObject = json.loads(json.dumps(rows))
+        made.append(shared(f": {table}.{column} {index}, bit {bit} wrong", turned, seq))
+    entries = (batches[1].entries or b"").hex()
+    for name, told_entries in {
+        "the entries are gone": None,
+        "an entry is gone": entries[64:],
+        "two entries of others change places": entries[64:128] + entries[:64] + entries[128:],
+        "its own entries alone": entries[128:256],
+    }.items():
+        made.append(shared(f": {name}", _with_entries(whole, told_entries), 1))
+    anew = rows_of(small_run(others(), "6*8")[0], with_entries=True)
+    rewritten: JsonObject = {**anew, "batch": whole["batch"]}
+    made.append(shared(": its records are written and chained anew", rewritten, 1))
     return made
+
+
+def _with_entries(rows: JsonObject, entries: str | None) -> JsonObject:
+    found: list[JsonObject] = json.loads(json.dumps(rows["batch"]))
+    found[1]["entries"] = entries
+    return {**rows, "batch": [*found]}
 
 
 FILES: Mapping[str, Callable[[], list[Vector]]] = {

@@ -16,6 +16,7 @@ from app.domain.run import Agent, Budget
 from app.domain.step import ToolSpec
 from app.runs.notifier import Bell
 from app.runs.service import RunService
+from app.runs.stopping import StopSwitch
 from app.sequencing.ledger_pulse import Vitals
 
 
@@ -24,6 +25,7 @@ class ApiServices:
     """The use cases and the catalogue behind the routes."""
 
     runs: RunService
+    stops: StopSwitch
     ledger: ReplayLedger
     erasures: ErasureDesk
     proofs: ProofDesk
@@ -39,6 +41,7 @@ class ApiServices:
     tenant_tools: Callable[[str], frozenset[str]]
     tenant_scrub_phi: Callable[[str], bool]
     vitals: Callable[[], Awaitable[Vitals]]
+    certificate: Callable[[], bytes]  # of the key with which this process signs records
 
 
 async def services(request: Request) -> ApiServices:

@@ -71,6 +71,7 @@ async def bundle(
 
     409 `not-sequenced` until a checkpoint covers each erasure of the run, which explains its gaps.
     `fields=none` leaves the contents out: then the bundle proves when and in which order, not what.
+    Of a deleted run the bundle has what remains: that these records were, and were lawfully erased.
     """
     require(caller, Scope.AUDIT)
     found = found_run_id(run_id)

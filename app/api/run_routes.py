@@ -10,14 +10,18 @@ from pydantic import BaseModel
 
 from app.api.auth import CallerDep, require
 from app.api.dependencies import ApiServices, ServicesDep
+from app.api.entity_tags import is_known, run_tag
 from app.api.entry_views import EntryPage, entry_of
 from app.api.problems import problems
+from app.api.receipt_views import receipt_view
 from app.api.run_requests import RunCreate
 from app.api.run_views import (
     RunPage,
     RunView,
+    StartedRunView,
     VerificationView,
     broken_verification,
+    received_view,
     remains_verification,
     started_view,
     summary_of,
@@ -50,6 +54,13 @@ _PREFER = {
         "description": "`wait=N`, at most 30 seconds",
     },
 }
+_IF_NONE_MATCH = {
+    "name": "if-none-match",
+    "in": "header",
+    "required": False,
+    "description": "Entity tags that the caller knows",
+    "schema": {"anyOf": [{"type": "string"}, {"type": "null"}], "title": "If-None-Match"},
+}
 RunIdPath = str
 Limit = Annotated[int, Query(ge=1, le=200)]
 
@@ -75,9 +86,9 @@ def as_json(view: BaseModel, status: int = 200, headers: dict[str, str] | None =
 @router.post(
     "/runs",
     status_code=202,
-    response_model=RunView,
+    response_model=StartedRunView,
     responses={
-        200: {"model": RunView, "description": "Finished within `Prefer: wait`"},
+        200: {"model": StartedRunView, "description": "Finished within `Prefer: wait`"},
         **problems(400, 403, 413, 415, 422),
     },
     openapi_extra={"parameters": [_PREFER]},
@@ -85,17 +96,23 @@ def as_json(view: BaseModel, status: int = 200, headers: dict[str, str] | None =
 async def create(
     request: Request, body: RunCreate, caller: CallerDep, services: ServicesDep
 ) -> Response:
-    """Admit a task and start a run. Durable before the answer; 403 is itself a recorded run."""
+    """Admit a task and start a run. Durable before the answer; 403 is itself a recorded run.
+
+    `receipt` is signed by the process that recorded it: with it a caller can show later, to
+    anybody, that this task was accepted, whatever the server then says.
+    """
     require(caller, Scope.RUN)
     started = await services.runs.start(caller, submission_of(body, caller, services))
     run_id = started.run.run_id
+    receipt = receipt_view(started.receipt, services.certificate())
     headers = {"Location": f"/v1/runs/{public_run_id(run_id)}", "Retry-After": "1"}
     seconds = _wait_seconds(request.headers.getlist("prefer"))
     if not seconds:
-        return as_json(started_view(started.run, started.task), 202, headers)
+        return as_json(started_view(started.run, started.task, receipt), 202, headers)
     headers["Preference-Applied"] = f"wait={seconds}"
     await _finished_within(services, caller, run_id, seconds)
-    view = view_of(await services.ledger.read_run(caller.tenant_id, run_id, with_output=True))
+    dossier = await services.ledger.read_run(caller.tenant_id, run_id, with_output=True)
+    view = received_view(view_of(dossier), receipt)
     return as_json(view, 200 if view.status in TERMINAL else 202, headers)
 
 
@@ -128,9 +145,21 @@ async def list(  # noqa: A001 - the operation is runs_list
     return as_json(page)
 
 
-@router.get("/runs/{run_id}", response_model=RunView, responses=problems(403, 404, 409))
-async def get(run_id: RunIdPath, caller: CallerDep, services: ServicesDep) -> Response:
+@router.get(
+    "/runs/{run_id}",
+    response_model=RunView,
+    responses={
+        304: {"description": "As the entity tag in `If-None-Match` says; verified all the same"},
+        **problems(403, 404, 409),
+    },
+    openapi_extra={"parameters": [_IF_NONE_MATCH]},
+)
+async def get(
+    request: Request, run_id: RunIdPath, caller: CallerDep, services: ServicesDep
+) -> Response:
     """A run, from its verified ledger. 409 without content when the ledger is broken.
+
+    `ETag` stands for all that is shown; asked with it in `If-None-Match`, the answer is 304.
 
     Records under a signed checkpoint are held against the log and its signature; the signatures of
     their writers are looked at again by the run's verification and by exports, not by every read.
@@ -139,7 +168,12 @@ async def get(run_id: RunIdPath, caller: CallerDep, services: ServicesDep) -> Re
     dossier = await services.ledger.read_run(
         caller.tenant_id, found_run_id(run_id), with_output=Scope.RUN in caller.scopes
     )
-    return as_json(view_of(dossier))
+    response = as_json(view_of(dossier))
+    tag = run_tag(dossier.digest_key, bytes(response.body))
+    if is_known(request.headers.get("if-none-match"), tag):
+        response = Response(status_code=304)
+    response.headers["ETag"] = tag
+    return response
 
 
 @router.post(

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from app.api.entry_views import Moment, OutputView, TaskView, View, body_of, parsed
+from app.api.receipt_views import ReceiptView
 from app.audit.integrity import Integrity, IntegrityState
 from app.audit.run_dossier import Remains, RunDossier
 from app.domain.errors import ChainBreak
@@ -79,6 +80,12 @@ class RunView(RunSummary):
     entries: int
     integrity: IntegrityView
     metadata: dict[str, JsonValue]
+
+
+class StartedRunView(RunView):
+    """A run that was just accepted, and the receipt for it, which is worth keeping."""
+
+    receipt: ReceiptView
 
 
 class RunPage(View):
@@ -157,15 +164,16 @@ def view_of(dossier: RunDossier) -> RunView:
     )
 
 
-def started_view(run: RunRow, task: bytes) -> RunView:
+def started_view(run: RunRow, task: bytes, receipt: ReceiptView) -> StartedRunView:
     """A run of one record, as it was just written."""
-    return run_view(
-        run,
-        parsed(TaskView, task),
-        integrity=pending(1),
-        output=None,
-        state=OutputState.SCRUBBED,
-    )
+    state = OutputState.SCRUBBED
+    told = _told(run, parsed(TaskView, task), integrity=pending(1), output=None, state=state)
+    return StartedRunView(**told, receipt=receipt)
+
+
+def received_view(view: RunView, receipt: ReceiptView) -> StartedRunView:
+    """A run as it is read a while after it was accepted."""
+    return StartedRunView(**dict(view), receipt=receipt)
 
 
 def run_view(
@@ -177,18 +185,29 @@ def run_view(
     state: OutputState,
 ) -> RunView:
     """A run from its parts."""
+    return RunView(**_told(run, task, integrity=integrity, output=output, state=state))
+
+
+def _told(
+    run: RunRow,
+    task: TaskView | None,
+    *,
+    integrity: IntegrityView,
+    output: str | None,
+    state: OutputState,
+) -> dict[str, object]:
     declared = None if task is None else task.capabilities
-    return RunView(
+    return {
         **_summary(run),
-        task=task,
-        output=output,
-        output_state=state,
-        policy=PolicyView(digest=run.policy_digest),
-        capabilities=None if declared is None else CapabilitiesView(tools=declared),
-        entries=integrity.size,
-        integrity=integrity,
-        metadata={} if task is None else task.metadata,
-    )
+        "task": task,
+        "output": output,
+        "output_state": state,
+        "policy": PolicyView(digest=run.policy_digest),
+        "capabilities": None if declared is None else CapabilitiesView(tools=declared),
+        "entries": integrity.size,
+        "integrity": integrity,
+        "metadata": {} if task is None else task.metadata,
+    }
 
 
 def pending(entries: int) -> IntegrityView:

@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
+from app.audit.erasure_grounds import Ground, ToldErasures, checkpoint_fault, doubt
+from app.audit.key_book import KeyBook
 from app.domain.errors import ChainBreak, KeyStoreError, LedgerBrokenError
 from app.domain.run import RunId, RunRow, TenantId
 from app.keys.key_store import KeyStore
@@ -19,11 +21,10 @@ from app.ledger.chain import Resume, VerifiedChain, verify_run
 from app.ledger.erasure_statement import (
     NOTHING,
     RECORD_KINDS,
-    Erased,
-    ErasureStatement,
     StatementError,
     checked_statement,
     erased_of,
+    signer_of,
 )
 from app.ledger.hashing import commitment, record_hash
 from app.ledger.header import FIELD_NUMBERS, decode_header
@@ -35,6 +36,7 @@ from app.storage.ledger_store import AdminRun, LedgerStore
 from app.storage.run_store import RunStore
 
 _PAGE = 256
+_NOTHING = ToldErasures(erased=NOTHING)
 Entry = tuple[int, bytes]  # seq and R of an erasure record
 
 
@@ -61,6 +63,7 @@ class ErasureBook:
         keys: KeyStore,
         enrolment: Collection[bytes],
         erasure_keys: Callable[[], Collection[bytes]],
+        key_book: KeyBook,
     ) -> None:
         self._ledger = ledger
         self._runs = runs
@@ -68,30 +71,52 @@ class ErasureBook:
         self._keys = keys
         self._enrolment = enrolment
         self._erasure_keys = erasure_keys
+        self._key_book = key_book
         self._known: dict[TenantId, _Known] = {}
         self._turns: defaultdict[TenantId, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def of_run(self, raw: Snapshot, tenant_id: TenantId, run_id: RunId) -> Erased:
-        """What was lawfully taken of the run, as far as this snapshot goes.
+    async def of_run(self, raw: Snapshot, tenant_id: TenantId, run_id: RunId) -> ToldErasures:
+        """What was taken of the run, as far as this snapshot goes: lawfully if `require` holds.
 
         LedgerBrokenError when the administration run does not verify; OlderViewError.
         """
         found = await self._ledger.admin_run_in(raw, tenant_id)
         known = self._known.get(tenant_id)
         if found is None and known is None:
-            return NOTHING
+            return _NOTHING
         if found is None or known is None or not _is_at(known, found):
             async with self._turns[tenant_id]:
                 known = await self._caught_up(raw, tenant_id, found)
         entries = known.entries.get(run_id.bytes, [])
         if found is None or not entries:
-            return NOTHING
+            return _NOTHING
         run_key = self._open(tenant_id, found.run_id, found.key)
         told = [
-            await self._statement(raw, (tenant_id, found.run_id), run_key, entry)
-            for entry in entries
+            await self._ground(raw, (tenant_id, found.run_id), run_key, entry) for entry in entries
         ]
-        return erased_of(told, log=tenant_id.bytes, run=run_id.bytes)
+        statements = [ground.statement for ground in told]
+        erased = erased_of(statements, log=tenant_id.bytes, run=run_id.bytes)
+        return ToldErasures(erased=erased, grounds=tuple(told))
+
+    async def require(self, told: ToldErasures) -> None:
+        """Each statement counts where it stands. LedgerBrokenError names the first that does not.
+
+        Reads the operator log, so not while the caller holds a snapshot.
+        """
+        if not told.grounds:
+            return
+        await self._key_book.refresh()
+        is_rotated = len(self._erasure_keys()) > 1
+        changes = await self._key_book.changes() if is_rotated else ()
+        for ground in told.grounds:
+            fault = doubt(ground, self._key_book.log_keys, changes)
+            if fault is not None:
+                raise _broken(ground.seq, fault)
+
+    async def holds(self, note: str, tenant_id: TenantId) -> bool:
+        """Whether a note is a signed checkpoint of this log, as a statement may name it."""
+        await self._key_book.refresh()
+        return checkpoint_fault(note, tenant_id.bytes, self._key_book.log_keys)[0] is None
 
     async def _caught_up(
         self, raw: Snapshot, tenant_id: TenantId, found: AdminRun | None
@@ -137,13 +162,13 @@ class ErasureBook:
                 entries[told.run] = [*entries.get(told.run, []), (record.seq, record.rc)]
         return replace(known, head=checked.head, entries=entries)
 
-    async def _statement(
+    async def _ground(
         self,
         raw: Snapshot,
         place: tuple[TenantId, RunId],
         run_key: bytes,
         entry: Entry,
-    ) -> ErasureStatement:
+    ) -> Ground:
         """The statement of a record that was verified before, and is the same still."""
         seq, rc = entry
         stored = await self._erasures.note(raw, *place, seq)
@@ -151,9 +176,10 @@ class ErasureBook:
             raise _broken(seq, "a record was changed")
         try:
             note = _opened(stored, place, run_key, seq)
-            return checked_statement(note, keys=self._erasure_keys())
+            statement = checked_statement(note, keys=self._erasure_keys())
         except (SealError, StatementError, CanonicalError) as error:
             raise _broken(seq, "a statement was changed") from error
+        return Ground(seq=seq, statement=statement, signer=signer_of(note), index=stored.index)
 
     def _open(self, tenant_id: TenantId, run_id: RunId, key: WrappedKey) -> bytes:
         try:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from app.audit import bundle_tar
 from app.audit.bundle_tar import base64, bundle_bytes, encoded, hashes
+from app.audit.followed_keys import require_followed
 from app.audit.inclusion import InclusionError
+from app.audit.key_book import KeyHistory
 from app.audit.log_entries import EntryError, OpenedEntry, open_entry
 from app.audit.replay_ledger import LogChecks, ReplayLedger
 from app.audit.run_dossier import Evidence
@@ -62,14 +64,17 @@ class BundleExporter:
         """The bundle. NotFoundError; LedgerBrokenError: what does not hold is not exported.
 
         NotSequencedError while no checkpoint covers an erasure of the run: a verifier would see the
-        gap and no statement that explains it. Without its fields a bundle shows no gap; it is for
-        who may know that a run was, and not what was in it.
+        gap and no statement that explains it; and as `require_followed` says. Without its fields a
+        bundle shows no gap; it is for who may know that a run was, and not what was in it. Of a
+        deleted run there is what remains: hashes, places, signatures, and the statement that took
+        the rest.
         """
         evidence = await self._replay.evidence(tenant_id, run_id)
         try:
             erasures = await self._erasures(tenant_id, run_id)
             head, witnessed = await self._checkpoint(evidence, erasures)
-            if with_fields and not all(_is_covered(entry, head) for entry in erasures):
+            shows_gaps = with_fields or evidence.run_key is None
+            if shows_gaps and not all(_is_covered(entry, head) for entry in erasures):
                 raise NotSequencedError
             members = await self._members(tenant_id, evidence, head, witnessed, erasures)
         except InclusionError as error:
@@ -118,7 +123,9 @@ class BundleExporter:
         told = [entry for entry in erasures if _is_covered(entry, head)]
         indexes = [*places.values(), *(e.stored.index or 0 for e in told)]
         tree = await self._tree(tenant_id, 0 if head is None else head.size, indexes)
-        anchor, operator_note, history = await self._operator_part(witnessed)
+        history = await self._logs.book.history()
+        require_followed(history, 0 if witnessed is None else witnessed.operator.size, stored, told)
+        anchor, operator_note, keys = await self._operator_part(witnessed, history)
         return {
             "records.jsonl": bundle_tar.lines(
                 _record(record, places.get(record.seq), tree) for record in stored.records
@@ -130,17 +137,16 @@ class BundleExporter:
             "anchor.json": encoded(anchor),
             "operator.note": operator_note,
             "administration.jsonl": bundle_tar.lines(
-                [*(_entry(entry, tree) for entry in told), *history]
+                [*(_entry(entry, tree) for entry in told), *keys]
             ),
         }
 
     async def _operator_part(
-        self, witnessed: Witnessed | None
+        self, witnessed: Witnessed | None, history: KeyHistory
     ) -> tuple[Json, bytes, list[JsonObject]]:
         """The anchor, the note it leads to, and the key records that this note has."""
         if witnessed is None:
             return None, b"", []
-        history = await self._logs.book.history()
         size = witnessed.operator.size
         known = [e for e in history.entries if e.stored.index is not None]
         known = [e for e in known if (e.stored.index or 0) < size]
@@ -197,6 +203,8 @@ def _record(record: StoredRecord, index: int | None, tree: _Tree) -> JsonObject:
 
 def _payloads(evidence: Evidence) -> Iterator[JsonObject]:
     stored = evidence.stored
+    if evidence.run_key is None:
+        return
     sealer = RunSealer(evidence.run_key, log=stored.log, run=stored.run)
     for item in sorted(stored.fields, key=lambda item: (item.seq, item.field)):
         salt, value = sealer.open(seq=item.seq, field=item.field, blob=item.blob)

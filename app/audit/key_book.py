@@ -1,7 +1,7 @@
 """Knows the deployment's keys and what the operator log says of them: rotations, retirements.
 
-Log keys are the files of the key directory. A reader trusts those; that a key counts only in its
-range is what the rotations say, which both keys signed.
+Log and enrolment keys are the files of the key directory. A reader trusts those; that a key counts
+only in its range is what the rotations say, which both keys signed.
 
 Source: docs/ledger-format.md section 11.
 
@@ -9,18 +9,22 @@ Threat: Ledger tampering
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.audit.log_entries import EntryError, OpenedEntry, open_entry
 from app.audit.log_keys import LogKeys
+from app.audit.retired_writers import outlived_break, retired_break
 from app.domain.errors import ChainBreak, LedgerBrokenError
 from app.domain.run import TenantId
+from app.keys.enrolment_keys import EnrolmentKeys
 from app.keys.key_store import KeyStore
-from app.keys.signing_keys import LOG, SigningKeys
+from app.keys.signing_keys import ENROLMENT, LOG, SigningKeys
+from app.ledger.chain import StoredRun
 from app.ledger.key_statements import RETIRED, ROTATED, KeyChange, read_retirement, read_rotation
 from app.storage.database import Database
 from app.storage.entry_store import administration_end, find_entries, read_entries
+from app.storage.place_store import Placement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,16 +45,19 @@ class KeyBook:
         database: Database,
         keys: KeyStore,
         signing: SigningKeys,
+        enrolment: EnrolmentKeys,
         operator: Callable[[], Awaitable[TenantId]],
     ) -> None:
         self._database = database
         self._keys = keys
         self._signing = signing
+        self._enrolment = enrolment
         self._operator = operator
         self._seen: tuple[str, ...] | None = None
         self._turn = asyncio.Lock()
         self._retired: dict[bytes, Mapping[str, int]] = {}
-        self._retired_to = -1  # how far the operator log's administration run was read for them
+        self._changes: list[KeyChange] = []
+        self._known_to = -1  # how far the operator log's administration run was read for them
         self.log_keys = LogKeys([])
 
     async def operator(self) -> TenantId:
@@ -62,6 +69,7 @@ class KeyBook:
 
         A new key without its rotation does not count yet, so the book is not closed before that.
         """
+        self._enrolment.look_again()
         names = self._signing.names(LOG)
         if names == self._seen:
             return
@@ -80,19 +88,47 @@ class KeyBook:
         """The changes of keys that the operator log holds. LedgerBrokenError."""
         return (await self.history()).rotations
 
-    async def retirements(self) -> Mapping[bytes, Mapping[str, int]]:
-        """The sizes of logs at which each retired writer ended. LedgerBrokenError.
+    async def changes(self) -> Sequence[KeyChange]:
+        """As `rotations`; each record is read once, and stays known though it should be deleted."""
+        await self._keep_up()
+        return self._changes
 
-        Each record is read once; what was read stays known though it should go from the database.
+    async def enrolment_in_force(self) -> Collection[bytes]:
+        """The enrolment keys that count for what is written now. LedgerBrokenError."""
+        self._enrolment.look_again()
+        if len(self._enrolment) == 1:
+            return list(self._enrolment)
+        changes = await self.changes()
+        ended = {change.old for change in changes if change.role == ENROLMENT}
+        return [key for key in self._enrolment if key not in ended]
+
+    async def writer_break(
+        self, stored: StoredRun, placement: Placement, first: int
+    ) -> ChainBreak | None:
+        """The first record from `first` on whose writer did not count any more where it stands.
+
+        The writer was retired, or the enrolment key that certified it had given way.
+        LedgerBrokenError when the records about keys do not hold.
         """
+        await self._keep_up()
+        found = [
+            retired_break(stored, placement, self._retired, first),
+            outlived_break(stored, placement, self._changes, self._enrolment, first),
+        ]
+        breaks = [item for item in found if item is not None]
+        return min(breaks, key=lambda item: item.seq, default=None)
+
+    async def _keep_up(self) -> None:
+        """Read what the operator log says of keys since the last look."""
         operator = await self._operator()
         async with self._turn:
             async with self._database.snapshot(operator) as raw:
                 end = await administration_end(raw, operator)
-            if end > self._retired_to:
-                self._retired |= (await self._read([RETIRED], self._retired_to)).retired
-                self._retired_to = end
-        return self._retired
+            if end > self._known_to:
+                found = await self._read([ROTATED, RETIRED], self._known_to)
+                self._retired |= found.retired
+                self._changes += found.rotations
+                self._known_to = end
 
     async def history(self) -> KeyHistory:
         """All that the operator log says of keys. LedgerBrokenError when it does not hold."""

@@ -15,7 +15,6 @@ from app.audit.integrity import Integrity, IntegrityState
 from app.audit.integrity_alarm import IntegrityAlarm
 from app.audit.key_book import KeyBook
 from app.audit.recovered_names import RecoveredNames
-from app.audit.retired_writers import retired_break
 from app.audit.run_dossier import Bookmark, Evidence, Remains, ReopenedRun, RunDossier, Tail
 from app.audit.witnessed_times import TimeDoubt, time_doubt
 from app.audit.witnessing import Witnessing
@@ -24,6 +23,7 @@ from app.domain.run import OutputState, RunId, RunKind, RunRow, RunStatus, Tenan
 from app.keys.key_store import KeyStore
 from app.ledger.chain import Resume, StoredRun, VerifiedChain, VerifiedRecord, verify_run
 from app.ledger.erasure_statement import Erased
+from app.ledger.hashing import digest_key
 from app.ledger.released_output import RELEASED_FIELD, is_released
 from app.ledger.run_account import RunAccount, account_of, row_break
 from app.ledger.sealing import SealError, open_result
@@ -103,15 +103,15 @@ class ReplayLedger(ErasureCalls):
             output = self._released(seen, chain)
             integrity = await self._integrity(tenant_id, chain, inclusion, anew=anew)
             times = await self._times(tenant_id, chain, inclusion, integrity) if anew else None
-        state = OutputState.FULL if output is not None else OutputState.SCRUBBED
-        if output is None and chain.records and "output" in chain.records[-1].erased:
-            state = OutputState.ERASED
+        is_erased = output is None and chain.records and "output" in chain.records[-1].erased
+        kept = OutputState.FULL if output is not None else OutputState.SCRUBBED
         return RunDossier(
             run=seen.run,
             chain=chain,
             integrity=integrity,
             output=output,
-            output_state=state,
+            output_state=OutputState.ERASED if is_erased else kept,
+            digest_key=digest_key(self._open(seen.run, seen.key)),
             times=times,
         )
 
@@ -134,30 +134,35 @@ class ReplayLedger(ErasureCalls):
     async def remains(self, tenant_id: TenantId, run_id: RunId) -> Remains:
         """What is left of a deleted run. NotFoundError for any other; LedgerBrokenError."""
         with self._alarmed(tenant_id, run_id):
-            await self._logs.book.refresh()
-            for _ in range(_LOOKS):
-                try:
-                    async with self._database.snapshot(tenant_id) as raw:
-                        erased = await self._book.of_run(raw, tenant_id, run_id)
-                        if not erased.is_deleted:
-                            raise NotFoundError("no such run")
-                        count = len(erased.records)
-                        stored = await self._ledger.remains(raw, tenant_id, run_id, count)
-                        placement = await read_placement(raw, tenant_id, run_id, 0)
-                except OlderViewError:
-                    continue
-                checked = verify_run(stored, None, self._enrolment, None, erased)
-                if isinstance(checked, ChainBreak):
-                    raise LedgerBrokenError(checked)
-                await self._logs.names.require(placement.state, 0)
-                inclusion = self._logs.check.check(placement, stored, 0)
-                integrity = await self._integrity(tenant_id, checked, inclusion, anew=True)
-                return Remains(
-                    run_id=run_id,
-                    records=checked.deleted,
-                    head=checked.head,
-                    integrity=replace(integrity, state=IntegrityState.ERASED),
-                )
+            chain, left = await self._left(tenant_id, run_id)
+            integrity = await self._integrity(tenant_id, chain, left.inclusion, anew=True)
+        return Remains(
+            run_id=run_id,
+            records=chain.deleted,
+            head=chain.head,
+            integrity=replace(integrity, state=IntegrityState.ERASED),
+        )
+
+    async def _left(self, tenant_id: TenantId, run_id: RunId) -> tuple[VerifiedChain, Evidence]:
+        await self._logs.book.refresh()
+        for _ in range(_LOOKS):
+            try:
+                async with self._database.snapshot(tenant_id) as raw:
+                    told = await self._book.of_run(raw, tenant_id, run_id)
+                    if not told.erased.is_deleted:
+                        raise NotFoundError("no such run")
+                    count = len(told.erased.records)
+                    stored = await self._ledger.remains(raw, tenant_id, run_id, count)
+                    placement = await read_placement(raw, tenant_id, run_id, 0)
+            except OlderViewError:
+                continue
+            await self._book.require(told)
+            checked = verify_run(stored, None, self._enrolment, None, told.erased)
+            if isinstance(checked, ChainBreak):
+                raise LedgerBrokenError(checked)
+            await self._logs.names.require(placement.state, 0)
+            inclusion = self._logs.check.check(placement, stored, 0)
+            return checked, Evidence.of(stored, None, inclusion, placement)
         raise _CUT
 
     async def row(self, tenant_id: TenantId, run_id: RunId) -> RunRow:
@@ -188,26 +193,30 @@ class ReplayLedger(ErasureCalls):
             seen = await self._look(tenant_id, run_id)
             chain, _ = await self._verified(seen, None, anew=True)
             spent = self._accounted(seen.run, chain, None).spent
-        return ReopenedRun(head=chain.head, run_key=self._open(seen.run, seen.key), spent=spent)
+        return ReopenedRun(
+            head=chain.head,
+            run_key=self._open(seen.run, seen.key),
+            spent=spent,
+            policy_digest=seen.run.policy_digest,
+            records=chain.records,
+        )
 
     async def evidence(self, tenant_id: TenantId, run_id: RunId) -> Evidence:
-        """A run as it is stored, once all of it has verified. NotFoundError; LedgerBrokenError.
+        """A run as it is stored, or what is left of a deleted one, once all of it has verified.
 
-        The output in full is no part of it, but one that was not released breaks it all the same:
-        an export and a verification of the same moment say the same.
+        NotFoundError; LedgerBrokenError. The output in full is no part of it, but one that was not
+        released breaks it all the same: an export and a verification of one moment say the same.
         """
         with self._alarmed(tenant_id, run_id):
-            seen = await self._look(tenant_id, run_id, with_output=True)
+            try:
+                seen = await self._look(tenant_id, run_id, with_output=True)
+            except NotFoundError:
+                return (await self._left(tenant_id, run_id))[1]
             chain, inclusion = await self._verified(seen, None, anew=True)
             self._accounted(seen.run, chain, None)
             self._released(seen, chain)
-        state = seen.placement.state
-        return Evidence(
-            stored=seen.stored,
-            run_key=self._open(seen.run, seen.key),
-            inclusion=inclusion,
-            newest=None if state is None else state.checkpoint,
-        )
+        run_key = self._open(seen.run, seen.key)
+        return Evidence.of(seen.stored, run_key, inclusion, seen.placement)
 
     @contextmanager
     def _alarmed(self, tenant_id: TenantId, run_id: RunId) -> Iterator[None]:
@@ -230,9 +239,9 @@ class ReplayLedger(ErasureCalls):
         for _ in range(_LOOKS):
             try:
                 async with self._database.snapshot(tenant_id) as raw:
-                    erased = await self._book.of_run(raw, tenant_id, run_id)
+                    told = await self._book.of_run(raw, tenant_id, run_id)
                     found = await self._runs.find(raw, tenant_id, run_id)
-                    if found is None and not erased.is_deleted:
+                    if found is None and not told.erased.is_deleted:
                         self._check_never_was(is_in_log=await is_named(raw, tenant_id, run_id))
                     run = await self._found(found)
                     stored, key = await self._ledger.read(raw, run, from_seq)
@@ -246,8 +255,9 @@ class ReplayLedger(ErasureCalls):
             except OlderViewError:
                 continue
             await self._logs.names.require(placement.state, from_seq)
+            await self._book.require(told)
             return _Seen(
-                run=run, stored=stored, key=key, kept=kept, placement=placement, erased=erased
+                run=run, stored=stored, key=key, kept=kept, placement=placement, erased=told.erased
             )
         raise _CUT
 
@@ -272,9 +282,10 @@ class ReplayLedger(ErasureCalls):
         return run
 
     def _open(self, run: RunRow, key: WrappedKey) -> bytes:
-        owner = run.tenant_id.bytes + run.run_id.bytes
         try:
-            return self._keys.unwrap(key.kek_id, key.wrapped, owner)
+            return self._keys.unwrap(
+                key.kek_id, key.wrapped, run.tenant_id.bytes + run.run_id.bytes
+            )
         except KeyStoreError as error:
             found = ChainBreak(seq=0, reason="the key of the run does not open")
             raise LedgerBrokenError(found) from error
@@ -293,8 +304,7 @@ class ReplayLedger(ErasureCalls):
             raise LedgerBrokenError(checked)
         inclusion = self._logs.check.check(seen.placement, seen.stored, first)
         if placed < end:
-            retired = await self._logs.book.retirements()
-            found = retired_break(seen.stored, seen.placement, retired, placed)
+            found = await self._logs.book.writer_break(seen.stored, seen.placement, placed)
             if found is not None:
                 raise LedgerBrokenError(found)
         return checked, inclusion
@@ -355,8 +365,7 @@ class ReplayLedger(ErasureCalls):
         account = account_of(chain.records, before)
         if isinstance(account, ChainBreak):
             raise LedgerBrokenError(account)
-        found = row_break(run, account)
-        if found is not None:
+        if (found := row_break(run, account)) is not None:
             raise LedgerBrokenError(found)
         return account
 

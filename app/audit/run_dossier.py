@@ -3,7 +3,9 @@
 Threat: Ledger tampering
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from app.audit.inclusion import Inclusion
 from app.audit.integrity import Integrity
@@ -11,7 +13,7 @@ from app.audit.witnessed_times import TimeDoubt
 from app.domain.run import OutputState, RunId, RunRow, Usage
 from app.ledger.chain import Resume, StoredRun, VerifiedChain, VerifiedRecord
 from app.ledger.run_account import RunAccount
-from app.storage.place_store import SignedHead
+from app.storage.place_store import Placement, SignedHead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +25,7 @@ class RunDossier:
     integrity: Integrity
     output: str | None  # the released output in full, while it is kept
     output_state: OutputState
+    digest_key: bytes  # for digests that die with the run
     times: TimeDoubt | None = None  # asked for by a verification only
 
 
@@ -60,13 +63,30 @@ class ReopenedRun:
     head: Resume
     run_key: bytes
     spent: Usage
+    policy_digest: str
+    records: Sequence[VerifiedRecord]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """A run that verified, as it is stored: what an export is made of."""
+    """A run that verified, as it is stored: what an export is made of.
+
+    `run_key`: None when the run was deleted and nothing can be opened any more.
+    """
 
     stored: StoredRun
-    run_key: bytes
+    run_key: bytes | None
     inclusion: Inclusion
     newest: SignedHead | None  # the newest checkpoint of the log
+
+    @classmethod
+    def of(
+        cls,
+        stored: StoredRun,
+        run_key: bytes | None,
+        inclusion: Inclusion,
+        placement: Placement,
+    ) -> Self:
+        """What was read of a run, together with where it stands."""
+        newest = None if placement.state is None else placement.state.checkpoint
+        return cls(stored=stored, run_key=run_key, inclusion=inclusion, newest=newest)

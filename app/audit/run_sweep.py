@@ -52,7 +52,8 @@ class _Run:
 class RunSweep:
     """Takes the records of one log in the order of runs and seqs.
 
-    `retired`: writers and the first index at which each may not have signed.
+    `retired`, `outlived`: writers and the first index at which each may not have signed, because
+    it was retired or because the enrolment key that certified it had given way.
     """
 
     def __init__(
@@ -62,9 +63,17 @@ class RunSweep:
         *,
         may_be_erased: bool,
         retired: Mapping[bytes, int] = NOBODY,
+        outlived: Mapping[bytes, int] = NOBODY,
     ) -> None:
         self._log = log
-        self._retired = retired
+        self._ends = (
+            (retired, "the writer of this record had been retired"),
+            (outlived, "the writer of this record rests on an enrolment key that had given way"),
+        )
+        self._first = {
+            writer: min(ends[writer] for ends, _ in self._ends if writer in ends)
+            for writer in retired.keys() | outlived.keys()
+        }
         self._report = report
         self._may_be_erased = may_be_erased
         self._walk = ChainWalk(log)
@@ -83,10 +92,7 @@ class RunSweep:
     def _holds(self, page: SweptPage) -> bool:
         """Takes all of a page in which there is nothing to tell; takes nothing of any other."""
         run, begun = self._run, 0
-        if self._retired and any(
-            writer is not None and writer.bytes in self._retired
-            for writer in set(page.records.writers)
-        ):
+        if self._is_spent(page):
             return False
         walked = self._walk.over(page.records, None if run is None else run.reached)
         if walked is None or list(walked.fields) != list(page.fields) or not all(page.have_rows):
@@ -116,6 +122,16 @@ class RunSweep:
         self._report.records += len(page)
         return True
 
+    def _is_spent(self, page: SweptPage) -> bool:
+        """Whether a writer signed where it may not have."""
+        writers = page.records.writers
+        present = {w for w in set(writers) if w is not None and w.bytes in self._first}
+        return bool(present) and any(
+            writer in present and (index is None or index >= self._first[writer.bytes])
+            for writer, index in zip(writers, page.indexes, strict=True)
+            if writer is not None
+        )
+
     def look(self, swept: SweptRecord) -> None:
         """The next record alone: the rules themselves, and what is said where they do not hold."""
         run = self._run
@@ -136,10 +152,10 @@ class RunSweep:
             self._tell(swept, "the chain hash does not match")
         if swept.writer is None:
             self._tell(swept, "the batch of a record is gone")
-        elif swept.writer in self._retired and (
-            swept.index is None or swept.index >= self._retired[swept.writer]
-        ):
-            self._tell(swept, "the writer of this record had been retired")
+        for ends, reason in self._ends:
+            end = ends.get(swept.writer or b"")
+            if end is not None and (swept.index is None or swept.index >= end):
+                self._tell(swept, reason)
         run.next_seq, run.chain, run.kind = swept.seq + 1, swept.chain, swept.kind
 
     def end(self) -> None:

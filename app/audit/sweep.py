@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from app.audit.checkpoint_sweep import CheckpointSweep
+from app.audit.enrolment_pins import EnrolmentPins, enrolment_pins
 from app.audit.log_keys import LogKeys
 from app.audit.operator_notes import OperatorHistory, OperatorNotes
 from app.audit.run_sweep import RunSweep
@@ -92,9 +93,11 @@ class Sweep:
                 raise ConfigurationError("there is no operator log")
             notes, history = await self._notes(raw, reports[operator.bytes])
             pins = replace(self._pins, keys=self._pins.keys.tied(history.changes))
+            pinned = {item.public_key for item in pins.policy.enrolment_keys}
+            writers = await enrolment_pins(raw, pinned, history.changes)
             for log, _ in logs:
                 report = reports[log.bytes]
-                await _LogSweep(raw, log, report, pins, history, self._progress).run()
+                await _LogSweep(raw, log, report, pins, (history, writers), self._progress).run()
             checkpoints = CheckpointSweep(
                 raw=raw,
                 operator=operator,
@@ -133,13 +136,13 @@ class _LogSweep:
         log: TenantId,
         report: LogReport,
         pins: Pins,
-        history: OperatorHistory,
+        told: tuple[OperatorHistory, EnrolmentPins],
         progress: Progress,
     ) -> None:
         self._raw = raw
         self._log = log
         self._pins = pins
-        self._history = history
+        self._history, self._writers = told
         self._progress = progress
         self._report = report
         self._is_operator = report.tenant == OPERATOR
@@ -210,7 +213,11 @@ class _LogSweep:
             for writer, sizes in (self._history.retired or {}).items()
         }
         sweep = RunSweep(
-            self._log.bytes, self._report, may_be_erased=bool(erasures), retired=retired
+            self._log.bytes,
+            self._report,
+            may_be_erased=bool(erasures),
+            retired=retired,
+            outlived=self._writers.ends(self._log.bytes),
         )
         async for page in pages_of_records(self._raw, self._log):
             sweep.add(page)
@@ -256,8 +263,8 @@ class _LogSweep:
         if batch_root(spans, chains) != batch.tip:
             return "the tip of a batch does not match its records"
         key = batch.public_key
-        pinned = {item.public_key for item in self._pins.policy.enrolment_keys}
-        if key is None or not is_certified(pinned, batch.writer, key, batch.certificate):
+        trusted = self._writers.keys
+        if key is None or not is_certified(trusted, batch.writer, key, batch.certificate):
             return "the writer of a batch is not certified"
         message = batch_message(self._log.bytes, batch.batch_id, batch.count, batch.tip)
         if not signature_holds(key, batch.signature, message):

@@ -38,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_witness(commands)
     _add_ledger(commands)
     _add_audit(commands)
+    _add_doctor(commands)
     commands.add_parser(
         "demo",
         help="run the main job end to end in a scratch directory, and say what held",
@@ -260,6 +261,22 @@ def _add_audit(commands: "_Commands[_Parser]") -> None:
     audit.add_argument("--json", action="store_true", help="the report for machines")
 
 
+def _add_doctor(commands: "_Commands[_Parser]") -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what this machine offers, which tools there are, and whether walls hold",
+        description="Exit code: 0 all of it holds, 1 something is missing and what needs it is "
+        "off, 2 not to be run so: something got out, or off-unsafe. Needs no database, no keys.",
+        allow_abbrev=False,
+    )
+    doctor.add_argument("--json", action="store_true", help="the report for machines")
+    doctor.add_argument(
+        "--accept-missing",
+        action="store_true",
+        help="0 instead of 1: for a startup probe where the machine is known to lack something",
+    )
+
+
 def _add_ledger(commands: "_Commands[_Parser]") -> None:
     commands.add_parser(
         "sequencer",
@@ -274,7 +291,11 @@ def _add_ledger(commands: "_Commands[_Parser]") -> None:
     rotate = of_ledger.add_parser(
         "rotate-key", help="make the next key; the old one counts no further", allow_abbrev=False
     )
-    rotate.add_argument("role", choices=("log",), help="which key")
+    rotate.add_argument(
+        "role",
+        choices=("log", "enrolment", "erasure"),
+        help="which key; for `enrolment` no other process of the deployment may be there",
+    )
     operator_key = of_ledger.add_parser(
         "operator-key",
         help="write the key of the operator log's notes to a file, for an auditor",

@@ -27,7 +27,7 @@ from app.domain.errors import ConfigurationError, MeshFlowError
 
 Command = Callable[[Invocation, Namespace], int]
 _INTERRUPTED = 130
-_HOLDS_KEYS = frozenset({"serve", "sequencer", "eraser", "witness", "erase", "demo"})
+_HOLDS_KEYS = frozenset({"serve", "sequencer", "eraser", "witness", "erase", "demo", "doctor"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -142,6 +142,12 @@ def _demo(invocation: Invocation, arguments: Namespace) -> int:
     return demo(invocation, arguments)
 
 
+def _doctor(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.doctor_command import doctor
+
+    return doctor(invocation, arguments)
+
+
 def _audit(invocation: Invocation, arguments: Namespace) -> int:
     from app.cli.audit_command import audit
 
@@ -177,6 +183,7 @@ COMMANDS: Mapping[str, Command] = {
     "ledger": _ledger,
     "audit": _audit,
     "demo": _demo,
+    "doctor": _doctor,
 }
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("meshflow")
 UNKNOWN = "unknown"
 _RETRY_SECONDS = 1.0
-_ROTATION_SECONDS = 30
 T = TypeVar("T")
 
 
@@ -53,8 +52,10 @@ def ledger(invocation: Invocation, arguments: Namespace) -> int:
             asyncio.run(_write_operator_key(ready, arguments.output))
         return OK
     if arguments.action == "rotate-key":
+        from app.cli.rotate_command import rotate_key
+
         with serving_database(settings) as ready:
-            asyncio.run(_rotate(ready))
+            asyncio.run(rotate_key(ready, arguments.role))
         return OK
     lost = None if arguments.lost == UNKNOWN else int(arguments.lost)
     with _owned_database(settings) as ready:
@@ -84,7 +85,8 @@ def _owned_database(settings: Settings) -> Iterator[Settings]:
 
 
 async def _keep(settings: Settings) -> None:
-    from app.ledger_assembly import ledger_parts, log_keeper
+    from app.ledger_assembly import ledger_parts
+    from app.log_keeping import log_keeper
 
     parts = ledger_parts(settings)
     logs = log_keeper(settings, parts)
@@ -141,31 +143,8 @@ async def _write_operator_key(settings: Settings, output: Path) -> None:
     print(f"{output} opens the notes of the operator log, and nothing else")
 
 
-async def _rotate(settings: Settings) -> None:
-    """Make the next log key, and wait until the leader has recorded that it took over."""
-    from app.keys.signing_keys import LOG
-
-    async with _parts(settings) as parts:
-        before = parts.signing.current(LOG).public_key
-        made = parts.signing.add(LOG).public_key
-        print(f"old  {before.hex()}\nnew  {made.hex()}")
-        try:
-            async with asyncio.timeout(_ROTATION_SECONDS):
-                while all(c.new != made for c in await parts.logs.book.rotations()):  # noqa: ASYNC110 - another process writes it
-                    await asyncio.sleep(_RETRY_SECONDS)
-        except TimeoutError:
-            print(
-                "The key is made. The sequencer takes it up, and records that, when it next signs."
-            )
-        else:
-            print("The sequencer has recorded the change and signs with the new key from now on.")
-        for line in await parts.key_lister.own_lines():
-            print(line)
-    print("Witnesses need the new key beside the old one; verifiers that pin the old one need not.")
-
-
 async def _recover(settings: Settings, lost: int | None) -> None:
-    from app.ledger_assembly import recovery_desk
+    from app.log_keeping import recovery_desk
 
     async with _parts(settings) as parts, recovery_desk(settings, parts) as desk:
         await parts.enrolment.register()

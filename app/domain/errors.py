@@ -27,6 +27,7 @@ MeshFlowError
 ├── ConfinementError            a worker could not be confined: nothing of the call was run
 ├── EgressError                 a request did not leave, or its answer may not be used
 └── OverloadedError             too much is in flight: come back later
+    └── ToolsBusyError          too many programs wait for a worker
 """
 
 from dataclasses import dataclass
@@ -122,6 +123,10 @@ class NotSequencedError(LedgerError):
         super().__init__("no signed checkpoint covers this yet")
 
 
+class RotationRefusedError(LedgerError):
+    """A key cannot give way to the next one now; says why. Nothing was recorded."""
+
+
 class StaleTermError(LedgerError):
     """Another sequencer leads: this one writes nothing more."""
 
@@ -196,3 +201,7 @@ class OverloadedError(MeshFlowError):
     def __init__(self, retry_after_seconds: int) -> None:
         super().__init__("too many runs are in flight")
         self.retry_after_seconds = retry_after_seconds
+
+
+class ToolsBusyError(OverloadedError):
+    """As many programs as may wait for a worker are waiting; a run that would add to them waits."""

@@ -1,7 +1,7 @@
 """Builds the eraser of a process that holds the erasure key."""
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ from app.erasing.eraser import Eraser, EraserParts
 from app.erasing.erasure_journal import ErasureJournal
 from app.erasing.erasure_plan import ErasurePlanner
 from app.erasing.kek_rotation import KekRotation
-from app.keys.erasure_keys import erasure_key, publish_erasure_key, published_erasure_keys
+from app.keys.erasure_keys import ErasureKeyFile, publish_erasure_key, published_erasure_keys
 from app.keys.key_store import KeyStore
 from app.ledger.writing import WriterKey
 from app.runs.identifiers import new_run_id
@@ -39,6 +39,7 @@ class EraserPlaces:
     key_file: Path
     journal: Path
     workspaces: Path
+    sandbox: str | None = None
 
 
 def eraser_places(settings: Settings) -> EraserPlaces | None:
@@ -52,6 +53,7 @@ def eraser_places(settings: Settings) -> EraserPlaces | None:
         key_file=key_file,
         journal=settings.erasure_journal or key_file.with_name("erasures.jsonl"),
         workspaces=settings.workspace_dir,
+        sandbox=settings.sandbox.mode.value,
     )
 
 
@@ -67,6 +69,7 @@ class SharedParts:
     run_keys: RunKeys
     writer: WriterKey
     enrolment: Collection[bytes]
+    enrolment_in_force: Callable[[], Awaitable[Collection[bytes]]]
     now: Callable[[], datetime]
 
 
@@ -83,8 +86,8 @@ def build_eraser(
     places: EraserPlaces, shared: SharedParts, *, rotate_every: timedelta = ROTATE_EVERY
 ) -> EraserAtWork:
     """The eraser; its key is made when there is none, and published. KeyStoreError."""
-    key = erasure_key(places.key_file, os.urandom)
-    publish_erasure_key(places.key_directory, key.public_key)
+    file = ErasureKeyFile(places.key_file, os.urandom)
+    publish_erasure_key(places.key_directory, file.current().public_key)
     erasing = Database(places.eraser_url, pool_size=2, statement_seconds=_STATEMENT_SECONDS)
     store, requests = EraserStore(erasing), ErasureStore(shared.database)
     planner = ErasurePlanner(
@@ -117,8 +120,8 @@ def build_eraser(
             keys=shared.keys,
             run_keys=shared.run_keys,
             writer=shared.writer,
-            enrolment=shared.enrolment,
-            erasure_key=key,
+            enrolment=shared.enrolment_in_force,
+            signing=file.signing,
             erasure_keys=lambda: published_erasure_keys(places.key_directory),
             journal=ErasureJournal(places.journal),
             remove_files=remove_files,
@@ -126,6 +129,7 @@ def build_eraser(
             entropy=os.urandom,
             new_id=new_id,
             rotate_every=rotate_every,
+            sandbox=places.sandbox,
         )
     )
     return EraserAtWork(eraser=eraser, rotation=rotation, database=erasing)

@@ -7,7 +7,8 @@ Threat: PHI leakage in audit logs
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -27,7 +28,7 @@ from app.domain.errors import (
     MeshFlowError,
     NotFoundError,
 )
-from app.domain.run import RunId, TenantId
+from app.domain.run import JsonObject, RunId, TenantId
 from app.erasing.erasure_journal import ErasureJournal, JournalEntry
 from app.erasing.erasure_plan import ErasurePlanner, Plan
 from app.erasing.kek_rotation import KekRotation
@@ -60,8 +61,8 @@ class EraserParts:
     keys: KeyStore
     run_keys: RunKeys
     writer: WriterKey
-    enrolment: Collection[bytes]
-    erasure_key: SigningKey
+    enrolment: Callable[[], Awaitable[Collection[bytes]]]  # what counts for requests of now
+    signing: Callable[[], AbstractContextManager[SigningKey]]  # the erasure key, for one record
     erasure_keys: Callable[[], Collection[bytes]]
     journal: ErasureJournal
     remove_files: Callable[[TenantId, RunId | None], None]
@@ -69,6 +70,7 @@ class EraserParts:
     entropy: Entropy
     new_id: Callable[[], UUID]
     rotate_every: timedelta  # zero: after each erasure
+    sandbox: str | None = None  # how this process confines tools, stamped into each record
 
 
 class Eraser:
@@ -112,8 +114,9 @@ class Eraser:
         """The receipt, also of a refusal. `forced` says why the run is not verified first."""
         parts = self._parts
         stored = await self._found(tenant_id, erasure_id)
+        enrolment = await parts.enrolment()
         try:
-            self._require_signed(stored)
+            self._require_signed(stored, enrolment)
             await self._erase(stored.receipt.request, forced)
         except (ErasureRefusedError, LedgerBrokenError) as error:
             code = error.code if isinstance(error, ErasureRefusedError) else "broken"
@@ -179,9 +182,14 @@ class Eraser:
             raise NotFoundError("no such erasure")
         return found
 
-    def _require_signed(self, stored: StoredErasure) -> None:
-        """A row that no writer of this deployment signed is nobody's wish."""
-        key, enrolment = stored.public_key, self._parts.enrolment
+    @staticmethod
+    def _require_signed(stored: StoredErasure, enrolment: Collection[bytes]) -> None:
+        """A row that no writer of this deployment signed is nobody's wish.
+
+        Nor is one of a writer whose enrolment key has given way: it has no place in a log that
+        could show that it is older than that.
+        """
+        key = stored.public_key
         message = request_message(stored.receipt.request)
         if (
             key is None
@@ -200,19 +208,27 @@ class Eraser:
 
     async def _plan(self, request: ErasureRequest, forced: str | None) -> Plan:
         parts, now = self._parts, self._parts.now()
+        is_forced = forced is not None
         if request.run_id is not None:
-            is_forced = forced is not None
             return await parts.planner.of_run(request, request.run_id, now, is_forced=is_forced)
         keks = await asyncio.to_thread(self._keks_of, request.log_id)
-        return await parts.planner.of_tenant(request, now, keks)
+        return await parts.planner.of_tenant(request, now, keks, is_forced=is_forced)
 
     def _keks_of(self, log_id: TenantId) -> tuple[str, ...]:
         found = [self._parts.keys.kek_ids(f"{kind}/{log_id.hex}/") for kind in ("ledger", "work")]
         return tuple(kek_id for some in found for kek_id in some)
 
     async def _carry_out(self, request: ErasureRequest, plan: Plan, forced: str | None) -> None:
-        parts, key = self._parts, self._parts.erasure_key
-        note = signed_note(plan.statement.encode(), public_key=key.public_key, sign=key.sign)
+        """Signs and commits before anybody can rotate the key that it signs with."""
+        with self._parts.signing() as key:
+            encoded = plan.statement.encode()
+            note = signed_note(encoded, public_key=key.public_key, sign=key.sign)
+            await self._commit(request, plan, note, forced)
+
+    async def _commit(
+        self, request: ErasureRequest, plan: Plan, note: JsonObject, forced: str | None
+    ) -> None:
+        parts = self._parts
 
         async def keep_statement() -> None:
             erasure_id, tenant_id = request.erasure_id, request.tenant_id
@@ -239,6 +255,7 @@ class Eraser:
                 writer=parts.writer,
                 now=parts.now,
                 entropy=parts.entropy,
+                sandbox=parts.sandbox,
             )
         )
         kind = f"erasure.{request.action.value}"

@@ -85,7 +85,7 @@ class ErasurePlanner:
         self, request: ErasureRequest, run_id: RunId, at: datetime, *, is_forced: bool
     ) -> Plan:
         """The plan for one run. ErasureRefusedError; forced, nothing is verified first."""
-        seen = await self._seen(request, run_id)
+        seen = await self._seen(request, run_id, is_forced=is_forced)
         if seen.run.status not in TERMINAL:
             raise ErasureRefusedError("run_not_over")
         run_key = self._key_of(seen)
@@ -129,11 +129,12 @@ class ErasurePlanner:
         return Plan(statement=statement, removal=removal)
 
     async def of_tenant(
-        self, request: ErasureRequest, at: datetime, kek_ids: Collection[str]
+        self, request: ErasureRequest, at: datetime, kek_ids: Collection[str], *, is_forced: bool
     ) -> Plan:
         """The plan for a whole tenant."""
         async with self._database.snapshot(request.log_id) as raw:
-            checkpoint = await self._erasures.checkpoint(raw, request.log_id)
+            found = await self._erasures.checkpoint(raw, request.log_id)
+        checkpoint = await self._checked(found, request.log_id, is_forced=is_forced)
         statement = _statement(request, at, None, checkpoint)
         removal = DeleteTenant(log_id=request.log_id, kek_ids=sorted(kek_ids))
         return Plan(statement=statement, removal=removal)
@@ -152,7 +153,20 @@ class ErasurePlanner:
         taken = {(item.seq, name) for item in statement.items or () for name in item.fields}
         return any((item.seq, FIELD_NAMES.get(item.field)) in taken for item in stored.fields)
 
-    async def _seen(self, request: ErasureRequest, run_id: RunId) -> _Seen:
+    async def _checked(
+        self, checkpoint: str | None, log_id: TenantId, *, is_forced: bool
+    ) -> str | None:
+        """What a statement may say of the log: the erasure key vouches for nothing that is not so.
+
+        Forced, it says nothing of a log whose checkpoint does not hold. ErasureRefusedError.
+        """
+        if checkpoint is None or await self._book.holds(checkpoint, log_id):
+            return checkpoint
+        if is_forced:
+            return None
+        raise ErasureRefusedError("broken_checkpoint")
+
+    async def _seen(self, request: ErasureRequest, run_id: RunId, *, is_forced: bool) -> _Seen:
         log_id = request.log_id
         for _ in range(_LOOKS):
             try:
@@ -162,16 +176,20 @@ class ErasurePlanner:
                         raise ErasureRefusedError("not_found")
                     stored, key = await self._ledger.read(raw, run)
                     result = await self._runs.find_result(raw, log_id, run_id)
-                    return _Seen(
-                        run=run,
-                        stored=stored,
-                        key=key,
-                        erased=await self._book.of_run(raw, log_id, run_id),
-                        has_result=result is not None,
-                        checkpoint=await self._erasures.checkpoint(raw, log_id),
-                    )
+                    told = await self._book.of_run(raw, log_id, run_id)
+                    checkpoint = await self._erasures.checkpoint(raw, log_id)
             except OlderViewError:
                 continue
+            if not is_forced:
+                await self._book.require(told)
+            return _Seen(
+                run=run,
+                stored=stored,
+                key=key,
+                erased=told.erased,
+                has_result=result is not None,
+                checkpoint=await self._checked(checkpoint, log_id, is_forced=is_forced),
+            )
         raise LedgerUnavailableError("the administration run is shorter than it was")
 
     def _key_of(self, seen: _Seen) -> bytes | None:

@@ -9,12 +9,14 @@ Threat: Ledger tampering
 import hashlib
 import hmac
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app.domain.errors import KeyStoreError
+from app.keys.key_turns import turn
 from app.keys.private_files import (
     is_private,
     publish_private_file,
@@ -77,6 +79,20 @@ class SigningKeys:
         name = f"{role}.{(self._versions(role) or [0])[-1] + 1}"
         self._publish(name)
         return self._load(name)
+
+    @contextmanager
+    def certifying(self) -> Iterator[SigningKey]:
+        """The present enrolment key, which nobody rotates while the block lasts. KeyStoreError."""
+        self.current(ENROLMENT)  # and with it the directory that the lock is in
+        with turn(self._directory / "enrolment.lock", "the enrolment key", alone=False):
+            yield self.current(ENROLMENT)
+
+    @contextmanager
+    def rotating_enrolment(self) -> Iterator[None]:
+        """Nobody is certified while the block lasts. KeyStoreError when somebody is just now."""
+        self.current(ENROLMENT)
+        with turn(self._directory / "enrolment.lock", "the enrolment key", alone=True):
+            yield
 
     def _versions(self, role: str) -> list[int]:
         try:

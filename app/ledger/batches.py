@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from app.ledger.hashing import HASH_BYTES, batch_entry, batch_message, merkle_tree_hash, u64be
 from app.ledger.writing import SealedAppend, SealedField, SealedRecord
+from app.transparency.merkle_tree import hash_leaf
+from app.transparency.whole_tree import WholeTree
 
 _ID_BYTES = 16
 _RANGE_BYTES = 32
@@ -31,9 +33,31 @@ class SealedBatch:
     writer: bytes
     ranges: bytes
     entries: bytes | None  # None when the batch holds records of one run alone
-    tip: bytes
+    tree: WholeTree
     signature: bytes
     appends: tuple[SealedAppend, ...]
+
+    @property
+    def tip(self) -> bytes:
+        """The root of the tree over its entries."""
+        return self.tree.root
+
+    def share(self, run: bytes) -> "BatchShare":
+        """What ties the last record of a run in it to the signature. ValueError without the run."""
+        index = -1
+        for append in self.appends:
+            index += len(append.records)
+            if append.run == run:
+                return BatchShare(
+                    batch_id=self.batch_id,
+                    writer=append.writer.writer_id,
+                    public_key=append.writer.public_key,
+                    count=self.tree.size,
+                    index=index,
+                    proof=self.tree.path(index),
+                    signature=self.signature,
+                )
+        raise ValueError("the batch holds no record of that run")
 
     @property
     def records(self) -> tuple[SealedRecord, ...]:
@@ -44,6 +68,31 @@ class SealedBatch:
     def fields(self) -> tuple[SealedField, ...]:
         """All payload fields, in the same order."""
         return tuple(item for append in self.appends for item in append.fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchShare:
+    """One record's part in a batch: enough to check the batch's signature for that record alone."""
+
+    batch_id: bytes
+    writer: bytes
+    public_key: bytes
+    count: int
+    index: int
+    proof: tuple[bytes, ...]
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordReceipt:
+    """A durable record as whoever asked for it keeps it. `share`: None when it is not at hand."""
+
+    log: bytes
+    run: bytes
+    seq: int
+    rc: bytes
+    chain: bytes
+    share: BatchShare | None
 
 
 def signed_batch(appends: Sequence[SealedAppend], batch_id: bytes) -> SealedBatch:
@@ -58,16 +107,16 @@ def signed_batch(appends: Sequence[SealedAppend], batch_id: bytes) -> SealedBatc
         ranges.append(run + u64be(records[0].seq) + u64be(records[-1].seq))
         for record in records:
             chains.append(record.chain)
-            leaves.append(batch_entry(run, record.seq, record.chain))
-    tip = merkle_tree_hash(leaves)
+            leaves.append(hash_leaf(batch_entry(run, record.seq, record.chain)))
+    tree = WholeTree(leaves)
     return SealedBatch(
         batch_id=batch_id,
         log=log,
         writer=writer.writer_id,
         ranges=b"".join(ranges),
         entries=None if len(ordered) == 1 else b"".join(chains),
-        tip=tip,
-        signature=writer.sign(batch_message(log, batch_id, len(leaves), tip)),
+        tree=tree,
+        signature=writer.sign(batch_message(log, batch_id, len(leaves), tree.root)),
         appends=ordered,
     )
 

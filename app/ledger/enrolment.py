@@ -24,9 +24,17 @@ def is_certified(
     enrolment: Collection[bytes], writer: bytes, public_key: bytes, certificate: bytes | None
 ) -> bool:
     """Whether one of the enrolment keys says that this writer has this public key."""
+    return certifier_of(enrolment, writer, public_key, certificate) is not None
+
+
+def certifier_of(
+    enrolment: Collection[bytes], writer: bytes, public_key: bytes, certificate: bytes | None
+) -> bytes | None:
+    """The enrolment key that says that this writer has this public key, or None."""
     if certificate is None:
-        return False
-    return any(_holds(key, writer, public_key, certificate) for key in enrolment)
+        return None
+    keys = (key for key in enrolment if _holds(key, writer, public_key, certificate))
+    return next(keys, None)
 
 
 @lru_cache(maxsize=_REMEMBERED)

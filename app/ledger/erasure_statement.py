@@ -142,6 +142,11 @@ def checked_statement(note: bytes, *, keys: Collection[bytes]) -> ErasureStateme
     return parse_statement(raw)
 
 
+def signer_of(note: bytes) -> bytes:
+    """The key that a note names, for one whose statement was checked. StatementError."""
+    return bytes.fromhex(_text(_object(note).get("key"), _HEX32))
+
+
 def parse_statement(raw: bytes) -> ErasureStatement:
     """The members of a statement in its one spelling. StatementError outside section 12."""
     told = _object(raw)

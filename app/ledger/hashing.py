@@ -7,6 +7,7 @@ Threat: Ledger tampering
 
 import hmac
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from itertools import repeat
 
@@ -45,22 +46,31 @@ _GENESIS, _BATCH, _LEAF = tag("genesis"), tag("batch"), tag("leaf")
 
 def commitment(log: bytes, run: bytes, seq: int, name: str, salt: bytes, value: bytes) -> bytes:
     """Binds a salted value to its log, run, position and field name."""
-    named = name.encode("ascii")
+    return commitment_in(commitment_place(log, run), seq, name, salt, value)
+
+
+def commitment_place(log: bytes, run: bytes) -> bytes:
+    """What every commitment of a run hashes first."""
+    return _FIELD + length_prefixed(log) + length_prefixed(run)
+
+
+def commitment_in(place: bytes, seq: int, name: str, salt: bytes, value: bytes) -> bytes:
+    """The commitment of a run whose place is known."""
     parts = (
-        _FIELD,
-        len(log).to_bytes(4, "big"),
-        log,
-        len(run).to_bytes(4, "big"),
-        run,
+        place,
         seq.to_bytes(8, "big"),
-        len(named).to_bytes(4, "big"),
-        named,
+        _named(name),
         len(salt).to_bytes(4, "big"),
         salt,
         len(value).to_bytes(4, "big"),
         value,
     )
     return sha256(b"".join(parts)).digest()
+
+
+@lru_cache(maxsize=256)
+def _named(name: str) -> bytes:
+    return length_prefixed(name.encode("ascii"))
 
 
 def record_hash(header: bytes) -> bytes:

@@ -25,6 +25,7 @@ from app.ledger.canonical import (
 from app.ledger.header_glance import HeaderGlance
 
 VERSION: Final = 1
+_TIME_CHARACTERS: Final = 26  # what comes after them is the offset
 
 FIELD_NUMBERS: Final[Mapping[str, int]] = MappingProxyType(
     {
@@ -73,33 +74,10 @@ class Header:
 
     def encode(self) -> bytes:
         """The canonical bytes. CanonicalError when a member breaks its rule."""
-        data = self._spelled()
-        if glance(data) is not None:
-            return data
         members = self._members()
         # The members' rules are narrower than the profile: what keeps them is in it.
         _check_members(members)
         return spelled(members)
-
-    def _spelled(self) -> bytes:
-        """The same bytes in a fraction of the time, as long as no member breaks its rule."""
-        names = sorted(self.commit)
-        commit = ",".join([f'"{name}":"{self.commit[name].hex()}"' for name in names])
-        size = ",".join([f'"{name}":{self.size[name]}' for name in sorted(self.size)])
-        policy = "null" if self.decision is None else spelled(_policy(self.decision)).decode()
-        scrub = "null" if self.scrub is None else spelled(_scrub(self.scrub)).decode()
-        usage = "null" if self.usage is None else spelled(_usage(self.usage)).decode()
-        return (
-            f'{{"actor":"{self.actor}","approval":{_hex(self.approval)},"commit":{{{commit}}},'
-            f'"engine":{_quoted(self.engine)},"epoch":{self.epoch},'
-            f'"event_id":"{self.event_id.hex()}","intent":{_number(self.intent)},'
-            f'"kind":"{self.kind}","log":"{self.log.hex()}","model":{_quoted(self.model)},'
-            f'"nonce":"{self.nonce.hex()}","outcome":{_quoted(self.outcome)},'
-            f'"parent":{_hex(self.parent)},"policy":{policy},"run":"{self.run.hex()}",'
-            f'"sandbox":{_quoted(self.sandbox)},"scrub":{scrub},"seq":{self.seq},'
-            f'"size":{{{size}}},"tool":{_hex(self.tool)},"ts":"{encode_time(self.at)}",'
-            f'"usage":{usage},"v":{VERSION},"writer":"{self.writer.hex()}"}}'
-        ).encode("utf-8", "replace")
 
     def _members(self) -> JsonObject:
         return {
@@ -132,8 +110,8 @@ class Header:
 
 def encode_time(at: datetime) -> str:
     """RFC 3339 in UTC with microseconds and `Z`."""
-    naive = at.astimezone(UTC).replace(tzinfo=None)
-    return f"{naive.isoformat(timespec='microseconds')}Z"
+    there = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return f"{there.isoformat(timespec='microseconds')[:_TIME_CHARACTERS]}Z"
 
 
 def decode_header(data: bytes) -> JsonObject:
@@ -146,18 +124,6 @@ def decode_header(data: bytes) -> JsonObject:
         raise CanonicalError("a header is an object")
     _check_members(members)
     return members
-
-
-def _hex(value: bytes | None) -> str:
-    return "null" if value is None else f'"{value.hex()}"'
-
-
-def _quoted(value: str | None) -> str:
-    return "null" if value is None else f'"{value}"'
-
-
-def _number(value: int | None) -> str:
-    return "null" if value is None else str(value)
 
 
 def _policy(decision: Decision | None) -> Json:
@@ -198,6 +164,14 @@ def _scrub(block: ScrubBlock | None) -> Json:
         "hmac_key": None,
         "ner": None,
     }
+
+
+def scrub_spelled(block: ScrubBlock) -> str:
+    """A scrub block as a header spells it. CanonicalError when it breaks its rule."""
+    value = _scrub(block)
+    if not _MEMBERS["scrub"](value):
+        raise CanonicalError("header member 'scrub' breaks its rule")
+    return spelled(value).decode("ascii")
 
 
 Rule = Callable[[Json], bool]

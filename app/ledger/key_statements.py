@@ -6,7 +6,7 @@ Threat: Ledger tampering
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from app.domain.run import JsonObject
@@ -67,6 +67,23 @@ def read_rotation(note: JsonObject) -> KeyChange:
         if not signature_holds(key, bytes.fromhex(str(note[name])), message):
             raise ValueError("a rotation is not signed by both keys")
     return change
+
+
+def ends_at(changes: Iterable[KeyChange], role: str, key: bytes, log: bytes) -> int | None:
+    """The index in a log from which on an enrolment or erasure key counts no more, if any."""
+    found = [c.sizes.get(log.hex(), 0) for c in changes if (c.role, c.old) == (role, key)]
+    return min(found, default=None)
+
+
+def tied(changes: Iterable[KeyChange], role: str, keys: Iterable[bytes]) -> list[bytes]:
+    """These keys of a role, and those that changes tie to them in either direction."""
+    own = [change for change in changes if change.role == role]
+    found = dict.fromkeys(keys)
+    while True:
+        ends = [(c.old, c.new) for c in own if (c.old in found) != (c.new in found)]
+        if not ends:
+            return list(found)
+        found |= dict.fromkeys(key for pair in ends for key in pair)
 
 
 def read_retirement(note: JsonObject) -> tuple[bytes, Mapping[str, int]]:

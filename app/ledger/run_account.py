@@ -15,6 +15,7 @@ from app.ledger.chain import FINAL_KIND, VerifiedRecord
 
 OPENING_KIND = "run.submitted"
 STARTED_KIND = "run.started"
+RESUMED_KIND = "run.resumed"
 RESPONDED_KIND = "llm.responded"
 _BETWEEN = ":"  # in no provider's name and no status
 

@@ -8,37 +8,33 @@ Threat: PHI leakage in audit logs
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from app.ledger.hashing import SALT_BYTES, u16be, u64be
+from app.ledger.hashing import SALT_BYTES, u64be
 
 NONCE_BYTES = 12
+_WORK = b"meshflow/work/v1"
 
 
 class SealError(ValueError):
     """A sealed field does not open under this key at this place."""
 
 
-def _place(log: bytes, run: bytes, seq: int, field: int) -> bytes:
-    return log + run + u64be(seq) + u16be(field)
-
-
 class RunSealer:
     """Seals and opens the payload fields of one run."""
 
-    __slots__ = ("_aead", "_log", "_run")
+    __slots__ = ("_aead", "_run")
 
     def __init__(self, run_key: bytes, *, log: bytes, run: bytes) -> None:
         self._aead = AESGCM(run_key)
-        self._log = log
-        self._run = run
+        self._run = log + run
 
     def seal(self, *, seq: int, field: int, salt: bytes, value: bytes, nonce: bytes) -> bytes:
         """`nonce ‖ ciphertext ‖ tag`, bound to the place of the field."""
-        place = _place(self._log, self._run, seq, field)
+        place = self._run + seq.to_bytes(8, "big") + field.to_bytes(2, "big")
         return nonce + self._aead.encrypt(nonce, salt + value, place)
 
     def open(self, *, seq: int, field: int, blob: bytes) -> tuple[bytes, bytes]:
         """Salt and value. SealError when the key, the place or a byte is wrong."""
-        place = _place(self._log, self._run, seq, field)
+        place = self._run + seq.to_bytes(8, "big") + field.to_bytes(2, "big")
         try:
             clear = self._aead.decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], place)
         except (InvalidTag, ValueError) as error:
@@ -65,3 +61,17 @@ def open_result(key: bytes, blob: bytes, *, log: bytes, run: bytes) -> str:
         return AESGCM(key).decrypt(nonce, sealed, log + run).decode("utf-8")
     except (InvalidTag, ValueError) as error:
         raise SealError("a sealed result does not open") from error
+
+
+def seal_work(key: bytes, value: bytes, *, log: bytes, run: bytes, seq: int, nonce: bytes) -> bytes:
+    """A part of a run's working copy under its work key, bound to its place: `nonce ‖ sealed`."""
+    return nonce + AESGCM(key).encrypt(nonce, value, _WORK + log + run + u64be(seq))
+
+
+def open_work(key: bytes, blob: bytes, *, log: bytes, run: bytes, seq: int) -> bytes:
+    """The part in clear. SealError when the key, the place or a byte is wrong."""
+    nonce, sealed = blob[:NONCE_BYTES], blob[NONCE_BYTES:]
+    try:
+        return AESGCM(key).decrypt(nonce, sealed, _WORK + log + run + u64be(seq))
+    except (InvalidTag, ValueError) as error:
+        raise SealError("a part of a working copy does not open") from error

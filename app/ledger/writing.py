@@ -15,20 +15,25 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.domain.run import Usage
-from app.domain.verdict import Decision, Scrubbed, ScrubBlock
+from app.domain.verdict import Decision, Scrubbed
+from app.ledger.canonical import CanonicalError
 from app.ledger.hashing import (
     SALT_BYTES,
     chain_hash,
-    commitment,
+    commitment_in,
+    commitment_place,
     digest_key,
     genesis,
     keyed_digest,
     record_hash,
 )
-from app.ledger.header import FIELD_NUMBERS, Header
+from app.ledger.header import FIELD_NUMBERS, encode_time
+from app.ledger.header_form import Filling, Form, id_text, joined_scrub, spelled_header
 from app.ledger.sealing import NONCE_BYTES, RunSealer
 
 Entropy = Callable[[int], bytes]
+_ID_BYTES = 16
+_FIELD_BYTES = SALT_BYTES + NONCE_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +125,20 @@ class SealedAppend:
 class RunWriter:
     """Turns drafts of one run into sealed records. Holds no head: the caller passes it."""
 
-    __slots__ = ("_entropy", "_log", "_run", "_run_key", "_sandbox", "_sealer", "_tools", "_writer")
+    __slots__ = (
+        "_entropy",
+        "_log",
+        "_log_text",
+        "_place",
+        "_run",
+        "_run_key",
+        "_run_text",
+        "_sandbox",
+        "_sealer",
+        "_tools",
+        "_writer",
+        "_writer_text",
+    )
 
     def __init__(
         self,
@@ -132,26 +150,25 @@ class RunWriter:
         entropy: Entropy,
         sandbox: str | None = None,
     ) -> None:
-        self._log = log
-        self._run = run
+        self._log, self._log_text = log, id_text(log)
+        self._run, self._run_text = run, id_text(run)
+        self._place = commitment_place(log, run)
         self._sealer = RunSealer(run_key, log=log, run=run)
         self._run_key = run_key
         self._tools: dict[str, bytes] | None = None  # made when needed: few runs live that long
-        self._writer = writer
+        self._writer, self._writer_text = writer, id_text(writer.writer_id)
         self._entropy = entropy
         self._sandbox = sandbox
 
     def seal(
         self, head: ChainHead, drafts: Sequence[Draft], *, epoch: int, at: datetime
     ) -> SealedAppend:
-        """What appends `drafts` after `head`."""
+        """What appends `drafts` after `head`. CanonicalError when a header breaks a rule."""
         records: list[SealedRecord] = []
         fields: list[SealedField] = []
-        chain = head.chain
+        chain, ts = head.chain, encode_time(at)
         for seq, draft in enumerate(drafts, head.next_seq):
-            commits, sealed = self._seal_fields(seq, draft.fields)
-            fields += sealed
-            header = self._header(seq, draft, commits, epoch=epoch, at=at).encode()
+            header = self._sealed(seq, draft, fields, epoch=epoch, ts=ts)
             rc = record_hash(header)
             chain = chain_hash(chain, seq, rc)
             records.append(
@@ -167,51 +184,57 @@ class RunWriter:
             fields=tuple(fields),
         )
 
-    def _seal_fields(
-        self, seq: int, fields: Mapping[str, Scrubbed]
-    ) -> tuple[dict[str, bytes], list[SealedField]]:
-        commits: dict[str, bytes] = {}
-        sealed: list[SealedField] = []
-        for name, scrubbed in fields.items():
-            salt = self._entropy(SALT_BYTES)
-            commits[name] = commitment(self._log, self._run, seq, name, salt, scrubbed.value)
-            number = FIELD_NUMBERS[name]
-            nonce = self._entropy(NONCE_BYTES)
-            blob = self._sealer.seal(
-                seq=seq, field=number, salt=salt, value=scrubbed.value, nonce=nonce
-            )
-            sealed.append(SealedField(seq=seq, field=number, blob=blob))
-        return commits, sealed
-
-    def _header(
-        self, seq: int, draft: Draft, commits: Mapping[str, bytes], *, epoch: int, at: datetime
-    ) -> Header:
-        tool = None if draft.tool is None else self._tool_digest(draft.tool)
-        return Header(
-            log=self._log,
-            run=self._run,
-            seq=seq,
-            epoch=epoch,
-            kind=draft.kind,
-            at=at,
-            event_id=self._entropy(16),
-            nonce=self._entropy(16),
-            actor=draft.actor,
-            writer=self._writer.writer_id,
-            intent=draft.intent,
-            parent=None,
-            decision=draft.decision,
-            model=draft.model,
-            engine=draft.engine,
-            tool=tool,
-            usage=draft.usage,
-            outcome=draft.outcome,
-            sandbox=self._sandbox,
-            approval=None,
-            scrub=_joined_blocks([scrubbed.block for scrubbed in draft.fields.values()]),
-            size={name: len(item.value).bit_length() for name, item in draft.fields.items()},
-            commit=commits,
+    def _sealed(
+        self, seq: int, draft: Draft, fields: list[SealedField], *, epoch: int, ts: str
+    ) -> bytes:
+        """The header of one record; its sealed fields go to the end of `fields`."""
+        said = draft.fields
+        random = self._randomness(len(said))
+        commits: dict[str, str] = {}
+        at = 0
+        for name, scrubbed in said.items():
+            salt, nonce = random[at : at + SALT_BYTES], random[at + SALT_BYTES : at + _FIELD_BYTES]
+            at += _FIELD_BYTES
+            value, number = scrubbed.value, FIELD_NUMBERS[name]
+            commits[name] = commitment_in(self._place, seq, name, salt, value).hex()
+            blob = self._sealer.seal(seq=seq, field=number, salt=salt, value=value, nonce=nonce)
+            fields.append(SealedField(seq=seq, field=number, blob=blob))
+        names = sorted(commits)
+        form = Form(
+            draft.actor,
+            draft.engine,
+            draft.kind,
+            draft.model,
+            draft.outcome,
+            draft.decision,
+            self._sandbox,
+            tuple(names),
         )
+        filling = Filling(
+            [commits[name] for name in names],
+            epoch,
+            random[at : at + _ID_BYTES].hex(),
+            draft.intent,
+            self._log_text,
+            random[at + _ID_BYTES :].hex(),
+            self._run_text,
+            joined_scrub([scrubbed.block for scrubbed in said.values()]),
+            seq,
+            [len(said[name].value).bit_length() for name in names],
+            None if draft.tool is None else self._tool_digest(draft.tool),
+            ts,
+            draft.usage,
+            self._writer_text,
+        )
+        return spelled_header(form, filling)
+
+    def _randomness(self, fields: int) -> bytes:
+        """A salt and a nonce for each field, then an event id and a nonce: drawn together."""
+        count = fields * _FIELD_BYTES + 2 * _ID_BYTES
+        random = self._entropy(count)
+        if len(random) != count:
+            raise CanonicalError("the source of randomness gave too little")
+        return random
 
     def _tool_digest(self, name: str) -> bytes:
         if self._tools is None:
@@ -220,23 +243,3 @@ class RunWriter:
             key = digest_key(self._run_key)
             self._tools[name] = keyed_digest(key, "tool", name.encode())
         return self._tools[name]
-
-
-def _joined_blocks(blocks: Sequence[ScrubBlock]) -> ScrubBlock | None:
-    """One block for all fields of a record: counts added, failed when any failed."""
-    if not blocks:
-        return None
-    counts: dict[str, int] = {}
-    for block in blocks:
-        for kind, count in block.counts.items():
-            counts[kind] = counts.get(kind, 0) + count
-    first = blocks[0]
-    return ScrubBlock(
-        engine=first.engine,
-        rules=first.rules,
-        policy=first.policy,
-        mode=first.mode,
-        status="ok" if all(block.status == "ok" for block in blocks) else "failed",
-        counts=counts,
-        unscanned=sum(block.unscanned for block in blocks),
-    )

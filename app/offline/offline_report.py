@@ -42,6 +42,7 @@ class Report:
     witnessed: int = 0
     witnessed_at: int | None = None
     erased: list[dict[str, Json]] = field(default_factory=list)
+    deleted: bool = False  # the whole run, by a statement that names each of its records
     last_kind: str | None = None
 
     def broken(self, where: str, seq: int | None, reason: str) -> None:
@@ -73,6 +74,7 @@ class Report:
             "witnessed": self.witnessed,
             "witnessed_at": self.witnessed_at,
             "erased": list[Json](self.erased),
+            "deleted": self.deleted,
         }
 
     def proves(self) -> Sequence[str]:
@@ -82,7 +84,9 @@ class Report:
         said = [
             f"these are records of run {self.run} in log {self.log}",
             "each record follows from the one before it, and none between them is missing",
-            "what is disclosed is what was recorded",
+            "a run of so many records was here and was deleted; nothing is left of what they said"
+            if self.deleted
+            else "what is disclosed is what was recorded",
         ]
         if self.witnessed:
             said.append(
@@ -105,13 +109,15 @@ class Report:
             "that what was recorded was true when it was written",
             "that no retirement or rotation of a key was left out of the bundle",
         ]
-        if self.last_kind != "run.finished":
+        if self.last_kind != "run.finished" and not self.deleted:
             said.append("that no record of the run came after the last one here")
         if self.witnessed < self.records:
             said.append(
                 f"that {self.records - self.witnessed} records which no witness has seen were not "
                 "rewritten by somebody who holds the database and all its keys"
             )
-        if self.erased:
+        if self.deleted:
+            said.append("anything that the run said or did, or when")
+        elif self.erased:
             said.append("what the erased fields held")
         return said

@@ -24,6 +24,7 @@ from app.offline.bundle_reader import (
 from app.offline.offline_batches import Writer, check_batches, read_writers
 from app.offline.offline_entries import AdministrationRun, Entry, read_entry
 from app.offline.offline_erasures import (
+    DELETE_RUN,
     Statement,
     check_gone,
     check_statement,
@@ -89,6 +90,7 @@ def verify_bundle(data: bytes, policy: Policy | None, freshness: Freshness | Non
     if case.report.result is Result.TAMPERED:
         # Nothing is claimed of a bundle that something is wrong with.
         case.report.witnessed, case.report.witnessed_at = 0, None
+        case.report.deleted = False
     return case.report
 
 
@@ -190,6 +192,7 @@ def _check_run(case: _Case) -> RunRecords:
     if withheld and any(name not in named.get(seq, ()) for seq, name in found.committed()):
         report.missing(PAYLOADS, None, "no content is here, so what was said cannot be checked")
     report.erased = told(found, named)
+    report.deleted = any(statement.action == DELETE_RUN for statement in statements)
     return found
 
 

@@ -75,7 +75,7 @@ def _lines(report: Report) -> list[str]:
         f"result   {report.result.name.lower()}",
         f"run      {report.run or 'unknown'} in log {report.log or 'unknown'}",
         f"records  {report.records}, witnessed {report.witnessed}",
-        f"erased   in {len(report.erased)} records",
+        "erased   the whole run" if report.deleted else f"erased   in {len(report.erased)} records",
     ]
     if report.witnessed_at is not None:
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(report.witnessed_at, 2**37)))

@@ -1,18 +1,26 @@
 """Owns the tasks that drive runs: concurrency, deadline, cancellation, heartbeat, orphans.
 
-A run that this process cannot go on with ends in a recorded state, by this process or by another.
+A run that lost its process is gone on with by another; one that nobody can go on with ends in a
+recorded state.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from app.agents.loop import AgentLoop
-from app.domain.errors import LedgerError, LedgerUnavailableError, MeshFlowError, OverloadedError
-from app.domain.record import MAX_CODE_CHARACTERS, CancelRequested, RunFinished, RunStarted
+from app.agents.progress import NOTHING_YET, Progress
+from app.domain.errors import LedgerError, LedgerUnavailableError, OverloadedError
+from app.domain.record import (
+    MAX_CODE_CHARACTERS,
+    CancelRequested,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+)
 from app.domain.run import RunId, RunStatus, TenantId, Usage
 from app.domain.verdict import AdmittedTask
 from app.providers.prices import ModelPrice
@@ -24,15 +32,12 @@ from app.storage.run_store import RunStore
 _log = logging.getLogger("meshflow.runs")
 
 HEARTBEAT_SECONDS = 1.0
-STALE_SECONDS = 15
+HEARING_SECONDS = 0.25  # a run stops within a second of the wish, wherever it is driven
 EXPIRY_SWEEP_BEATS = 30
 # Up to so many runs, every heartbeat names them all; with more, every fifteenth does: naming them
 # and looking them up takes time, and meanwhile nobody is answered.
 NAMED_AT_EVERY_BEAT = 2048
 NAMING_BEATS = 15
-
-# A recorder at the verified end of a run, and what its records say that it used.
-Reopen = Callable[[TenantId, RunId, int], Awaitable[tuple[LedgerRecorder, Usage]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +62,36 @@ class RunJob:
     provider: ModelProvider
     may_instruct: bool
     opened: "Callable[[RunJob], DrivenRun]"  # called when the run's turn comes
+    since: Progress = NOTHING_YET  # what another process did of it
+    is_started: bool = False
+    cancelled_by: str | None = None  # it is only to be ended
 
     @property
     def run_id(self) -> RunId:
         """The run."""
         return self.place.run_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostRun:
+    """A run that this process cannot go on with, at its verified end; the reason is no content."""
+
+    recorder: LedgerRecorder
+    spent: Usage
+    reason: str
+
+
+# An orphan as a job for this process; MeshFlowError when it has to stay as it is.
+Restore = Callable[[TenantId, RunId, int], Awaitable[RunJob | LostRun]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLimits:
+    """What one process takes on, and after how long a silent one has lost its runs."""
+
+    max_concurrent: int
+    max_queued: int
+    lease_seconds: int
 
 
 class RunExecutor:
@@ -73,23 +103,26 @@ class RunExecutor:
         store: RunStore,
         keys: RunKeys,
         writer_id: UUID,
-        reopen: Reopen,
+        restore: Restore,
         now: Callable[[], datetime],
-        max_concurrent: int,
-        max_queued: int,
+        limits: RunLimits,
     ) -> None:
         self._store = store
         self._keys = keys
         self._writer_id = writer_id
-        self._reopen = reopen
+        self._restore = restore
         self._now = now
-        self._max_concurrent = max_concurrent
-        self._limit = max_concurrent + max_queued
+        self._max_concurrent = limits.max_concurrent
+        self._limit = limits.max_concurrent + limits.max_queued
+        self._lease_seconds = limits.lease_seconds
         self._tasks: dict[RunId, asyncio.Task[None]] = {}
         self._waiting: dict[RunId, RunJob] = {}  # in the order of admission
         self._known: set[RunId] = set()
         self._cancelled_by: dict[RunId, str] = {}
         self._stopping = False
+        self._taking_over: asyncio.Task[None] | None = None
+        self._beaten_at: float | None = None
+        self._judges_at = 0.0
 
     def admit(self, run_id: RunId) -> None:
         """Make room for a run before its first record. OverloadedError when there is none."""
@@ -103,6 +136,10 @@ class RunExecutor:
 
     def launch(self, job: RunJob) -> None:
         """Drive an admitted run to its end, in the background, as soon as there is a slot."""
+        if job.cancelled_by is not None:
+            self._cancelled_by[job.run_id] = job.cancelled_by
+            self._spawn(job, self._end_unstarted(job, job.cancelled_by))
+            return
         self._waiting[job.run_id] = job
         self._fill_slots()
 
@@ -120,27 +157,37 @@ class RunExecutor:
 
     async def beat_forever(self) -> None:
         """The heartbeat: says this process lives, hears of cancellations, picks up orphans."""
-        beats = 0
+        turns = beats = 0
+        between = max(1, round(min(HEARTBEAT_SECONDS, self._lease_seconds / 5) / HEARING_SECONDS))
         while True:
             try:
-                await self._beat(naming=beats % NAMING_BEATS == 0)
-                if beats % EXPIRY_SWEEP_BEATS == 0:
-                    await self._expire_results()
-                beats += 1
+                if turns % between:
+                    await self._hear()
+                else:
+                    await self._beat(naming=beats % NAMING_BEATS == 0)
+                    if beats % EXPIRY_SWEEP_BEATS == 0:
+                        await self._expire_results()
+                    beats += 1
+                turns += 1
             except LedgerUnavailableError:
                 _log.warning("heartbeat missed: the database did not answer")
             except Exception:  # noqa: BLE001 - a heartbeat that stops looks like a dead process
                 _log.exception("heartbeat failed")
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await asyncio.sleep(HEARING_SECONDS)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Start nothing more, let runs finish for a while, then end the rest as interrupted."""
+        """Start nothing more, let runs finish for a while, then leave the rest to others.
+
+        What is left goes on in another process as soon as this one has said goodbye.
+        """
         self._stopping = True
+        if self._taking_over is not None:
+            self._taking_over.cancel()
         clock = asyncio.get_running_loop()
         until = clock.time() + grace_seconds
         while self._tasks and (left := until - clock.time()) > 0:
             await asyncio.wait(list(self._tasks.values()), timeout=left)
-        self._waiting.clear()  # never begun: the sweep of another process records the end
+        self._waiting.clear()  # never begun: another process begins them
         for task in list(self._tasks.values()):
             task.cancel()
         if self._tasks:
@@ -183,10 +230,14 @@ class RunExecutor:
 
     async def _run_to_end(self, job: RunJob, recorder: LedgerRecorder, loop: AgentLoop) -> None:
         recorder.claim()
-        recorder.set_status(RunStatus.RUNNING)
-        recorder.hold(RunStarted())
+        if job.is_started:
+            recorder.hold(RunResumed())
+        else:
+            recorder.set_status(RunStatus.RUNNING)
+            recorder.hold(RunStarted())
+        left = job.task.submission.budget.max_wall_seconds - job.since.elapsed_seconds
         try:
-            async with asyncio.timeout(job.task.submission.budget.max_wall_seconds) as deadline:
+            async with asyncio.timeout(left) as deadline:
                 await loop.run()
         except TimeoutError:
             if not deadline.expired():
@@ -199,9 +250,7 @@ class RunExecutor:
             if task is not None:
                 task.uncancel()
             if actor is None:
-                left = RunFinished(status=RunStatus.INTERRUPTED, error_code="shutdown")
-                await self._finish(recorder, left, loop.spent)
-                return
+                return  # this process is about to end: another goes on from the last record
             recorder.hold(CancelRequested(actor=actor))
             await self._finish(recorder, RunFinished(status=RunStatus.CANCELLED), loop.spent)
 
@@ -210,7 +259,7 @@ class RunExecutor:
         recorder = job.opened(job).recorder
         recorder.claim()
         recorder.hold(CancelRequested(actor=actor))
-        await self._finish(recorder, RunFinished(status=RunStatus.CANCELLED), Usage())
+        await self._finish(recorder, RunFinished(status=RunStatus.CANCELLED), job.since.spent)
 
     async def _finish(self, recorder: LedgerRecorder, end: RunFinished, spent: Usage) -> None:
         try:
@@ -218,27 +267,68 @@ class RunExecutor:
         except (LedgerError, OverloadedError) as error:
             _log.warning("an end was not recorded: %s", type(error).__name__)
 
+    async def _hear(self) -> None:
+        for run_id, actor in await self._store.hear(self._writer_id):
+            self.cancel(run_id, actor)
+
     async def _beat(self, *, naming: bool) -> None:
         named = self._known if naming or len(self._known) <= NAMED_AT_EVERY_BEAT else None
-        beat = await self._store.beat(self._writer_id, named, STALE_SECONDS)
+        beat = await self._store.beat(self._writer_id, named, self._lease_seconds)
         for run_id, actor in beat.cancel:
             self.cancel(run_id, actor)
-        for tenant_id, run_id, epoch in beat.orphans:
-            # A run that was admitted while the database answered is not an orphan.
-            if run_id not in self._known:
-                await self._interrupt(tenant_id, run_id, epoch)
+        if not self._may_judge():
+            return
+        # A run that was admitted while the database answered is not an orphan.
+        found = [orphan for orphan in beat.orphans if orphan[1] not in self._known]
+        is_free = self._taking_over is None or self._taking_over.done()
+        if found and is_free and not self._stopping:
+            # Not part of the heartbeat: to verify many runs takes longer than one may.
+            self._taking_over = asyncio.create_task(self._take_over_all(found, beat.own))
 
-    async def _interrupt(self, tenant_id: TenantId, run_id: RunId, epoch: int) -> None:
-        """Record the end of a run that nobody drives. Losing the race to another is fine."""
-        try:
-            recorder, spent = await self._reopen(tenant_id, run_id, epoch)
-            recorder.claim()
-            final = RunFinished(status=RunStatus.INTERRUPTED, error_code="owner_lost")
-            await recorder.record(final, spent)
-        except MeshFlowError as error:
-            _log.warning("an orphan stays: %s", type(error).__name__, extra={"run": run_id.hex})
+    def _may_judge(self) -> bool:
+        """Whoever did not beat for long lets the others come back first: it may be an outage."""
+        now = asyncio.get_running_loop().time()
+        before, self._beaten_at = self._beaten_at, now
+        if before is not None and now - before > self._lease_seconds / 2:
+            self._judges_at = now + self._lease_seconds / 2
+        return now >= self._judges_at
+
+    async def _take_over_all(
+        self, orphans: Sequence[tuple[TenantId, RunId, int]], own: Collection[RunId]
+    ) -> None:
+        for tenant_id, run_id, epoch in orphans:
+            if run_id in self._known or self._stopping or len(self._known) >= self._limit:
+                continue
+            self._known.add(run_id)
+            try:
+                await self._take_over(tenant_id, run_id, epoch, is_own=run_id in own)
+            except Exception as error:  # noqa: BLE001 - one orphan must not keep the others waiting
+                self._known.discard(run_id)
+                why = type(error).__name__
+                _log.warning("an orphan stays: %s", why, extra={"run": run_id.hex})
+
+    async def _take_over(
+        self, tenant_id: TenantId, run_id: RunId, epoch: int, *, is_own: bool
+    ) -> None:
+        """Go on with a run that nobody drives, or end it. Losing the race to another is fine."""
+        restored = await self._restore(tenant_id, run_id, epoch)
+        if isinstance(restored, RunJob):
+            if restored.is_started or not is_own:
+                self.launch(restored)
+                return
+            # Whoever submitted it here was told that it did not enter.
+            restored = LostRun(
+                recorder=restored.opened(restored).recorder, spent=Usage(), reason="not admitted"
+            )
+        _log.warning("a run is lost: %s", restored.reason, extra={"run": run_id.hex})
+        restored.recorder.claim()
+        final = RunFinished(status=RunStatus.INTERRUPTED, error_code="owner_lost")
+        await restored.recorder.record(final, restored.spent)
+        self._known.discard(run_id)
 
     async def _expire_results(self) -> None:
         now = self._now()
         needed = set(await self._store.expire_results(now))
-        self._keys.destroy_work_keys(keep=needed, now=now)
+        gone = self._keys.destroy_work_keys(keep=needed, now=now)
+        if gone:
+            await self._store.forget_work(gone)

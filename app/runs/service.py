@@ -6,11 +6,10 @@ Threat: Prompt injection via task input
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from typing import Final
 from uuid import UUID
 
-from app.agents.loop import AgentLoop, LoopParts
-from app.domain.errors import InvalidSubmissionError, PolicyDeniedError
+from app.domain.errors import InvalidSubmissionError, PolicyDeniedError, ToolsBusyError
 from app.domain.record import RunFinished, RunSubmitted
 from app.domain.run import (
     TERMINAL,
@@ -26,18 +25,23 @@ from app.domain.run import (
     public_run_id,
 )
 from app.domain.verdict import Deny
+from app.ledger.batches import RecordReceipt
 from app.ledger.writing import ChainHead
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import SubmitInput
 from app.providers.prices import ModelPrice, model_named
 from app.providers.provider import ModelProvider
-from app.runs.executor import DrivenRun, RunExecutor, RunJob
+from app.runs.executor import RunExecutor, RunJob
+from app.runs.opening import RunOpener
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.run_keys import RunKeys
-from app.sandbox.workspace import Workspace, WorkspaceRoot
+from app.runs.working_copy import WorkingTask, task_bytes
 from app.storage.companions import NewRun
 from app.storage.run_store import RunStore
 from app.tools.toolbox import Toolbox
+
+_WORKERS_SECONDS: Final = 1  # a program takes at most ten, and several run side by side
+_WORKERS: Final = frozenset({"seccomp"})  # what every tool needs that runs in a worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,37 +51,16 @@ class ServiceParts:
     gate: DascGate
     providers: Mapping[str, ModelProvider]
     toolbox: Toolbox
-    workspaces: WorkspaceRoot
     recorder_parts: RecorderParts
     run_keys: RunKeys
     executor: RunExecutor
+    opener: RunOpener
     runs: RunStore
     now: Callable[[], datetime]
-    monotonic: Callable[[], float]
     new_run_id: Callable[[], RunId]
     new_command_id: Callable[[], UUID]
     tenant_tools: Callable[[str], frozenset[str]]
-    model_timeout_seconds: float
-
-
-class LazyWorkspace:
-    """A run's workspace, made when a tool first needs it: most runs write no file."""
-
-    def __init__(self, root: WorkspaceRoot, tenant_hex: str, run_hex: str) -> None:
-        self._root = root
-        self._names = (tenant_hex, run_hex)
-        self._opened: Workspace | None = None
-
-    def open(self) -> Workspace:
-        """The workspace; the same one every time."""
-        if self._opened is None:
-            self._opened = self._root.for_run(*self._names)
-        return self._opened
-
-    def close(self) -> None:
-        """Let the directory go, if it was opened."""
-        if self._opened is not None:
-            self._opened.close()
+    workers_are_full: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +69,7 @@ class StartedRun:
 
     run: RunRow
     task: bytes
+    receipt: RecordReceipt
 
 
 class RunService:
@@ -93,15 +77,17 @@ class RunService:
 
     def __init__(self, parts: ServiceParts) -> None:
         self._parts = parts
-        self._opener = self._opened  # one for all that wait
 
     async def start(self, caller: Caller, submission: Submission) -> StartedRun:
         """Admit a task: durable when this returns.
 
         PolicyDeniedError after the refusal is recorded; InvalidSubmissionError for a model or
         tool that does not exist; OverloadedError and LedgerUnavailableError before anything.
+        ToolsBusyError too, for a run whose tools would only stand in a queue that is full.
         """
         price, provider = self._resolved(submission)
+        if self._parts.workers_are_full() and self._uses_workers(submission):
+            raise ToolsBusyError(_WORKERS_SECONDS)
         run_id = self._parts.new_run_id()
         self._parts.executor.admit(run_id)
         try:
@@ -120,6 +106,11 @@ class RunService:
         await self._parts.runs.request_cancel(caller.tenant_id, run_id, command_id, caller.actor)
         self._parts.executor.cancel(run_id, caller.actor)
         return True
+
+    def _uses_workers(self, submission: Submission) -> bool:
+        """Whether one of its tools runs programs, which all wait in one queue."""
+        specs = self._parts.toolbox.specs
+        return any(_WORKERS & spec.needs for spec in specs if spec.name in submission.tools)
 
     def _resolved(self, submission: Submission) -> tuple[ModelPrice, ModelProvider]:
         price = model_named(submission.model)
@@ -144,8 +135,9 @@ class RunService:
             SubmitInput(submission=submission, platform_tools=parts.tenant_tools(caller.tenant))
         )
         run_key, wrapped = parts.run_keys.new_run_key(caller.tenant_id, run_id, now)
+        work_key, work_wrapped = parts.run_keys.new_work_key(caller.tenant_id, run_id, now)
         recorder = LedgerRecorder(
-            _first_place(caller.tenant_id, run_id, run_key), parts.recorder_parts
+            _first_place(caller.tenant_id, run_id, run_key, work_key), parts.recorder_parts
         )
         new_run = NewRun(
             kind=RunKind.AGENT,
@@ -172,50 +164,35 @@ class RunService:
             )
             await recorder.record(final, Usage())
             raise PolicyDeniedError(public_run_id(run_id), verdict.decision.rules, code)
-        await recorder.record(submitted, Usage())
-        task = recorder.take_recorded()[0].fields["task"].value
         # Authority is what the instructions say; a key that could have given some, and sent only
         # data, asked for no effect.
         may_instruct = Scope.INSTRUCT in caller.scopes and submission.instructions is not None
+        task = WorkingTask(tenant=caller.tenant, may_instruct=may_instruct, submission=submission)
+        recorder.open_work(work_wrapped, task_bytes(task))
+        await recorder.record(submitted, Usage())
+        told, receipt = recorder.take_recorded()[0].fields["task"].value, recorder.take_receipt()
         job = RunJob(
             place=recorder.place,
             task=verdict,
             price=model[0],
             provider=model[1],
             may_instruct=may_instruct,
-            opened=self._opener,
+            opened=parts.opener,
         )
         parts.executor.launch(job)
-        return StartedRun(run=_queued(caller.tenant_id, run_id, new_run), task=task)
-
-    def _opened(self, job: RunJob) -> DrivenRun:
-        parts, place = self._parts, job.place
-        workspace = LazyWorkspace(parts.workspaces, place.tenant_id.hex, place.run_id.hex)
-        recorder = LedgerRecorder(place, parts.recorder_parts)
-        return DrivenRun(
-            recorder=recorder,
-            open_loop=partial(self._loop, job, workspace, recorder),
-            close=workspace.close,
-        )
-
-    def _loop(self, job: RunJob, workspace: LazyWorkspace, recorder: LedgerRecorder) -> AgentLoop:
-        parts = self._parts
-        loop_parts = LoopParts(
-            gate=parts.gate,
-            provider=job.provider,
-            price=job.price,
-            toolbox=parts.toolbox,
-            workspace=workspace.open,
-            journal=recorder,
-            monotonic=parts.monotonic,
-            model_timeout_seconds=parts.model_timeout_seconds,
-        )
-        return AgentLoop(job.task, loop_parts, may_instruct=job.may_instruct)
+        queued = _queued(caller.tenant_id, run_id, new_run)
+        return StartedRun(run=queued, task=told, receipt=receipt)
 
 
-def _first_place(tenant_id: TenantId, run_id: RunId, run_key: bytes) -> RunPlace:
-    head = ChainHead.empty(tenant_id.bytes, run_id.bytes)
-    return RunPlace(tenant_id=tenant_id, run_id=run_id, run_key=run_key, head=head, epoch=1)
+def _first_place(tenant_id: TenantId, run_id: RunId, run_key: bytes, work_key: bytes) -> RunPlace:
+    return RunPlace(
+        tenant_id=tenant_id,
+        run_id=run_id,
+        run_key=run_key,
+        head=ChainHead.empty(tenant_id.bytes, run_id.bytes),
+        epoch=1,
+        work_key=work_key,
+    )
 
 
 def _queued(tenant_id: TenantId, run_id: RunId, new_run: NewRun) -> RunRow:

@@ -9,6 +9,7 @@ Threat: Privilege escalation via tool calls
 import errno
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from app.sandbox.confinement import held_capabilities
 from app.sandbox.kernel_calls import (
@@ -21,6 +22,9 @@ from app.sandbox.landlock import landlock_abi
 from app.sandbox.openat2 import HOLD_DIRECTORY, Opener, open_by_openat2
 
 _GET_ACTION_AVAILABLE = 2
+# As a container sees its own group; version 1 says "no limit" as a number near 2**63.
+_MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_NO_LIMIT_BYTES = 1 << 62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +54,16 @@ class Capabilities:
     uid: int
     held_capabilities: int
     is_root_read_only: bool
+    memory_limit_bytes: int | None  # of the container; None: none is seen
 
-    def gap(self) -> str | None:
+    def gap(self, *, needs_landlock: bool = True) -> str | None:
         """The first thing that a confined worker needs and this machine lacks, as a sentence."""
         if not self.is_known_architecture:
             return f"the system calls of {self.architecture} are not known to the sandbox"
         for name, offer in (("no_new_privs", self.no_new_privs), ("seccomp", self.seccomp)):
             if not offer.value:
                 return f"the kernel offers no {name} ({offer.seen})"
-        if not self.landlock.value:
+        if needs_landlock and not self.landlock.value:
             return (
                 f"the kernel offers no Landlock ({self.landlock.seen}); enable it on the node "
                 "(lsm=...,landlock) or use a container runtime that allows it"
@@ -79,7 +84,20 @@ def probe(kernel: Kernel, *, opener: Opener = open_by_openat2) -> Capabilities:
         uid=os.geteuid(),
         held_capabilities=_held(kernel),
         is_root_read_only=bool(os.statvfs("/").f_flag & os.ST_RDONLY),
+        memory_limit_bytes=_memory_limit(),
     )
+
+
+def _memory_limit() -> int | None:
+    """What the control group of this process may use, in either version of the hierarchy."""
+    for place in _MEMORY_LIMITS:
+        try:
+            told = Path(place).read_text(encoding="ascii").strip()
+        except (OSError, ValueError):
+            continue
+        if told.isdecimal() and int(told) < _NO_LIMIT_BYTES:
+            return int(told)
+    return None
 
 
 def _no_new_privs(kernel: Kernel) -> Offer:

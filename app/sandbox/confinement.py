@@ -38,16 +38,22 @@ from app.sandbox.seccomp import MODE_FILTER, FilterProgram, FilterRules, build_f
 _CAPABILITY_VERSION = 0x20080522
 _LAST_CAPABILITY = 63
 _STACK_BYTES = 8 * 1024 * 1024
+# Of the account's, whoever started them: no program of a list needs more, and a bomb stops there.
+MOST_PROCESSES = 256
 _CPU_GRACE_SECONDS = 1  # a program that catches SIGXCPU is killed this much later
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walls:
-    """What is prepared once and applied in every worker: the filter and the readable places."""
+    """What is prepared once and applied in every worker: the filter and the readable places.
+
+    `abi` 0: this kernel has no Landlock, and the engine is one that may run without.
+    """
 
     abi: int
     program: FilterProgram
     readable: tuple[PathRule, ...]
+    may_fork: bool = False
 
 
 @contextmanager
@@ -90,9 +96,17 @@ def held_capabilities(kernel: Kernel) -> int:
 
 
 def build_walls(
-    kernel: Kernel, profile: SandboxProfile, readable: Sequence[PathRule]
+    kernel: Kernel,
+    profile: SandboxProfile,
+    readable: Sequence[PathRule],
+    *,
+    may_become: bool = False,
+    needs_landlock: bool = True,
 ) -> Walls | None:
-    """What `confine` needs, made once; None when the mode is off. ConfinementError."""
+    """What `confine` needs, made once; None when the mode is off. ConfinementError.
+
+    Who does not need Landlock gets it all the same where it is, and no files anywhere.
+    """
     match profile.mode:
         case SandboxMode.OFF_UNSAFE:
             return None
@@ -102,13 +116,30 @@ def build_walls(
     if architecture is None:
         raise ConfinementError("there is no system call table for this machine")
     with _layer("Landlock"):
-        abi = landlock_abi(kernel)
+        abi = _abi(kernel, is_needed=needs_landlock)
     rules = FilterRules(
         may_execute=bool(profile.executable),
         may_signal_group=bool(profile.executable) and abi >= ABI_SCOPE,
+        sees_links=profile.sees_links,
         may_truncate=abi >= ABI_TRUNCATE,
+        may_become=may_become,
+        may_use_files=needs_landlock,
     )
-    return Walls(abi=abi, program=build_filter(architecture, rules), readable=tuple(readable))
+    return Walls(
+        abi=abi,
+        program=build_filter(architecture, rules),
+        readable=tuple(readable),
+        may_fork=rules.may_execute,
+    )
+
+
+def _abi(kernel: Kernel, *, is_needed: bool) -> int:
+    try:
+        return landlock_abi(kernel)
+    except OSError:
+        if is_needed:
+            raise
+        return 0
 
 
 def confine(kernel: Kernel, walls: Walls | None, *, workspace_fd: int, limits: ExecLimits) -> None:
@@ -127,11 +158,14 @@ def confine(kernel: Kernel, walls: Walls | None, *, workspace_fd: int, limits: E
     with _layer("the check of power"):
         if 0 in os.getresuid() or held_capabilities(kernel):
             raise ConfinementError("the worker still has power: it is root or has capabilities")
-    with _layer("Landlock"):
-        workspace = PathRule(descriptor=workspace_fd, is_directory=True, access=WORKSPACE)
-        restrict(kernel, walls.abi, (*walls.readable, workspace))
+    if walls.abi:
+        with _layer("Landlock"):
+            workspace = PathRule(descriptor=workspace_fd, is_directory=True, access=WORKSPACE)
+            restrict(kernel, walls.abi, (*walls.readable, workspace))
     with _layer("the resource limits"):  # after Landlock, which needs a descriptor
         _apply_limits(limits)
+        if walls.may_fork:
+            _lower(resource.RLIMIT_NPROC, MOST_PROCESSES, MOST_PROCESSES)
     with _layer("seccomp"):
         load_filter(kernel, walls.program, os.getpid())
         if kernel.prctl(PR_GET_SECCOMP) != MODE_FILTER:
@@ -150,7 +184,11 @@ def _apply_limits(limits: ExecLimits) -> None:
         (resource.RLIMIT_MSGQUEUE, 0, 0),
         (resource.RLIMIT_AS, limits.memory_bytes, limits.memory_bytes),
     ):
-        ceiling = resource.getrlimit(kind)[1]
-        if ceiling != resource.RLIM_INFINITY:  # a lower limit from outside stays
-            soft, hard = min(soft, ceiling), min(hard, ceiling)  # noqa: PLW2901 - narrowed here
-        resource.setrlimit(kind, (soft, hard))
+        _lower(kind, soft, hard)
+
+
+def _lower(kind: int, soft: int, hard: int) -> None:
+    ceiling = resource.getrlimit(kind)[1]
+    if ceiling != resource.RLIM_INFINITY:  # a lower limit from outside stays
+        soft, hard = min(soft, ceiling), min(hard, ceiling)
+    resource.setrlimit(kind, (soft, hard))

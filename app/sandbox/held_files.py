@@ -15,6 +15,7 @@ from app.sandbox.workspace_path import NOT_REGULAR
 # O_NONBLOCK: a FIFO without a writer would hold the thread for ever.
 READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 CHUNK_BYTES = 1024 * 1024
+_PASSABLE = 0o710  # by the group, which is the worker's
 
 
 @contextmanager
@@ -33,6 +34,18 @@ def give_to(owner: WorkerAccount | None, name: str, parent: int) -> None:
     """
     if owner is not None:
         os.chown(name, owner.uid, owner.gid, dir_fd=parent, follow_symlinks=False)
+
+
+def hand_over(owner: WorkerAccount | None, name: str, parent: int, *, is_run: bool) -> None:
+    """A run's directory becomes the worker's own; a tenant's it may pass through and not look at.
+
+    No worker can put a link there: the directory above is closed to all but the server.
+    """
+    if is_run:
+        give_to(owner, name, parent)
+    elif owner is not None:
+        os.chown(name, -1, owner.gid, dir_fd=parent, follow_symlinks=False)
+        os.chmod(name, _PASSABLE, dir_fd=parent)
 
 
 def require_private_file(facts: os.stat_result) -> None:

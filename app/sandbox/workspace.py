@@ -23,6 +23,7 @@ from app.sandbox.held_files import (
     READ_FLAGS,
     closing,
     give_to,
+    hand_over,
     read_window,
     require_private_file,
 )
@@ -325,8 +326,7 @@ class WorkspaceRoot:
                     with suppress(FileExistsError):
                         os.mkdir(name, 0o700, dir_fd=held)
                     below = self._opener(held, (name,), HOLD_DIRECTORY, 0)
-                    if name == run_hex:
-                        give_to(self._owner, name, held)
+                    hand_over(self._owner, name, held, is_run=name == run_hex)
                     os.close(held)
                     held = below
             except BaseException:

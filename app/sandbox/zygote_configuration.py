@@ -16,6 +16,8 @@ class ZygoteConfiguration:
     profile: SandboxProfile
     account: WorkerAccount | None
     libraries: tuple[str, ...] = ()  # directories an engine outside the standard library is in
+    interpreter: str = ""  # the program that workers of `monty` turn into
+    has_files: bool = True  # whether programs see the workspace; never without Landlock
 
     def encode(self) -> str:
         """The argument."""
@@ -26,8 +28,11 @@ class ZygoteConfiguration:
                 "readable": self.profile.readable,
                 "devices": self.profile.devices,
                 "executable": self.profile.executable,
+                "sees_links": self.profile.sees_links,
                 "account": None if self.account is None else asdict(self.account),
                 "libraries": self.libraries,
+                "interpreter": self.interpreter,
+                "has_files": self.has_files,
             }
         )
 
@@ -43,7 +48,10 @@ class ZygoteConfiguration:
                 readable=tuple(held["readable"]),
                 devices=tuple(held["devices"]),
                 executable=tuple(held["executable"]),
+                sees_links=bool(held["sees_links"]),
             ),
             account=None if account is None else WorkerAccount(**account),
             libraries=tuple(held["libraries"]),
+            interpreter=held["interpreter"],
+            has_files=held["has_files"],
         )

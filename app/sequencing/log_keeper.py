@@ -8,7 +8,7 @@ Threat: Ledger tampering
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class KeeperParts:
 
     database: Database  # as the sequencer's role
     admin_log: AdminLog
-    enrolment: Collection[bytes]
+    enrolment: Callable[[], Awaitable[Collection[bytes]]]  # what counts for records of now
     origin_of: Callable[[bytes], str]
     anchoring_of: Callable[[TenantId], Anchoring]
     checkpoints_of: Callable[[TenantId], CheckpointMaker]
@@ -131,7 +131,8 @@ class _Term:
     async def serve(self) -> None:
         """Tick until the connection, the term or the process is lost."""
         parts = self._parts
-        sequencer = await Sequencer.start(self._leader, parts.enrolment, parts.origin_of)
+        enrolment = await parts.enrolment()  # nobody rotates that key while somebody leads
+        sequencer = await Sequencer.start(self._leader, enrolment, parts.origin_of)
         checkpoint_due = parts.monotonic()
         while True:
             parts.appended.clear()

@@ -11,14 +11,15 @@ Threat: Ledger tampering
 
 import asyncio
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from app.administration.admin_log import AdminLog, AdminPage
 from app.domain.errors import ChainBreak
 from app.domain.run import JsonObject, TenantId
 from app.ledger.chain import Resume, VerifiedRecord
-from app.ledger.erasure_statement import StatementError, checked_statement
+from app.ledger.erasure_statement import StatementError, checked_statement, signer_of
 from app.ledger.hashing import leaf_hash
+from app.ledger.key_statements import KeyChange, ends_at
 from app.sequencing.log_names import log_of
 from app.sequencing.verified_start import Standing
 from app.transparency.checkpoint import Checkpoint
@@ -27,14 +28,15 @@ from app.transparency.note import NoteError
 
 CHECKPOINT_KIND = "checkpoint.tenant"
 RECOVERY_KIND = "log.recovery"
-_DELETION_KIND = "erasure.delete_tenant"
+SCHEMA_KIND = "schema.change"
+_DELETION_KIND, _ERASURE = "erasure.delete_tenant", "erasure"
 
 
 class SignedHistory:
     """Read in pages, from the first record on or from where it stood, and then kept up with.
 
-    Remembers one note for each origin, the ids of deleted logs, and the hash of each record that
-    has no leaf yet: memory does not grow with the records.
+    Remembers one note for each origin, the ids of deleted logs, the schema's revision, and the hash
+    of each record that has no leaf yet: memory does not grow with the records.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class SignedHistory:
         enrolment: Collection[bytes],
         erasure_keys: Callable[[], Collection[bytes]],
         opened: Callable[[str, str], Checkpoint],
+        changes: Callable[[], Awaitable[Sequence[KeyChange]]],
     ) -> None:
         self.operator = operator
         self._admin_log = admin_log
         self._enrolment = enrolment
         self._erasure_keys = erasure_keys
         self._opened = opened
+        self._changes = changes
         self.begin(None)
 
     def begin(self, standing: Standing | None) -> None:
@@ -62,6 +66,7 @@ class SignedHistory:
         self.recovered: set[str] = set()  # origins that a recovery gave
         self.ended: set[str] = set()  # origins that a recovery took away
         self.deleted: set[bytes] = set()
+        self.schema: str | None = None  # the revision that the last change led to
         if standing is None:
             return
         self.newest.update(standing.newest)
@@ -70,6 +75,7 @@ class SignedHistory:
         self.recovered |= standing.recovered
         self.ended |= standing.ended
         self.deleted |= standing.deleted
+        self.schema = standing.schema
 
     @property
     def done(self) -> int:
@@ -88,6 +94,7 @@ class SignedHistory:
             recovered=frozenset(self.recovered),
             ended=frozenset(self.ended),
             deleted=frozenset(self.deleted),
+            schema=self.schema,
         )
 
     async def read_page(self, size: int) -> bool | ChainBreak:
@@ -98,10 +105,31 @@ class SignedHistory:
             return False
         if isinstance(page, ChainBreak):
             return page
-        await asyncio.to_thread(self._take_page, page)
+        is_told = any(record.kind == _DELETION_KIND for record in page.chain.records)
+        changes = await self._changes() if is_told else ()
+        await asyncio.to_thread(self._take_page, page, changes)
         self._after = page.chain.head
         self._grow(size)
         return page.chain.head.next_seq < page.end
+
+    async def checkpoints_after(self, start: Resume | None) -> dict[int, str]:
+        """The checkpoints that records from `start` on hold, by seq, up to where this was read.
+
+        None at all unless these records lead to just that end: then they are the same ones.
+        """
+        found: dict[int, str] = {}
+        after, end = start, self._after
+        while end is not None and (after is None or after.next_seq < end.next_seq):
+            page = await self._admin_log.read_on(self.operator, after, self._enrolment)
+            if page is None or isinstance(page, ChainBreak):
+                return {}
+            for record in page.chain.records[: end.next_seq - (after.next_seq if after else 0)]:
+                if record.kind == CHECKPOINT_KIND:
+                    found[record.seq] = str(_note(record).get("checkpoint"))
+                if record.seq == end.next_seq - 1 and record.chain != end.chain:
+                    return {}
+            after = page.chain.head
+        return found
 
     def root_at(self, size: int) -> bytes | None:
         """The root of the operator log as its records make it; None unless it was read to there.
@@ -125,13 +153,13 @@ class SignedHistory:
         if known is None or found.size > known[0].size:
             self.newest[origin] = found, note
 
-    def _take_page(self, page: AdminPage) -> None:
+    def _take_page(self, page: AdminPage, changes: Sequence[KeyChange]) -> None:
         log, run = self.operator.bytes, page.run_id.bytes
         for record in page.chain.records:
             self._loose.append(leaf_hash(log, run, record.seq, record.chain))
-            self._take(record)
+            self._take(record, changes)
 
-    def _take(self, record: VerifiedRecord) -> None:
+    def _take(self, record: VerifiedRecord, changes: Sequence[KeyChange]) -> None:
         if record.kind == CHECKPOINT_KIND:
             self.take_note(str(_note(record).get("checkpoint")))
         elif record.kind == RECOVERY_KIND:
@@ -140,15 +168,20 @@ class SignedHistory:
             self.newest.pop(old, None)
             self.ended.add(old)
             self.recovered.add(new)
+        elif record.kind == SCHEMA_KIND:
+            self.schema = str(_note(record).get("to"))
         elif record.kind == _DELETION_KIND:
-            self._take_deletion(record.fields.get("note", b""))
+            self._take_deletion(record, changes)
 
-    def _take_deletion(self, note: bytes) -> None:
+    def _take_deletion(self, record: VerifiedRecord, changes: Sequence[KeyChange]) -> None:
+        note = record.fields.get("note", b"")
         try:
             told = checked_statement(note, keys=self._erasure_keys())
         except StatementError:
             return  # what it claims to have taken is missing without a reason
-        if told.run is not None:
+        end = ends_at(changes, _ERASURE, signer_of(note), self.operator.bytes)
+        # In this log a record's seq is its index.
+        if told.run is not None or (end is not None and record.seq >= end):
             return
         self.deleted.add(told.log)
         for origin in [name for name in self.newest if log_of(name) == told.log]:

@@ -71,7 +71,7 @@ class WriterRetirement:
 
     async def _record(self, leader: Leader) -> None:
         for writer_id in await retired_writers(leader):
-            sizes = await log_sizes(leader)
+            sizes = await log_sizes(leader.raw)
             receipt = await self._admin_log.append(
                 self._operator, "key.retired", {"writer_id": writer_id.hex, "sizes": {**sizes}}
             )

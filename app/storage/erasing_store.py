@@ -14,7 +14,7 @@ import asyncpg
 from app.domain.erasure import ErasureId
 from app.domain.errors import ErasureRefusedError
 from app.domain.run import JsonObject, RunId, TenantId
-from app.ledger.batches import signed_batch
+from app.ledger.batches import SealedBatch, signed_batch
 from app.ledger.writing import SealedAppend, SealedField
 from app.storage.companions import WrappedKey
 from app.storage.database import Database
@@ -103,7 +103,7 @@ class ErasingLedger(LedgerStore):
         self._occasion = occasion
         self._before_commit = before_commit
 
-    async def _commit(self, sealed: SealedAppend, companions: list[JsonObject]) -> bytes:
+    async def _commit(self, sealed: SealedAppend, companions: list[JsonObject]) -> SealedBatch:
         tenant_id = TenantId(UUID(bytes=sealed.log))
         record = (RunId(UUID(bytes=sealed.run)), sealed.records[-1].seq)
         batch = signed_batch([sealed], self._entropy(16))
@@ -117,7 +117,7 @@ class ErasingLedger(LedgerStore):
         except asyncpg.PostgresError as error:
             code = _REFUSALS.get(error.sqlstate or "")
             raise (ErasureRefusedError(code) if code else translated(error)) from error
-        return batch.batch_id
+        return batch
 
     async def _remove(
         self, raw: asyncpg.Connection, tenant_id: TenantId, record: tuple[RunId, int]

@@ -23,8 +23,9 @@ LEFT JOIN writer_key k ON k.writer_id = e.writer_id
 WHERE e.tenant_id = $1 AND e.erasure_id = $2
 """
 _NOTE = """
-SELECT r.header, r.rc, p.blob FROM record r
+SELECT r.header, r.rc, p.blob, l.idx FROM record r
 JOIN payload p ON p.tenant_id = r.tenant_id AND p.run_id = r.run_id AND p.seq = r.seq
+LEFT JOIN leaf l ON l.tenant_id = r.tenant_id AND l.run_id = r.run_id AND l.seq = r.seq
 WHERE r.tenant_id = $1 AND r.run_id = $2 AND r.seq = $3
 """
 
@@ -42,11 +43,12 @@ class StoredErasure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredNote:
-    """An administration record and its note, sealed."""
+    """An administration record and its note, sealed; `index` when it has a place in its log."""
 
     header: bytes | None
     rc: bytes
     blob: bytes
+    index: int | None
 
 
 class ErasureStore:
@@ -95,7 +97,7 @@ class ErasureStore:
         row = await raw.fetchrow(_NOTE, tenant_id, run_id, seq)
         if row is None:
             return None
-        return StoredNote(header=row["header"], rc=row["rc"], blob=row["blob"])
+        return StoredNote(header=row["header"], rc=row["rc"], blob=row["blob"], index=row["idx"])
 
     async def checkpoint(self, raw: asyncpg.Connection, tenant_id: TenantId) -> str | None:
         """The newest signed checkpoint of a log inside a tenant's snapshot."""

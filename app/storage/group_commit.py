@@ -36,7 +36,7 @@ Translation = Callable[[asyncpg.PostgresError], Exception]
 class _Waiting:
     sealed: SealedAppend
     companions: Sequence[JsonObject]
-    done: asyncio.Future[bytes]
+    done: asyncio.Future[SealedBatch]
 
     @property
     def place(self) -> tuple[bytes, bytes]:
@@ -66,8 +66,8 @@ class GroupCommit:
         self._in_flight: set[tuple[bytes, bytes]] = set()
         self._flusher: asyncio.Task[None] | None = None
 
-    async def append(self, sealed: SealedAppend, companions: Sequence[JsonObject]) -> bytes:
-        """The id of the batch that holds it; durable when this returns.
+    async def append(self, sealed: SealedAppend, companions: Sequence[JsonObject]) -> SealedBatch:
+        """The batch that holds it; durable when this returns.
 
         Raises what the database said of this append, LedgerUnavailableError when it said nothing,
         OverloadedError before anything is done when too many wait already.
@@ -130,8 +130,8 @@ class GroupCommit:
 
     async def _write_all(self, raw: asyncpg.Connection, groups: deque[_Group]) -> None:
         while groups:
-            batch_ids = await self._write(raw, groups[0])
-            self._acknowledge(groups.popleft(), batch_ids)
+            batches = await self._write(raw, groups[0])
+            self._acknowledge(groups.popleft(), batches)
             for _ in range(_PATIENCE_TURNS):
                 if groups:
                     break
@@ -139,22 +139,22 @@ class GroupCommit:
                 if group := self._next_group():
                     groups.append(group)
 
-    async def _write(self, raw: asyncpg.Connection, group: _Group) -> Sequence[bytes]:
+    async def _write(self, raw: asyncpg.Connection, group: _Group) -> Sequence[SealedBatch]:
         """All of a group or nothing, in one transaction; the batch of each."""
         shares: dict[tuple[bytes, bytes], list[_Waiting]] = {}
         for item in group:
             # In one order everywhere, so that two processes do not wait for each other.
             shares.setdefault((item.sealed.log, item.sealed.writer.writer_id), []).append(item)
         calls: list[Arguments] = []
-        batch_ids: dict[tuple[bytes, bytes], bytes] = {}
+        batches: dict[tuple[bytes, bytes], SealedBatch] = {}
         for key, share in sorted(shares.items()):
             share.sort(key=lambda item: item.sealed.run)
-            batch_ids[key] = self._entropy(_BATCH_ID_BYTES)
-            batch = signed_batch([item.sealed for item in share], batch_ids[key])
+            batch = signed_batch([item.sealed for item in share], self._entropy(_BATCH_ID_BYTES))
+            batches[key] = batch
             calls.append(self._call(batch, [told for item in share for told in item.companions]))
         if calls:
             await raw.executemany(self._statement, calls)
-        return [batch_ids[item.sealed.log, item.sealed.writer.writer_id] for item in group]
+        return [batches[item.sealed.log, item.sealed.writer.writer_id] for item in group]
 
     def _without_refused(self, group: _Group, error: asyncpg.PostgresError) -> list[_Group]:
         """What to try next. Who is named is refused; when nobody is, each half tries alone."""
@@ -170,11 +170,11 @@ class GroupCommit:
         middle = len(group) // 2
         return [group[:middle], group[middle:]]
 
-    def _acknowledge(self, group: _Group, batch_ids: Sequence[bytes]) -> None:
-        for item, batch_id in zip(group, batch_ids, strict=True):
+    def _acknowledge(self, group: _Group, batches: Sequence[SealedBatch]) -> None:
+        for item, batch in zip(group, batches, strict=True):
             self._in_flight.discard(item.place)
             if not item.done.done():  # else its caller has gone away
-                item.done.set_result(batch_id)
+                item.done.set_result(batch)
 
     def _refuse(self, group: _Group, error: Exception) -> None:
         self._in_flight.difference_update(item.place for item in group)

@@ -13,6 +13,7 @@ from uuid import UUID
 import asyncpg
 
 from app.domain.run import TenantId
+from app.ledger.chain import Resume
 from app.storage.log_store import StoredCheckpoint, stored_checkpoint
 from app.storage.sequencer_store import Leader, LeftOut
 
@@ -28,6 +29,20 @@ _RETIRED = """
 SELECT writer_id FROM writer_key
 WHERE retired_at IS NOT NULL AND retirement_seq IS NULL AND retired_xid < $1::text::xid8
 ORDER BY retired_at LIMIT 100
+"""
+# The operator log holds one run: that of its first leaf.
+_SINCE = """
+SELECT r.run_id, r.seq FROM record r
+WHERE r.tenant_id = $1 AND r.run_id = (SELECT run_id FROM leaf WHERE tenant_id = $1 AND idx = 0)
+  AND r.seq >= $3 AND r.kind = $2 ORDER BY r.seq
+"""
+_NAMED = "SELECT anchor_seq FROM checkpoint WHERE anchor_run = $1 AND anchor_seq >= $2"
+_BEFORE_BATCH = """
+SELECT p.seq + 1 AS seq, p.chain, p.epoch FROM record r JOIN record p
+  ON p.tenant_id = r.tenant_id AND p.run_id = r.run_id AND p.seq = (
+    SELECT min(b.seq) FROM record b WHERE b.tenant_id = r.tenant_id AND b.run_id = r.run_id
+      AND b.batch_id = r.batch_id AND b.seq <= r.seq) - 1
+WHERE r.tenant_id = $1 AND r.run_id = $2 AND r.seq = $3
 """
 
 
@@ -51,11 +66,32 @@ class NewCheckpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WithoutRows:
+    """Records of the operator log that no row of `checkpoint` names.
+
+    `resume`: where the batch of the first of them begins; None for the log's first record.
+    """
+
+    run_id: UUID
+    seqs: tuple[int, ...]
+    resume: Resume | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WriterSeen:
     """A writer that is not retired, and its last heartbeat."""
 
     writer_id: UUID
     seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertifiedWriter:
+    """A writer that is not retired; whose certificate it has is not checked here."""
+
+    writer_id: bytes
+    public_key: bytes
+    certificate: bytes | None
 
 
 async def unsigned_heads(
@@ -96,6 +132,26 @@ async def add_checkpoints(
                 for item in checkpoints
             ],
         )
+
+
+async def records_without_rows(
+    leader: Leader, operator: TenantId, kind: str, from_seq: int
+) -> WithoutRows | None:
+    """Records of checkpoints from a seq of the operator log on that have no row; None of none."""
+    raw = leader.raw
+    found = await raw.fetch(_SINCE, operator, kind, from_seq)
+    if not found:
+        return None
+    run_id = UUID(bytes=found[0]["run_id"].bytes)
+    named = {row["anchor_seq"] for row in await raw.fetch(_NAMED, run_id, from_seq)}
+    seqs = tuple(row["seq"] for row in found if row["seq"] not in named)
+    if not seqs:
+        return None
+    row = await raw.fetchrow(_BEFORE_BATCH, operator, run_id, seqs[0])
+    resume = None
+    if row is not None:
+        resume = Resume(next_seq=row["seq"], chain=row["chain"], epoch=row["epoch"])
+    return WithoutRows(run_id=run_id, seqs=seqs, resume=resume)
 
 
 async def add_cosignature(
@@ -143,15 +199,42 @@ async def note_finding(leader: Leader, finding: LeftOut, alarm_seq: int) -> None
         )
 
 
+async def silent_writers(leader: Leader, seconds: float) -> list[WriterSeen]:
+    """Writers that are not retired and were not seen for so long, by the database's clock."""
+    rows = await leader.raw.fetch(
+        "SELECT writer_id, seen_at FROM writer_key"
+        " WHERE retired_at IS NULL AND seen_at < now() - make_interval(secs => $1)",
+        seconds,
+    )
+    return [_seen(row) for row in rows]
+
+
+async def certified_writers(leader: Leader) -> list[CertifiedWriter]:
+    """All writers that are not retired, with what certifies them."""
+    rows = await leader.raw.fetch(
+        "SELECT writer_id, public_key, certificate FROM writer_key WHERE retired_at IS NULL"
+        " ORDER BY writer_id"
+    )
+    return [
+        CertifiedWriter(
+            writer_id=row["writer_id"].bytes,
+            public_key=row["public_key"],
+            certificate=row["certificate"],
+        )
+        for row in rows
+    ]
+
+
 async def writers_seen(leader: Leader) -> list[WriterSeen]:
     """All writers that are not retired."""
     rows = await leader.raw.fetch(
         "SELECT writer_id, seen_at FROM writer_key WHERE retired_at IS NULL"
     )
-    return [
-        WriterSeen(writer_id=UUID(bytes=row["writer_id"].bytes), seen_at=row["seen_at"])
-        for row in rows
-    ]
+    return [_seen(row) for row in rows]
+
+
+def _seen(row: asyncpg.Record) -> WriterSeen:
+    return WriterSeen(writer_id=UUID(bytes=row["writer_id"].bytes), seen_at=row["seen_at"])
 
 
 async def retire_writer(leader: Leader, writer: WriterSeen) -> None:
@@ -171,9 +254,9 @@ async def retired_writers(leader: Leader) -> list[UUID]:
     return [UUID(bytes=row["writer_id"].bytes) for row in rows]
 
 
-async def log_sizes(leader: Leader) -> dict[str, int]:
+async def log_sizes(raw: asyncpg.Connection) -> dict[str, int]:
     """The size of each log that has leaves, by its id in hex."""
-    rows = await leader.raw.fetch("SELECT tenant_id, size FROM log_head WHERE size > 0")
+    rows = await raw.fetch("SELECT tenant_id, size FROM log_head WHERE size > 0")
     return {row["tenant_id"].hex: row["size"] for row in rows}
 
 

@@ -31,6 +31,23 @@ SELECT kek_id, wrapped, blob, expires_at FROM run_result
 WHERE tenant_id = $1 AND run_id = $2
   AND expires_at BETWEEN '1970-01-01 00:00Z' AND '9999-12-31 00:00Z'
 """
+_WORK = """
+SELECT seq, kek_id, wrapped, blob FROM run_work WHERE tenant_id = $1 AND run_id = $2 ORDER BY seq
+"""
+_CANCELLED_BY = """
+SELECT actor FROM run_command WHERE tenant_id = $1 AND run_id = $2 AND command = 'cancel'
+ORDER BY created_at LIMIT 1
+"""
+_STOP = """
+WITH told AS (
+  INSERT INTO run_command (tenant_id, run_id, command_id, command, actor)
+  SELECT r.tenant_id, r.run_id, gen_random_uuid(), 'cancel', $3 FROM runs r
+  WHERE r.tenant_id = $1 AND r.kind <> 'admin' AND ($2::text IS NULL OR r.agent = $2)
+    AND r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')
+  RETURNING 1
+) SELECT count(*) FROM told
+"""
+_OWN = "!own"  # what the heartbeat says in the place of an actor
 _PAGE = (
     _COLUMNS
     + """WHERE tenant_id = $1 AND kind <> 'admin' AND ($2::uuid IS NULL OR run_id < $2)
@@ -45,6 +62,7 @@ class Beat:
 
     cancel: tuple[tuple[RunId, str], ...]  # the run and who asked
     orphans: tuple[tuple[TenantId, RunId, int], ...]
+    own: frozenset[RunId]  # the orphans that this very process let in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +107,11 @@ class RunStore:
             )
         now = {str(row["name"]): row["tenant_id"] for row in rows}
         others = {name for name, tenant_id in known.items() if now.get(name) != tenant_id}
-        taken = {name for name in others if await self._has_records(known[name])}
+        taken = {name for name in others if await self.has_records(known[name])}
         return RenamedTenants(gone=frozenset(others - taken), taken=frozenset(taken))
 
-    async def _has_records(self, tenant_id: TenantId) -> bool:
+    async def has_records(self, tenant_id: TenantId) -> bool:
+        """Whether anything is left of a tenant's log."""
         async with self._database.snapshot(tenant_id) as raw:
             found: bool = await raw.fetchval(
                 "SELECT EXISTS (SELECT 1 FROM record WHERE tenant_id = $1)", tenant_id
@@ -145,13 +164,36 @@ class RunStore:
             )
         cancel = [(_ids(row)[1], str(row["actor"])) for row in rows if row["what"] == "cancel"]
         orphans = [(*_ids(row), int(row["epoch"])) for row in rows if row["what"] == "orphan"]
-        return Beat(cancel=tuple(cancel), orphans=tuple(orphans))
+        own = frozenset(_ids(row)[1] for row in rows if row["actor"] == _OWN)
+        return Beat(cancel=tuple(cancel), orphans=tuple(orphans), own=own)
+
+    async def cancelled_by(self, tenant_id: TenantId, run_id: RunId) -> str | None:
+        """Who asked first that the run stop, or None."""
+        async with self._database.snapshot(tenant_id) as raw:
+            actor: str | None = await raw.fetchval(_CANCELLED_BY, tenant_id, run_id)
+        return actor
 
     async def expire_results(self, now: datetime) -> Sequence[str]:
-        """Remove results past their time; the work keys that some result still needs."""
+        """Remove results past their time; the work keys that a result or a run still needs."""
         async with self._database.driver() as raw:
             rows = await raw.fetch("SELECT * FROM results_expire($1)", now)
         return [str(row[0]) for row in rows]
+
+    async def forget_work(self, kek_ids: Sequence[str]) -> None:
+        """Forget which runs were under work keys that are no more."""
+        async with self._database.driver() as raw:
+            await raw.execute("SELECT work_forget($1)", list(kek_ids))
+
+    async def working_copy(
+        self, tenant_id: TenantId, run_id: RunId
+    ) -> tuple[WrappedKey, Sequence[tuple[int, bytes]]] | None:
+        """The wrapped work key of a run and the sealed parts by seq; None when there is none."""
+        async with self._database.snapshot(tenant_id) as raw:
+            rows = await raw.fetch(_WORK, tenant_id, run_id)
+        if not rows or rows[0]["wrapped"] is None or rows[0]["blob"] is None:
+            return None
+        key = WrappedKey(kek_id=rows[0]["kek_id"], wrapped=rows[0]["wrapped"])
+        return key, [(row["seq"], row["blob"]) for row in rows]
 
     async def request_cancel(
         self, tenant_id: TenantId, run_id: RunId, command_id: UUID, actor: str
@@ -166,6 +208,18 @@ class RunStore:
                 command_id,
                 actor,
             )
+
+    async def request_stop(self, tenant_id: TenantId, agent: str | None, actor: str) -> int:
+        """As `request_cancel` for every open run of the tenant, or of its agent; how many."""
+        async with self._database.writing(tenant_id) as raw:
+            told: int = await raw.fetchval(_STOP, tenant_id, agent, actor)
+        return told
+
+    async def hear(self, writer_id: UUID) -> tuple[tuple[RunId, str], ...]:
+        """The runs of this process that somebody asked lately to stop, and who."""
+        async with self._database.driver() as raw:
+            rows = await raw.fetch("SELECT run_id, actor FROM writer_commands($1)", writer_id)
+        return tuple((RunId(UUID(bytes=row["run_id"].bytes)), str(row["actor"])) for row in rows)
 
     async def find(
         self, raw: asyncpg.Connection, tenant_id: TenantId, run_id: RunId

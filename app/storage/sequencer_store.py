@@ -46,6 +46,10 @@ _BEAT = """
 UPDATE sequencer_state SET system_identifier = $3, xid = $4::text::xid8, beaten_at = now()
 WHERE tenant_id = $1 AND term = $2
 """
+_SETTLED = """
+SELECT xid::text FROM sequencer_state WHERE tenant_id = $1
+  AND system_identifier = (SELECT system_identifier::text FROM pg_control_system())
+"""
 _BATCH_COLUMNS = """
 SELECT b.tenant_id, b.batch_id, b.xid::text, b.writer_id, b.n, b.ranges, b.entries, b.tip, b.sig,
   k.public_key, k.certificate
@@ -320,6 +324,17 @@ class Leader:
                 item.seq,
                 item.reason,
             )
+
+
+async def next_transaction(raw: asyncpg.Connection) -> int:
+    """The number that no transaction has yet: whatever was begun before has a smaller one."""
+    return int(await raw.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text"))
+
+
+async def settled_transactions(raw: asyncpg.Connection, operator: UUID) -> int:
+    """Below which number this server's transactions are in the logs; 0 while nobody knows."""
+    found: str | None = await raw.fetchval(_SETTLED, operator)
+    return 0 if found is None else int(found)
 
 
 @asynccontextmanager

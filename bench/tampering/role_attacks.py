@@ -149,7 +149,8 @@ _STATEMENTS = (
     "CREATE OR REPLACE FUNCTION ledger_append() RETURNS void LANGUAGE sql AS 'SELECT'",
     "ALTER FUNCTION tenant_ensure(text) SET search_path = pg_temp",
     "ALTER TABLE record NO FORCE ROW LEVEL SECURITY",
-    "GRANT UPDATE ON record TO mf_app",
+    # By itself it is answered with a warning that nothing was granted, and not with an error.
+    "GRANT UPDATE ON record TO mf_app; UPDATE record SET kind = 'x' WHERE false",
     "COPY record FROM PROGRAM 'true'",
 )
 

@@ -107,7 +107,8 @@ class Scene:
         for run in self.opened:
             async with self.client(run.tenant) as http:
                 answer = await http.post(f"/v1/runs/{run.public}/cancel")
-                while answer.json()["status"] not in {"cancelled", "succeeded"}:
+                # One that waited for long is over by its own budget, or for want of its process.
+                while answer.json()["finished_at"] is None:
                     await asyncio.sleep(0.1)
                     answer = await http.get(f"/v1/runs/{run.public}")
         self.runs = [replace(run, open=False, fresh=False) for run in self.runs]

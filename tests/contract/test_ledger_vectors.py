@@ -227,7 +227,9 @@ def other_run(i: Members, o: Members) -> bool:
     batches = {
         batch["batch_id"]: {
             **batch,
-            "entries": [
+            "entries": independent_reader.entries_of(batch)
+            if batch.get("entries") is not None
+            else [
                 (r["run_id"], r["seq"], r["chain"])
                 for r in rows["record"]
                 if r["batch_id"] == batch["batch_id"]

@@ -1,6 +1,7 @@
 """docs/problems.md lists exactly the problems there are, and every error has one."""
 
 import inspect
+import time
 from pathlib import Path
 
 import httpx2
@@ -32,9 +33,12 @@ from app.domain.errors import (
     NotSequencedError,
     OverloadedError,
     PolicyDeniedError,
+    RotationRefusedError,
     StaleEpochError,
     StaleTermError,
     ToolError,
+    ToolsBusyError,
+    UnreadableShellError,
     WitnessAheadError,
     WitnessError,
     WitnessRefusedError,
@@ -42,6 +46,7 @@ from app.domain.errors import (
     WriterRetiredError,
 )
 from app.keys.key_ring import KeySource
+from app.keys.request_rates import RequestRates
 from tests.support.api_matrix import problem_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "problems.md"
@@ -66,6 +71,8 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
     "StaleTermError": (StaleTermError("other"), 503, "ledger-refused"),
     "KeyStoreError": (KeyStoreError("no key"), 503, "key-store-unavailable"),
     "OverloadedError": (OverloadedError(7), 503, "overloaded"),
+    "RotationRefusedError": (RotationRefusedError("not now"), 503, "ledger-refused"),
+    "ToolsBusyError": (ToolsBusyError(7), 429, "tools-busy"),
 }
 # These end a start, a run, a call of a tool or of a witness; should one come to the edge, it is a
 # fault, and opaque.
@@ -74,6 +81,7 @@ INSIDE = {
     "ModelError": ModelError("planted-words"),
     "ToolError": ToolError("planted-words"),
     "ConfinementError": ConfinementError("planted-words"),
+    "UnreadableShellError": UnreadableShellError("planted-words"),
     "EgressError": EgressError("planted-words", "planted-words"),
     "WitnessError": WitnessError("planted-words"),
     "WitnessUnavailableError": WitnessUnavailableError("planted-words"),
@@ -108,6 +116,7 @@ def raising(error: Exception) -> FastAPI:
     app.add_middleware(
         Guard,
         doorkeeper=Doorkeeper(KeySource.from_list("k" * 24)),
+        rates=RequestRates(limit_of=lambda _: 1000, now_seconds=time.monotonic),
         max_body_bytes=1024,
         new_request_id=lambda: "0" * 32,
     )

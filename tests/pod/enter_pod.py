@@ -67,6 +67,7 @@ def _enter(profile: RuntimeDefault, command: list[str]) -> None:
     profile.load()
     environ = {"PATH": "/nowhere", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108 - the pod's own tmpfs
     environ |= {"PYTHONDONTWRITEBYTECODE": "1", "MESHFLOW_POD": "1"}
+    environ |= {"HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis"}  # noqa: S108 - as above
     first = os.fork()
     if first == 0:
         os.execve(command[0], command, environ)  # noqa: S606 - what the caller asked for

@@ -41,6 +41,7 @@ OPENED_BY = {
     "runs_list_entries": READERS,
     "runs_verify": READERS,
     "runs_stream_events": READERS,
+    "stops_create": frozenset({Scope.OPERATE}),
     "erasures_create": frozenset({Scope.ERASE}),
     "erasures_get": frozenset({Scope.ERASE, Scope.AUDIT}),
     "erasures_hold": frozenset({Scope.ERASE}),

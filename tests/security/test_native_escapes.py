@@ -27,6 +27,7 @@ from tests.support.escape_scene import (
     request_for,
     runner_for,
 )
+from tests.support.older_landlock import entry_with_older_landlock
 
 ROWS = corpus()
 ATTEMPTS = [row for row in ROWS if row["class"] != "dos"]
@@ -100,31 +101,12 @@ def test_nothing_escapes_behind_the_first_layer() -> None:
     assert refused
 
 
-_OLD_KERNEL = """
-import os, sys
-os.environ.clear()
-sys.path.insert(0, {root!r})
-from app.sandbox import zygote
-from app.sandbox.kernel_calls import LinuxKernel
-class Old(LinuxKernel):
-    def call(self, name, *arguments):
-        if name == "landlock_create_ruleset" and arguments[2] == 1:
-            return {abi}
-        return super().call(name, *arguments)
-zygote.LinuxKernel = Old
-sys.path.pop(0)
-zygote.serve_zygote(int(sys.argv[1]), sys.argv[2])
-"""
-
-
 @pytest.mark.parametrize("abi", [1, 3] if _FULL else [1])
 def test_nothing_escapes_where_landlock_is_old(
     abi: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The zygote is told of an older Landlock than there is, and asks only that much of it."""
-    entry = tmp_path / "old_kernel.py"
-    entry.write_text(_OLD_KERNEL.format(root=str(Path(__file__).parents[2]), abi=abi))
-    monkeypatch.setattr(zygote_link, "_ENTRY", entry)
+    monkeypatch.setattr(zygote_link, "_ENTRY", entry_with_older_landlock(abi, tmp_path))
     attempts = _run(SandboxMode.STRICT, ATTEMPTS)
     assert [attempt for attempt in attempts if attempt.succeeded] == []
     assert not [attempt for attempt in attempts if attempt.told.startswith("unavailable")]

@@ -8,7 +8,8 @@ import asyncpg
 import pytest
 
 from app.domain.erasure import ErasureStatus
-from app.ledger_assembly import ledger_parts, recovery_desk
+from app.ledger_assembly import ledger_parts
+from app.log_keeping import recovery_desk
 from tests.integration.erasing.erasing_scene import erasing_beside
 from tests.security.tampering_scene import (
     Run,

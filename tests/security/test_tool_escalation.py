@@ -32,7 +32,7 @@ from tests.support.planted_rules import call_of, facts_with
 WRITE_IT = {"instructions": "Write it to a file."}
 
 NAMES = {
-    "unknown": "shell",
+    "unknown": "terminal",
     "another case": "Write_File",
     "a space": "write_file ",
     "a line": "write_file\n",

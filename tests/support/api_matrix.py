@@ -65,6 +65,8 @@ class Operation:
                 "legal_basis": "gdpr.art17",
                 "request_ref": "ticket 1",
             }
+        if self.path.endswith("/stops"):
+            return {"agent": "nobody"}
         return {"reason": "court"} if self.path.endswith("/hold") else {"task": "1+1"}
 
     def send(
@@ -113,7 +115,7 @@ def problem_of(response: httpx2.Response, status: int, code: str) -> dict[str, A
     assert body["request_id"] == response.headers["x-request-id"]
     assert response.headers["x-content-type-options"] == "nosniff"
     assert ("www-authenticate" in response.headers) == (status == 401)
-    assert ("retry-after" in response.headers) == (status == 503 or code == "not-sequenced")
+    assert ("retry-after" in response.headers) == (status in (429, 503) or code == "not-sequenced")
     return body
 
 

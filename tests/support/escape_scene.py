@@ -30,10 +30,12 @@ from app.sandbox.execution import (
     ExecResult,
     SourceText,
 )
+from app.sandbox.python_engine import PYTHON_ENGINES, PythonEngine, installed_monty
+from app.sandbox.runner_assembly import bashkit_place
 from app.sandbox.sandbox_profile import SandboxProfile, WorkerAccount
 from app.sandbox.tool_runner import RunnerOptions, ToolRunner
 
-CORPUS = Path(__file__).parents[1] / "security" / "corpus" / "native.jsonl"
+CORPORA = Path(__file__).parents[1] / "security" / "corpus"
 NUMBERS = json.loads((Path(__file__).parent / "libseccomp_numbers.json").read_text())
 TENANT, RUN, OTHER_TENANT, OTHER_RUN = ("a" * 32, "b" * 32, "c" * 32, "d" * 32)
 _SHELLCODE = {
@@ -51,13 +53,19 @@ def worker_account() -> WorkerAccount | None:
 
 def runner_for(mode: SandboxMode = SandboxMode.STRICT, **options: Any) -> ToolRunner:
     """A runner as wiring builds one, with the tests' account."""
-    profile = SandboxProfile(mode=mode)
-    return ToolRunner(RunnerOptions(profile=profile, account=worker_account(), **options))
+    profile = SandboxProfile(mode=mode, executable=options.pop("executable", ()))
+    library = bashkit_place()
+    assert library is not None, "the extra `shell` is not installed"
+    libraries = {EngineName.VIRTUAL_SHELL: (library,)}
+    return ToolRunner(
+        RunnerOptions(profile=profile, account=worker_account(), libraries=libraries, **options)
+    )
 
 
-def corpus() -> list[dict[str, Any]]:
-    """Every row of the corpus."""
-    return [json.loads(line) for line in CORPUS.read_text(encoding="utf-8").splitlines()]
+def corpus(name: str = "native") -> list[dict[str, Any]]:
+    """Every row of a corpus."""
+    lines = (CORPORA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 @contextmanager
@@ -90,12 +98,26 @@ def held(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+def monty_runner(
+    mode: SandboxMode = SandboxMode.STRICT, *, has_files: bool = True, **options: Any
+) -> ToolRunner:
+    """A runner whose Python is Monty."""
+    found = installed_monty()
+    assert not found.problem, found.problem
+    python = PythonEngine(name=EngineName.MONTY, has_files=has_files, interpreter=found.path)
+    return runner_for(mode, python=python, **options)
+
+
 def request_for(
-    text: str, workspace_fd: int, tenant_hex: str = TENANT, **limits: Any
+    text: str,
+    workspace_fd: int,
+    tenant_hex: str = TENANT,
+    engine: EngineName = EngineName.NATIVE,
+    **limits: Any,
 ) -> ExecRequest:
-    """A call of the native engine."""
+    """A call of an engine that takes text."""
     return ExecRequest(
-        engine=EngineName.NATIVE,
+        engine=engine,
         program=SourceText(text=text),
         tenant_hex=tenant_hex,
         run_hex=RUN,
@@ -207,6 +229,7 @@ class EscapeScene:
         self.listeners = Listeners(base)
         self.workspace = base / "w" / TENANT / RUN
         self.token = ""
+        self._own_adjustment = int(Path("/proc/self/oom_score_adj").read_text())
         self._victim: subprocess.Popen[bytes] | None = None
 
     def close(self) -> None:
@@ -326,7 +349,7 @@ class EscapeScene:
     def _changed(self, path: Path) -> bool:
         if not path.exists():
             return True
-        facts, text = path.stat(), path.read_text()
+        facts, text = path.stat(), path.read_text(errors="replace")
         kept = self._kept
         same = (facts.st_ino, facts.st_mode, facts.st_mtime_ns, facts.st_size) == (
             kept.st_ino,
@@ -348,19 +371,24 @@ class EscapeScene:
         limits = (place / "limits").read_text()
         opened = next(line for line in limits.splitlines() if line.startswith("Max open files"))
         adjusted = int((place / "oom_score_adj").read_text())
-        return state in "tT" or nice != 0 or policy != 0 or " 7 " in opened or adjusted > 0
+        # It began with what this process has, which need not be the usual.
+        own = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)
+        moved = (nice, policy) != own
+        return state in "tT" or moved or " 7 " in opened or adjusted > self._own_adjustment
 
     async def attempt(self, runner: ToolRunner, row: Mapping[str, Any]) -> Attempt:
         """Run a row with this runner, without any first layer."""
         self.fresh()
         text = self.payload(row)
         with held(self.workspace) as descriptor:
+            is_python = row.get("engine", EngineName.NATIVE) in PYTHON_ENGINES
+            engine = runner.python_engine.name if is_python else EngineName(row["engine"])
             result = await runner.run(
-                request_for(text, descriptor, wall_seconds=2.0, cpu_seconds=2)
+                request_for(text, descriptor, engine=engine, wall_seconds=2.0, cpu_seconds=2)
             )
-        return self._judged(row, result)
+        return self.judged(row, result)
 
-    def _judged(self, row: Mapping[str, Any], result: ExecResult) -> Attempt:
+    def judged(self, row: Mapping[str, Any], result: ExecResult) -> Attempt:
         output = (result.stdout + result.stderr).decode(errors="replace")
         succeeded = self.succeeded(row, result.stdout.decode(errors="replace"))
         for place in _SHARED_PLACES:

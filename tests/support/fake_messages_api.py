@@ -3,7 +3,8 @@
     with fake_messages_api([text("hello"), status(529)]) as api:
         provider = AnthropicProvider(lambda: "sk-test", base_url=api.base_url)
 
-A script is a sequence (one scenario a request, in order) or a mapping from model name to scenario.
+A script is a sequence (one scenario a request, in order), a mapping from model name to scenario, or
+a function of the request.
 Requests that the real API would not accept are answered 400 whatever the script says.
 """
 
@@ -12,7 +13,7 @@ import itertools
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -207,7 +208,7 @@ def raw_tool_input(written: str) -> Scenario:
     return Scenario(chunks=(start(), *block, *finish("tool_use")))
 
 
-Script = Sequence[Scenario] | Mapping[str, Scenario]
+Script = Sequence[Scenario] | Mapping[str, Scenario] | Callable[[SeenRequest], Scenario]
 
 
 @dataclass(slots=True)
@@ -223,9 +224,11 @@ class FakeMessagesApi:
     connections: int = 0
     _at: int = 0
 
-    def _next(self, model: str) -> Scenario:
+    def _next(self, seen: SeenRequest) -> Scenario:
+        if callable(self.script):
+            return self.script(seen)
         if isinstance(self.script, Mapping):
-            return self.script.get(model, status(404))
+            return self.script.get(seen.body["model"], status(404))
         scenario = self.script[self._at] if self._at < len(self.script) else status(500)
         self._at += 1
         return scenario
@@ -260,7 +263,7 @@ class FakeMessagesApi:
             json_type = (("content-type", "application/json"),)
             scenario = Scenario(status=400, headers=json_type, chunks=(body,))
         else:
-            scenario = self._next(seen.body["model"])
+            scenario = self._next(seen)
         return await self._answer(scenario, seen, reader, writer)
 
     async def _answer(

@@ -28,7 +28,7 @@ def _plain(value: object) -> object:
     return value.hex if isinstance(value, UUID) else value
 
 
-def _entries(batch: Mapping[str, Any]) -> list[tuple[str, int, bytes]]:
+def entries_of(batch: Mapping[str, Any]) -> list[tuple[str, int, bytes]]:
     """What a batch keeps of its records, in the order of its ranges."""
     places = [
         (r, seq) for r, a, b in spans(batch["ranges"]) for seq in range(a, min(b, a + 512) + 1)
@@ -62,7 +62,7 @@ async def read_run(
     batches = {b["batch_id"]: b for b in await fetch("batch", theirs, tenant_id, names)}
     for name, batch in batches.items():
         own = [(run_id, row["seq"], row["chain"]) for row in rows if row["batch_id"] == name]
-        batch["entries"] = own if batch["entries"] is None else _entries(batch)
+        batch["entries"] = own if batch["entries"] is None else entries_of(batch)
     writers = {w["writer_id"]: w["public_key"] for w in await fetch("writer_key", "")}
     return rows, payloads, batches, writers
 

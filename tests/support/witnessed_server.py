@@ -55,7 +55,9 @@ async def _operator(roles: Roles) -> UUID:
 
 
 @contextmanager
-def witnessed_server(roles: Roles, *, with_witness: bool = True) -> Iterator[WitnessedServer]:
+def witnessed_server(
+    roles: Roles, *, with_witness: bool = True, **environ: str
+) -> Iterator[WitnessedServer]:
     """Serve until the block ends; without a witness the policy still asks for one."""
     operator = asyncio.run(_operator(roles))
     origin = f"{DEPLOYMENT}/ledger/{operator.hex}"
@@ -79,6 +81,7 @@ def witnessed_server(roles: Roles, *, with_witness: bool = True) -> Iterator[Wit
             MESHFLOW_SEQUENCER_DATABASE_URL=roles.sequencer,
             MESHFLOW_DEPLOYMENT=DEPLOYMENT,
             **more,
+            **environ,
         )
         app = create_app(settings)
         url = stack.enter_context(serving(app))

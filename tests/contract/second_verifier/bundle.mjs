@@ -130,6 +130,7 @@ class Check {
       }
     }
     this.checkGone(fields, deleted);
+    this.deleted = deleted.size > 0;
   }
 
   checkItem(item, index) {
@@ -252,14 +253,14 @@ function verifyBundle(data, policy, { now = null, maxAgeSeconds = null } = {}) {
   if (check.anchor === null) check.quorumAt(now); // a known witness's line that does not hold breaks the note
   if (witnessedAt === null) check.open.add("not witnessed");
   else if (maxAgeSeconds !== null && now - witnessedAt > maxAgeSeconds) check.open.add("witnessed too long ago");
-  return { records: check.records.length, placed, witnessedAt, open: [...check.open] };
+  return { records: check.records.length, placed, witnessedAt, deleted: check.deleted, open: [...check.open] };
 }
 
 // Whatever is wrong with what is inside a bundle is 3, also what this program did not expect to meet.
 export function answer(data, policy, times) {
   try {
     const found = verifyBundle(data, policy, times);
-    const told = `${found.records} records, ${found.placed} of them in the tree, witnessed at ${found.witnessedAt}`;
+    const told = `${found.records} records, ${found.placed} of them in the tree, witnessed at ${found.witnessedAt}${found.deleted ? ", the run erased" : ""}`;
     return { code: found.open.length === 0 ? 0 : 2, told: [told, ...found.open].join("\n"), crashed: false };
   } catch (error) {
     if (error instanceof Unusable) return { code: 4, told: error.message, crashed: false };

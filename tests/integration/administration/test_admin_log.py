@@ -145,11 +145,15 @@ async def test_an_administration_run_is_no_run_of_a_list_and_nobodys_orphan(
 async def test_a_writer_is_certified_and_recorded_once_however_often_it_says_so(
     fresh: Roles, tmp_path: Path
 ) -> None:
-    key = SigningKeys(tmp_path, os.urandom).current(ENROLMENT)
+    signing = SigningKeys(tmp_path, os.urandom)
+    key = signing.current(ENROLMENT)
     async with office_on(fresh, tmp_path) as office:
         writer = office.scene.writer
         enrolment = WriterEnrolment(
-            runs=office.scene.runs, admin_log=office.log, writer=writer, certify=key.sign
+            runs=office.scene.runs,
+            admin_log=office.log,
+            writer=writer,
+            certifying=signing.certifying,
         )
         await enrolment.enrol()
         await enrolment.enrol()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -14,7 +15,7 @@ from app.keys.signing_keys import read_key_file
 from tests.integration.erasing.erasing_scene import WHY, erasing_beside
 from tests.security.tampering_scene import Run, attack, disarm, finished_run
 from tests.support.api_matrix import Gate, patiently, says, scripted
-from tests.support.databases import DatabaseServer, Roles
+from tests.support.databases import DatabaseServer, Roles, execute
 from tests.support.live_server import LiveServer, live_server
 
 pytestmark = pytest.mark.anyio
@@ -226,3 +227,16 @@ def test_a_run_that_is_under_way_is_not_erased(postgres: DatabaseServer) -> None
         for _ in patiently():
             if client.get(f"/v1/runs/{run.public}").json()["status"] == "succeeded":
                 break
+
+
+async def test_a_receipt_waits_for_the_key_of_the_working_copy_too(live: LiveServer) -> None:
+    """A backup may hold the copy as it was while the run went on."""
+    run = finished_run(live)
+    async with erasing_beside(live, rotate_every=timedelta(hours=1)) as erasing:
+        (work,) = await erasing.rows("run_work", run.run_id)
+        await execute(live.roles.superuser, f"DELETE FROM run_result WHERE run_id = '{run.run_id}'")
+        await erasing.delete(run)
+        (receipt,) = [row for row in await erasing.rows("erasure") if row["run_id"] == run.run_id]
+        assert work["kek_id"].startswith("work/")
+        assert work["kek_id"] in receipt["kek_ids"]
+        assert await erasing.rows("run_work", run.run_id) == []

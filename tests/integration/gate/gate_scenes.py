@@ -145,6 +145,7 @@ def _require_complete(entries: Sequence[Mapping[str, Any]]) -> None:
     """Every act has its decision before it and its end after it, and there is one last record."""
     assert [entry["seq"] for entry in entries] == list(range(len(entries)))
     assert entries[0]["kind"] == "run.submitted"
+    resumed = max((e["seq"] for e in entries if e["kind"] == "run.resumed"), default=-1)
     assert [e["seq"] for e in entries if e["kind"] == "run.finished"] == [len(entries) - 1]
     for intent, effect in (("llm.requested", "llm.responded"), ("tool.decided", "tool.finished")):
         allowed = [
@@ -153,6 +154,8 @@ def _require_complete(entries: Sequence[Mapping[str, Any]]) -> None:
             if entry["kind"] == intent and entry["decision"]["verdict"] == "allow"
         ]
         ends = [(e["intent"], e["seq"]) for e in entries if e["kind"] == effect]
+        # What was under way when the run lost its process was begun anew by the next one.
+        allowed = [seq for seq in allowed if seq > resumed or seq in {one for one, _ in ends}]
         stopped = entries[-1]["outcome"] in _STOPPED
         assert [one for one, _ in ends] == (allowed[: len(ends)] if stopped else allowed)
         assert all(one < seq for one, seq in ends)

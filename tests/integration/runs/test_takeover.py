@@ -1,27 +1,30 @@
-"""A run whose process fell silent is ended by another one, with what it had used until then."""
+"""A run whose process fell silent goes on in another exactly where it was, or it ends."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
+import httpx2
+import pytest
 
-from app.domain.step import ModelRequest
+from app import roster
+from app.domain.run import RunId
+from app.domain.step import ModelReply
+from app.providers.scripted import ScriptedProvider
+from app.wiring import Overrides
 from tests.integration.gate.gate_scenes import elsewhere
-from tests.support.api_matrix import Gate, calls, patiently, says, scripted
+from tests.support.api_matrix import Gate, calls, patiently, says
 from tests.support.databases import Roles, connect
 from tests.support.live_server import live_server
+from tests.support.second_reply import FromTheSecond
 
-
-class FromTheSecond:
-    """Lets the first reply through and holds back those after it."""
-
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
-        self._asked = 0
-
-    async def __call__(self, request: ModelRequest) -> None:
-        self._asked += 1
-        if self._asked > 1:
-            await self._gate(request)
+SUM = calls("calculator", expression="6*7")
+FLIPPED = "set_byte({0}, 20, get_byte({0}, 20) # 1)"
+TASK_PART = "SELECT blob FROM run_work WHERE seq = 0 AND run_id = $1"
+WRITE = calls("write_file", path="a.txt", content="x")
 
 
 async def _orphaned(roles: Roles, run_id: UUID) -> None:
@@ -40,27 +43,147 @@ async def _orphaned(roles: Roles, run_id: UUID) -> None:
         await raw.close()
 
 
-def test_a_run_that_lost_its_process_keeps_what_its_records_say_that_it_used(
+@dataclass(kw_only=True)
+class Lost:
+    """A run that waits for its second reply in a process that others think is gone."""
+
+    client: httpx2.Client
+    public: str
+    provider: ScriptedProvider
+    gate: Gate
+
+    @property
+    def run_id(self) -> RunId:
+        return RunId(UUID(self.public.removeprefix("run_")))
+
+    def over(self) -> dict[str, Any]:
+        for _ in patiently():
+            run: dict[str, Any] = self.client.get(f"/v1/runs/{self.public}").json()
+            if run["finished_at"] is not None:
+                return run
+        raise AssertionError
+
+    def entries(self) -> list[dict[str, Any]]:
+        proof = self.client.get(f"/v1/runs/{self.public}/verification").json()
+        assert proof["verdict"] == "valid", proof
+        page = self.client.get(f"/v1/runs/{self.public}/entries", params={"limit": 200})
+        found: list[dict[str, Any]] = page.json()["data"]
+        return found
+
+
+@contextmanager
+def lost_run(roles: Roles, first: ModelReply, **body: object) -> Iterator[Lost]:
+    gate = Gate()
+    provider = ScriptedProvider([first, says("never heard")], before_reply=FromTheSecond(gate))
+    with live_server(roles, _with(provider)) as live, live.client() as client:
+        asked = {"task": "Calculate 6*7", **body}
+        public = client.post("/v1/runs", json=asked).raise_for_status().json()["id"]
+        assert gate.reached.wait(60)
+        lost = Lost(client=client, public=public, provider=provider, gate=gate)
+        elsewhere(lambda: _orphaned(roles, lost.run_id))
+        yield lost
+        gate.open()  # the former owner writes nothing more
+
+
+def _with(provider: ScriptedProvider) -> Overrides:
+    return Overrides(providers={"scripted": provider}, default_model="scripted")
+
+
+def test_another_process_asks_the_model_exactly_what_the_lost_one_asked(roles: Roles) -> None:
+    heir = ScriptedProvider([says("It is 42.")])
+    with lost_run(roles, SUM) as lost:
+        with live_server(roles, _with(heir)):
+            run = lost.over()
+        lost.gate.open()
+        entries = lost.entries()
+        asked, again = lost.provider.requests[1], heir.requests[0]
+    assert (run["status"], run["output"]) == ("succeeded", "It is 42.")
+    assert run["usage"] == {"input_tokens": 20, "output_tokens": 10, "steps": 2}
+    assert again == asked
+    kinds = [entry["kind"] for entry in entries]
+    assert kinds[-4:] == ["run.resumed", "llm.requested", "llm.responded", "run.finished"]
+    assert kinds.count("tool.decided") == 1
+
+
+def test_a_wish_to_cancel_that_nobody_was_there_to_hear_is_heard_by_the_heir(roles: Roles) -> None:
+    heir = ScriptedProvider([says("never asked")])
+    with lost_run(roles, SUM) as lost:
+        assert lost.client.post(f"/v1/runs/{lost.public}/cancel").status_code == 202
+        with live_server(roles, _with(heir)):
+            assert lost.over()["status"] == "cancelled"
+    assert heir.requests == []
+
+
+def test_a_process_without_its_model_ends_it_with_what_its_records_say_that_it_used(
     roles: Roles,
 ) -> None:
-    gate = Gate()
-    script = scripted(
-        calls("calculator", expression="6*7"), says("never heard"), gate=FromTheSecond(gate)
-    )
-    with live_server(roles, script) as lost, lost.client() as client:
-        public = client.post("/v1/runs", json={"task": "Calculate 6*7"}).json()["id"]
-        assert gate.reached.wait(60)
-        elsewhere(lambda: _orphaned(roles, UUID(public.removeprefix("run_"))))
+    with lost_run(roles, SUM) as lost:
         with live_server(roles):
-            for _ in patiently():
-                run = client.get(f"/v1/runs/{public}").raise_for_status().json()
-                if run["status"] != "running":
-                    break
+            run = lost.over()
         assert (run["status"], run["error"]) == ("interrupted", {"code": "owner_lost"})
         assert run["usage"] == {"input_tokens": 10, "output_tokens": 5, "steps": 1}
         assert run["cost_micros"] == 105
-        gate.open()  # the former owner writes nothing more
-        found = client.get(f"/v1/runs/{public}/verification").json()
-        last = client.get(f"/v1/runs/{public}/entries").json()["data"][-1]
-    assert (found["verdict"], found["entries"]) == ("valid", run["entries"])
+        lost.gate.open()
+        last = lost.entries()[-1]
     assert (last["kind"], last["outcome"]) == ("run.finished", "interrupted:owner_lost")
+
+
+def test_a_process_that_has_not_the_files_of_the_run_ends_it(roles: Roles) -> None:
+    heir = ScriptedProvider([says("never asked")])
+    with lost_run(roles, WRITE) as lost, live_server(roles, _with(heir)):
+        assert lost.over()["error"] == {"code": "owner_lost"}
+    assert heir.requests == []
+
+
+def test_a_process_under_another_policy_ends_it(roles: Roles) -> None:
+    heir = ScriptedProvider([says("never asked")])
+    book = roster.rule_book()
+    changed = replace(book, policy=replace(book.policy, digest="1" * 64))
+    other = replace(_with(heir), book=changed)
+    with lost_run(roles, SUM) as lost, live_server(roles, other):
+        assert lost.over()["error"] == {"code": "owner_lost"}
+    assert heir.requests == []
+
+
+async def _tampered(roles: Roles, run_id: UUID, change: str) -> None:
+    raw: asyncpg.Connection = await connect(roles.superuser)
+    try:
+        await raw.execute(change, run_id)
+    finally:
+        await raw.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM run_work WHERE run_id = $1",
+        "DELETE FROM run_work WHERE run_id = $1 AND seq = (SELECT max(seq) FROM run_work)",
+        f"UPDATE run_work SET blob = {FLIPPED.format('blob')} WHERE run_id = $1 AND seq > 0",
+        f"UPDATE run_work SET blob = ({TASK_PART}) WHERE run_id = $1 AND seq > 0",
+        f"UPDATE run_work SET wrapped = {FLIPPED.format('wrapped')} WHERE run_id = $1 AND seq = 0",
+    ],
+)
+def test_a_working_copy_that_somebody_changed_is_not_gone_on_with(
+    roles: Roles, change: str
+) -> None:
+    heir = ScriptedProvider([says("never asked")])
+    with lost_run(roles, SUM) as lost:
+        elsewhere(lambda: _tampered(roles, lost.run_id, change))
+        with live_server(roles, _with(heir)):
+            assert lost.over()["error"] == {"code": "owner_lost"}
+    assert heir.requests == []
+
+
+def test_a_process_that_leaves_hands_its_runs_over(roles: Roles) -> None:
+    gate = Gate()
+    leaving = ScriptedProvider([SUM, says("never")], before_reply=FromTheSecond(gate))
+    heir = ScriptedProvider([says("It is 42.")])
+    with live_server(roles, _with(heir)) as other, other.client() as client:
+        with live_server(roles, _with(leaving)) as left, left.client() as asking:
+            public = asking.post("/v1/runs", json={"task": "Calculate 6*7"}).json()["id"]
+            assert gate.reached.wait(60)
+        for _ in patiently():
+            run = client.get(f"/v1/runs/{public}").json()
+            if run["finished_at"] is not None:
+                break
+    assert (run["status"], run["output"]) == ("succeeded", "It is 42.")

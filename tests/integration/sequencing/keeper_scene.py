@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -88,6 +88,10 @@ class Watch:
                 await task
 
 
+async def _enrolment() -> Collection[bytes]:
+    return ENROLMENT
+
+
 async def _no_rotations() -> Sequence[KeyChange]:
     return ()
 
@@ -126,6 +130,7 @@ def continuity_of(
             enrolment=ENROLMENT,
             erasure_keys=lambda: {SigningKey(ERASURE_SEED).public_key},
             opened=signer_of(signing, admin_log, operator).opened,
+            changes=_no_rotations,
         ),
         start,
     )
@@ -167,7 +172,7 @@ async def watch_on(
             parts = KeeperParts(
                 database=database,
                 admin_log=admin_log,
-                enrolment=ENROLMENT,
+                enrolment=_enrolment,
                 origin_of=origin_of,
                 anchoring_of=lambda log: Anchoring(anchors, database, log),
                 checkpoints_of=lambda log: CheckpointMaker(

@@ -1,4 +1,4 @@
-"""Append, crash, resume, erase, rotate, verify in any order: what was said stays true.
+"""Append, crash, resume, erase, rotate, restore, verify in any order: what was said stays true.
 
 Hypothesis chooses the order; a model keeps what the ledger acknowledged. Everything is the real
 part: writers whose connections are cut, the eraser, the leader's term, the reader, the auditor, the
@@ -25,9 +25,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.integration.states.ledger_acts import LedgerActs, owned, unowned
+from tests.integration.states.ledger_acts import owned, unowned
 from tests.integration.states.ledger_model import ALL, RunModel
 from tests.integration.states.lifeline import PATIENCE_SECONDS, Fate
+from tests.integration.states.upheavals import LedgerUpheavals
 from tests.support.databases import DatabaseServer
 
 IS_PROOF = os.getenv("MESHFLOW_PROOF") == "1"
@@ -51,6 +52,10 @@ def any_run(is_so: Callable[[RunModel], bool]) -> Do:
     return lambda self: any(is_so(run) for run in self.acts.runs)
 
 
+def nothing_is_late(self: Any) -> bool:
+    return all(run.late is None for run in self.acts.runs)
+
+
 class LedgerStates(RuleBasedStateMachine):
     """The rules, and what must be so after each."""
 
@@ -60,7 +65,7 @@ class LedgerStates(RuleBasedStateMachine):
         super().__init__()
         self._directory = tempfile.TemporaryDirectory(prefix="mf-states-")
         self._runner = asyncio.Runner()
-        self.acts = LedgerActs()
+        self.acts = LedgerUpheavals()
         roles = self.postgres.new_database()
         self._do(self.acts.open(roles, Path(self._directory.name)))
 
@@ -174,6 +179,18 @@ class LedgerStates(RuleBasedStateMachine):
         """Its key signs no more, and the next leader records that."""
         self._do(self.acts.leave(self.acts.seats[pick % len(self.acts.seats)]))
 
+    @precondition(lambda self: self.acts.rotations < 3 and nothing_is_late(self))
+    @rule()
+    def rotate_the_enrolment_key(self) -> None:
+        """Everybody stops for that; what goes on is taken over."""
+        self._do(self.acts.rotate_enrolment_key())
+
+    @precondition(lambda self: self.acts.rotations < 3 and nothing_is_late(self))
+    @rule()
+    def rotate_the_erasure_key(self) -> None:
+        """Between two erasures, and nobody stops."""
+        self._do(self.acts.rotate_erasure_key())
+
     @precondition(lambda self: bool(self.acts.pending))
     @rule()
     def end_the_keys_of_what_was_erased(self) -> None:
@@ -219,6 +236,28 @@ class LedgerStates(RuleBasedStateMachine):
     def the_eraser_starts_again(self) -> None:
         """It carries on with what was asked, and erases again what only the journal knows of."""
         self._do(self.acts.restart_eraser())
+
+    @precondition(lambda self: not self.acts.waiting and nothing_is_late(self))
+    @rule(tenant=st.integers(0, 1), winds_up=st.booleans())
+    def delete_tenant(self, tenant: int, *, winds_up: bool) -> None:
+        if winds_up:
+            self._do(self.acts.wind_up(tenant))
+        self._do(self.acts.delete_tenant(tenant))
+
+    # Backups
+
+    @precondition(lambda self: not self.acts.waiting and nothing_is_late(self))
+    @precondition(lambda self: self.acts.backup is None and not self.acts.restores)
+    @rule()
+    def back_up(self) -> None:
+        self._do(self.acts.back_up())
+
+    @precondition(lambda self: not self.acts.waiting and nothing_is_late(self))
+    @precondition(lambda self: self.acts.backup is not None)
+    @rule()
+    def restore_the_backup(self) -> None:
+        """An older copy of the database; then what was erased since is erased again."""
+        self._do(self.acts.restore())
 
     # Verifying
 

@@ -69,8 +69,9 @@ async def test_an_own_run_that_is_not_named_is_an_orphan_unless_it_is_over(roles
         driven, lost, over = [await scene.begun() for _ in range(3)]
         batch = over.seal()
         await scene.write(over, batch, ending(over, batch, _BLOCKED))
-        found = (await _beat(scene, driven.run_id)).orphans
-        assert found == ((lost.tenant_id, lost.run_id, 1),)
+        beat = await _beat(scene, driven.run_id)
+        assert beat.orphans == ((lost.tenant_id, lost.run_id, 1),)
+        assert beat.own == {lost.run_id}
 
 
 async def test_a_heartbeat_that_names_no_runs_does_not_ask_about_its_own(roles: Roles) -> None:
@@ -89,3 +90,35 @@ async def test_open_runs_of_a_silent_process_are_orphans_to_every_other(roles: R
         assert (await _beat(other)).orphans == ((author.tenant_id, author.run_id, 1),)
         await _beat(scene, author.run_id)
         assert (await _beat(other)).orphans == ()
+
+
+async def test_runs_of_a_process_that_said_goodbye_are_orphans_at_once(roles: Roles) -> None:
+    async with scene_on(roles) as scene, scene_on(roles) as other:
+        author = await scene.begun()
+        await scene.runs.leave(UUID(bytes=scene.writer.writer_id))
+        beat = await _beat(other)
+        assert (author.tenant_id, author.run_id, 1) in beat.orphans
+        assert beat.own == frozenset()
+
+
+async def test_a_process_that_was_silent_itself_does_not_judge_the_others_at_that_beat(
+    roles: Roles,
+) -> None:
+    """After an outage of the database whoever comes back first would take everything."""
+    async with scene_on(roles) as scene, scene_on(roles) as other:
+        author = await scene.begun()
+        for one in (scene, other):
+            await _silent_for(roles, one, _STALE_SECONDS + 1)
+        assert (await _beat(other)).orphans == ()
+        assert (author.tenant_id, author.run_id, 1) in (await _beat(other)).orphans
+
+
+async def test_wishes_to_cancel_are_heard_between_heartbeats_by_the_owner_alone(
+    roles: Roles,
+) -> None:
+    async with scene_on(roles) as scene, scene_on(roles) as other:
+        author = await scene.begun()
+        await _asked_to_cancel(other, author)
+        assert await other.runs.hear(UUID(bytes=other.writer.writer_id)) == ()
+        heard = await scene.runs.hear(UUID(bytes=scene.writer.writer_id))
+        assert heard == ((author.run_id, "key:somebody"),)

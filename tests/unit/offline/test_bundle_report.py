@@ -27,6 +27,7 @@ KEYS = {
     "witnessed",
     "witnessed_at",
     "erased",
+    "deleted",
 }
 
 
@@ -54,9 +55,19 @@ def test_what_is_lawfully_gone_is_told_by_record() -> None:
         {"seq": 0, "header": False, "fields": ["task"]},
         {"seq": 4, "header": False, "fields": ["output"]},
     ]
-    told = report_on("deleted").erased
+    report = report_on("deleted")
+    told = report.erased
     assert [item["header"] for item in told] == [True] * 5
     assert told[4]["fields"] == ["note", "output"]
+    assert report.deleted
+    assert not report_on("anonymized").deleted
+
+
+def test_of_a_deleted_run_nothing_is_claimed_but_that_it_was() -> None:
+    report = report_on("deleted")
+    assert any("was deleted" in sentence for sentence in report.proves())
+    assert not any("disclosed" in sentence for sentence in report.proves())
+    assert any("anything that the run said" in sentence for sentence in report.does_not_prove())
 
 
 def test_a_tail_that_nobody_saw_is_counted_and_named() -> None:

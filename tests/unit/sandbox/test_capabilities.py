@@ -7,10 +7,13 @@ from collections.abc import Sequence
 import pytest
 
 from app.domain.sandbox_mode import SandboxMode, exact_mode
+from app.sandbox import runner_assembly
 from app.sandbox.capabilities import probe
 from app.sandbox.execution import EngineName
 from app.sandbox.kernel_calls import LinuxKernel
-from app.sandbox.runner_assembly import engine_gaps
+from app.sandbox.runner_assembly import build_runner, engine_gaps
+from app.sandbox.sandbox_profile import SandboxProfile
+from app.sandbox.sandbox_settings import SandboxSettings
 from app.sandbox.syscall_tables import ARCHITECTURES, Architecture
 
 
@@ -89,6 +92,33 @@ def test_root_without_an_account_to_run_as_has_no_engine_even_without_walls() ->
     for mode in SandboxMode:
         gaps = engine_gaps(found, mode, no_account="no account without power exists")
         assert gaps[EngineName.NATIVE].startswith("no account without power exists")
+
+
+def test_what_cannot_be_confined_is_no_engine_of_any_kind() -> None:
+    found = probe(LackingKernel(("seccomp",), errno.EPERM))
+    assert set(engine_gaps(found, SandboxMode.STRICT)) == set(EngineName)
+
+
+STRICT = SandboxSettings(mode=SandboxMode.STRICT, python_engine=None)
+
+
+def test_a_runner_without_the_extra_or_a_list_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And only then: each engine's reason is its own."""
+    full = build_runner(STRICT, account=None, executable=("/usr/bin/sort",))
+    assert full.unavailable(EngineName.VIRTUAL_SHELL) is None
+    assert full.unavailable(EngineName.EXEC) is None
+    monkeypatch.setattr(runner_assembly, "_BASHKIT", "0.0.1")
+    bare = build_runner(STRICT, account=None)
+    assert bare.unavailable(EngineName.NATIVE) is None
+    assert "extra `shell`" in str(bare.unavailable(EngineName.VIRTUAL_SHELL))
+    assert "exec.toml" in str(bare.unavailable(EngineName.EXEC))
+
+
+def test_only_the_engine_that_is_for_it_executes_anything() -> None:
+    profile = SandboxProfile(executable=("/usr/bin/sort",))
+    allowed = {engine: profile.for_engine(engine).executable for engine in EngineName}
+    assert [engine for engine, paths in allowed.items() if paths] == [EngineName.EXEC]
+    assert not profile.for_engine(EngineName.VIRTUAL_SHELL).sees_links
 
 
 def test_only_the_exact_words_are_modes() -> None:

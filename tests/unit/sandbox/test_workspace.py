@@ -10,6 +10,7 @@ import pytest
 
 from app.domain.errors import ConfigurationError, ToolError
 from app.sandbox.openat2 import Opener, open_by_openat2, open_by_walk
+from app.sandbox.sandbox_profile import WorkerAccount
 from app.sandbox.workspace import (
     EntryKind,
     Workspace,
@@ -112,6 +113,18 @@ def test_a_runs_directory_is_private_and_has_random_names_only(
     for directory in (place, place.parent):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert stat.S_IMODE((place / "x").stat().st_mode) == 0o600
+
+
+def test_only_the_last_directory_above_a_run_lets_the_workers_account_pass(tmp_path: Path) -> None:
+    own = (os.geteuid(), os.getegid())  # only root gives anything away
+    account = WorkerAccount(uid=own[0] or 65534, gid=own[1] or 65534)
+    opened = open_workspace_root(tmp_path, forbidden=[], owner=account)
+    opened.for_run(TENANT, RUN).close()
+    opened.close()
+    tenant, run = (tmp_path / TENANT).stat(), (tmp_path / TENANT / RUN).stat()
+    assert (tenant.st_uid, tenant.st_gid) == (own[0], account.gid)
+    assert stat.S_IMODE(tenant.st_mode) == 0o710
+    assert (run.st_uid, stat.S_IMODE(run.st_mode)) == (account.uid, 0o700)
 
 
 @pytest.mark.parametrize("name", ["", "acme", "../" + "a" * 29, "A" * 32, "a" * 31, "a" * 33])

@@ -5,7 +5,8 @@ not fit are put to the gate, which must refuse them, and past it to the tool, wh
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -15,16 +16,45 @@ import pytest
 
 from app import roster
 from app.domain.run import Json, JsonObject
+from app.domain.sandbox_mode import SandboxMode
 from app.domain.step import Effect, ToolCall, ToolResult, ToolSpec
 from app.domain.verdict import AuthorizedCall, Decision, Point, PolicyRef, Verdict
+from app.egress.egress_client import EgressClient
+from app.egress.url_blocklist import UrlBlocklist
+from app.egress.url_policy import HostRules, UrlPolicy
 from app.policy.gate_inputs import CallInput
 from app.policy.schema_check import check_schema
+from app.sandbox.runner_assembly import build_runner
+from app.sandbox.sandbox_settings import SandboxSettings
+from app.sandbox.tool_runner import ToolRunner
 from app.sandbox.workspace import Workspace, open_workspace_root
+from app.tools.http_fetch import HttpFetch
+from app.tools.python_guard import load_refusals
+from app.tools.python_tool import PythonTool
 from app.tools.tool_contract import contract_gaps
 from app.tools.toolbox import Tool, Toolbox
+from tests.support.egress_field import egress_field
+from tests.support.escape_scene import open_directory, worker_account
 from tests.support.planted_rules import allowed, facts_with, refused
 
-TOOLS: dict[str, Tool] = {tool.spec.name: tool for tool in roster.TOOLS}
+
+def _runner() -> ToolRunner:
+    """As a server assembles it."""
+    asked = SandboxSettings(mode=SandboxMode.STRICT, python_engine=None)
+    return build_runner(asked, account=worker_account())
+
+
+def _confined(runner: ToolRunner) -> tuple[Tool, ...]:
+    """The tools that need a worker."""
+    return (PythonTool(runner, load_refusals(None), runner.python_engine),)
+
+
+def _web(client: EgressClient) -> HttpFetch:
+    return HttpFetch(client, UrlPolicy(hosts=HostRules(any_host=True), blocklist=UrlBlocklist()))
+
+
+ALL = (*roster.TOOLS, *_confined(_runner()), _web(EgressClient()))
+TOOLS: dict[str, Tool] = {tool.spec.name: tool for tool in ALL}
 GOOD: dict[str, JsonObject] = {
     "calculator": {"expression": "6*7"},
     "current_time": {},
@@ -33,7 +63,11 @@ GOOD: dict[str, JsonObject] = {
     "write_file": {"path": "new.txt", "content": "text"},
     "list_files": {"path": "."},
     "search_files": {"query": "text"},
+    "python": {"code": "print(6 * 7)"},
+    "http_fetch": {"url": "http://www.allowed.example/page"},
 }
+# The rest has no use for the files of the run.
+NEEDS_A_WORKSPACE = {Effect.READ, Effect.WRITE, Effect.EXECUTE}
 EACH = pytest.mark.parametrize("name", sorted(TOOLS))
 DECISION = Decision(
     point=Point.TOOL_CALL,
@@ -45,8 +79,14 @@ DECISION = Decision(
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    root = open_workspace_root(tmp_path, forbidden=[])
+def place() -> Iterator[Path]:
+    with open_directory() as base:
+        yield base
+
+
+@pytest.fixture
+def workspace(place: Path) -> Iterator[Workspace]:
+    root = open_workspace_root(place, forbidden=[], owner=worker_account())
     opened = root.for_run("a" * 32, "b" * 32)
     opened.write_file("there.txt", b"text")
     yield opened
@@ -58,10 +98,30 @@ def _tree(place: Path) -> list[Path]:
     return sorted(place.rglob("*"))
 
 
-async def _run(name: str, arguments: JsonObject, workspace: Workspace) -> ToolResult:
+@asynccontextmanager
+async def _working(name: str) -> AsyncIterator[Toolbox]:
+    """A toolbox in which this tool has all that it works with: workers, a web of its own."""
+    if TOOLS[name].spec.effect is Effect.EXECUTE:
+        runner = _runner()
+        try:
+            yield Toolbox({**TOOLS, **{tool.spec.name: tool for tool in _confined(runner)}})
+        finally:
+            await runner.close()
+    elif name == "http_fetch":
+        async with egress_field() as field:
+            client = EgressClient(parts=field.parts)
+            yield Toolbox({**TOOLS, "http_fetch": _web(client)})
+            await client.close()
+    else:
+        yield Toolbox(TOOLS)
+
+
+async def _run(
+    toolbox: Toolbox, name: str, arguments: JsonObject, workspace: Workspace
+) -> ToolResult:
     call = ToolCall(call_id="c", name=name, arguments=arguments)
     authorized = AuthorizedCall(call=call, spec=TOOLS[name].spec, decision=DECISION)
-    return await Toolbox(TOOLS).run(authorized, workspace)
+    return await toolbox.run(authorized, workspace)
 
 
 def _texts(spec: ToolSpec) -> dict[str, int]:
@@ -161,7 +221,11 @@ def test_what_it_calls_free_text_is_a_text_argument_of_its_own(name: str) -> Non
 
 def test_only_what_is_kept_or_looked_into_as_it_is_is_free_text() -> None:
     free = {(name, argument) for name, tool in TOOLS.items() for argument in tool.spec.free_text}
-    assert free == {("write_file", "content"), ("json_query", "document")}
+    assert free == {
+        ("write_file", "content"),
+        ("json_query", "document"),
+        ("python", "code"),
+    }
 
 
 def test_the_roster_has_an_example_for_every_tool() -> None:
@@ -174,6 +238,8 @@ def test_the_roster_has_an_example_for_every_tool() -> None:
         "write_file": Effect.WRITE,
         "list_files": Effect.READ,
         "search_files": Effect.READ,
+        "python": Effect.EXECUTE,
+        "http_fetch": Effect.NETWORK,
     }
 
 
@@ -200,14 +266,15 @@ def test_its_limits_are_finite_and_its_name_is_in_the_one_form(name: str) -> Non
 @EACH
 @pytest.mark.anyio
 async def test_the_example_works(name: str, workspace: Workspace) -> None:
-    result = await _run(name, GOOD[name], workspace)
-    assert (result.is_error, bool(result.content)) == (False, True)
+    async with _working(name) as toolbox:
+        result = await _run(toolbox, name, GOOD[name], workspace)
+    assert (result.is_error, bool(result.content)) == (False, True), result
 
 
 @EACH
 @pytest.mark.anyio
 async def test_arguments_that_do_not_fit_are_refused_without_effect(
-    name: str, workspace: Workspace, tmp_path: Path
+    name: str, workspace: Workspace, place: Path
 ) -> None:
     good = GOOD[name]
     bad: list[JsonObject] = [{**good, "more": "x"}]
@@ -217,24 +284,31 @@ async def test_arguments_that_do_not_fit_are_refused_without_effect(
         bad += [{**good, field: value} for value in unfit]
         if name != "list_files":  # its only argument has a default
             bad.append({word: value for word, value in good.items() if word != field})
-    before = _tree(tmp_path)
-    for arguments in bad:
-        result = await _run(name, arguments, workspace)
-        assert result.is_error, arguments
-        assert result.content.startswith("the arguments are not acceptable"), arguments
-        assert "xxxxx" not in result.content
-        assert len(result.content) < 1000
-    assert _tree(tmp_path) == before
+    before = _tree(place)
+    async with _working(name) as toolbox:
+        for arguments in bad:
+            result = await _run(toolbox, name, arguments, workspace)
+            assert result.is_error, arguments
+            assert result.content.startswith("the arguments are not acceptable"), arguments
+            assert "xxxxx" not in result.content
+            assert len(result.content) < 1000
+    assert _tree(place) == before
 
 
 @EACH
 @pytest.mark.anyio
-async def test_it_never_shows_a_host_path(name: str, workspace: Workspace, tmp_path: Path) -> None:
-    hostile = ["..", "/", str(tmp_path), "there.txt/x", "missing", ".", "a\0b", "x/" * 500, "~", ""]
-    for field, text in product(list(GOOD[name])[:1], hostile):
-        result = await _run(name, {**GOOD[name], field: text}, workspace)
-        for secret in (str(tmp_path), tmp_path.name, "a" * 32, "b" * 32, "Traceback", "Errno"):
-            assert secret not in result.content, (text, result.content)
+async def test_it_never_shows_a_host_path(name: str, workspace: Workspace, place: Path) -> None:
+    hostile = ["..", "/", "there.txt/x", "missing", ".", "a\0b", "x/" * 500, "~", ""]
+    secrets = [str(place), place.name, "a" * 32, "b" * 32, str(Path(__file__).parents[3])]
+    if TOOLS[name].spec.effect is not Effect.EXECUTE:
+        # Elsewhere these are the program's own words, and what it was given is no news to it.
+        hostile.append(str(place))
+        secrets += ["Traceback", "Errno"]
+    async with _working(name) as toolbox:
+        for field, text in product(list(GOOD[name])[:1], hostile):
+            result = await _run(toolbox, name, {**GOOD[name], field: text}, workspace)
+            for secret in secrets:
+                assert secret not in result.content, (text, result.content)
 
 
 @EACH
@@ -243,8 +317,9 @@ async def test_it_fails_in_plain_words_when_the_workspace_is_closed(
     name: str, workspace: Workspace
 ) -> None:
     workspace.close()
-    result = await _run(name, GOOD[name], workspace)
-    needs_it = TOOLS[name].spec.effect is not Effect.NONE
+    async with _working(name) as toolbox:
+        result = await _run(toolbox, name, GOOD[name], workspace)
+    needs_it = TOOLS[name].spec.effect in NEEDS_A_WORKSPACE
     assert (result.is_error, result.content == "the workspace is closed") == (needs_it, needs_it)
 
 
@@ -257,9 +332,11 @@ async def test_it_leaves_the_event_loop_free(name: str, workspace: Workspace) ->
     async def other() -> None:
         order.append("other")
 
-    async def tool() -> None:
-        await _run(name, GOOD[name], workspace)
-        order.append("tool")
+    async with _working(name) as toolbox:
 
-    await asyncio.gather(tool(), other())
+        async def tool() -> None:
+            await _run(toolbox, name, GOOD[name], workspace)
+            order.append("tool")
+
+        await asyncio.gather(tool(), other())
     assert order == ["other", "tool"]

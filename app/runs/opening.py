@@ -1,0 +1,76 @@
+"""Opens a run for driving, a new one or a resumed one: its recorder, its workspace, its loop."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from app.agents.loop import AgentLoop, LoopParts
+from app.policy.gate import DascGate
+from app.runs.executor import DrivenRun, RunJob
+from app.runs.recorder import LedgerRecorder, RecorderParts
+from app.sandbox.workspace import Workspace, WorkspaceRoot
+from app.tools.toolbox import Toolbox
+
+
+class LazyWorkspace:
+    """A run's workspace, made when a tool first needs it: most runs write no file."""
+
+    def __init__(self, root: WorkspaceRoot, tenant_hex: str, run_hex: str) -> None:
+        self._root = root
+        self._names = (tenant_hex, run_hex)
+        self._opened: Workspace | None = None
+
+    def open(self) -> Workspace:
+        """The workspace; the same one every time."""
+        if self._opened is None:
+            self._opened = self._root.for_run(*self._names)
+        return self._opened
+
+    def close(self) -> None:
+        """Let the directory go, if it was opened."""
+        if self._opened is not None:
+            self._opened.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrivingParts:
+    """What every run of a process is driven with."""
+
+    gate: DascGate
+    toolbox: Toolbox
+    workspaces: WorkspaceRoot
+    recorder_parts: RecorderParts
+    monotonic: Callable[[], float]
+    model_timeout_seconds: float
+
+
+class RunOpener:
+    """Makes of a job what drives it, when its turn comes."""
+
+    def __init__(self, parts: DrivingParts) -> None:
+        self._parts = parts
+
+    def __call__(self, job: RunJob) -> DrivenRun:
+        """The run's recorder and loop; nothing is opened yet that would have to be closed."""
+        parts, place = self._parts, job.place
+        workspace = LazyWorkspace(parts.workspaces, place.tenant_id.hex, place.run_id.hex)
+        recorder = LedgerRecorder(place, parts.recorder_parts)
+        return DrivenRun(
+            recorder=recorder,
+            open_loop=partial(self._loop, job, workspace, recorder),
+            close=workspace.close,
+        )
+
+    def _loop(self, job: RunJob, workspace: LazyWorkspace, recorder: LedgerRecorder) -> AgentLoop:
+        parts = self._parts
+        loop_parts = LoopParts(
+            gate=parts.gate,
+            provider=job.provider,
+            price=job.price,
+            toolbox=parts.toolbox,
+            workspace=workspace.open,
+            journal=recorder,
+            monotonic=parts.monotonic,
+            model_timeout_seconds=parts.model_timeout_seconds,
+        )
+        return AgentLoop(job.task, loop_parts, may_instruct=job.may_instruct, since=job.since)

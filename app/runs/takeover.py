@@ -1,0 +1,189 @@
+"""Puts a run together again that lost its process: its verified ledger and its working copy.
+
+Whatever is finished is told from the copy and never done again; what cannot be put together
+exactly ends. Whether this process may go on is settled by its first record alone: it raises the
+epoch, and from then on the former owner is refused.
+
+Threat: Ledger tampering
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol
+
+from app.domain.errors import KeyStoreError
+from app.domain.run import RunId, TenantId, Usage
+from app.domain.step import Effect
+from app.domain.verdict import Deny
+from app.ledger.chain import Resume, VerifiedRecord
+from app.ledger.run_account import RESUMED_KIND, STARTED_KIND
+from app.ledger.sealing import SealError, open_work
+from app.ledger.writing import ChainHead
+from app.policy.gate_inputs import SubmitInput
+from app.providers.prices import model_named
+from app.providers.provider import ModelProvider
+from app.runs.executor import LostRun, RunJob
+from app.runs.opening import DrivingParts, RunOpener
+from app.runs.recorder import LedgerRecorder, RunPlace
+from app.runs.run_keys import RunKeys
+from app.runs.working_copy import WorkingCopyError, opened_task, progress_of
+from app.storage.run_store import RunStore
+
+# A model call that was begun and not answered for is made anew, and nothing of its cost is known.
+MOST_VAIN_RESUMPTIONS = 5
+_PROGRESS = frozenset({"llm.responded", "tool.finished"})
+_IN_FILES = frozenset({Effect.WRITE, Effect.EXECUTE})
+
+
+class VerifiedRun(Protocol):
+    """A run that verified: where its ledger ends, its key, what it used, and its records."""
+
+    @property
+    def head(self) -> Resume:
+        """Behind which record it goes on."""
+
+    @property
+    def run_key(self) -> bytes:
+        """The key of its ledger."""
+
+    @property
+    def spent(self) -> Usage:
+        """What its records say that it used."""
+
+    @property
+    def policy_digest(self) -> str:
+        """The policy that it began under."""
+
+    @property
+    def records(self) -> Sequence[VerifiedRecord]:
+        """All of them, in order."""
+
+
+Reopen = Callable[[TenantId, RunId], Awaitable[VerifiedRun]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeoverParts:
+    """What a run is put together with."""
+
+    reopen: Reopen
+    runs: RunStore
+    keys: RunKeys
+    driving: DrivingParts
+    providers: Mapping[str, ModelProvider]
+    tenant_tools: Callable[[str], frozenset[str]]
+    has_workspace: Callable[[TenantId, RunId], bool]
+    now: Callable[[], datetime]
+
+
+class Takeover:
+    """Makes a job of an orphan, or says that nobody here can go on with it."""
+
+    def __init__(self, parts: TakeoverParts) -> None:
+        self._parts = parts
+        self.opener = RunOpener(parts.driving)
+
+    async def restore(self, tenant_id: TenantId, run_id: RunId, epoch: int) -> RunJob | LostRun:
+        """The run as a job, still under `epoch`: its first record claims it.
+
+        MeshFlowError when it cannot be read or does not verify: it stays as it is.
+        """
+        parts = self._parts
+        found = await parts.reopen(tenant_id, run_id)
+        place = RunPlace(
+            tenant_id=tenant_id,
+            run_id=run_id,
+            run_key=found.run_key,
+            head=ChainHead(next_seq=found.head.next_seq, chain=found.head.chain),
+            epoch=epoch,
+        )
+        actor = await parts.runs.cancelled_by(tenant_id, run_id)
+        try:
+            key, sealed = await self._copy(place)
+            place = replace(place, work_key=key)
+            return self._job(place, found, sealed, actor)
+        except (WorkingCopyError, SealError, KeyStoreError) as error:
+            recorder = LedgerRecorder(place, parts.driving.recorder_parts)
+            return LostRun(recorder=recorder, spent=found.spent, reason=str(error))
+
+    async def _copy(self, place: RunPlace) -> tuple[bytes, Sequence[tuple[int, bytes]]]:
+        """The work key, and the sealed parts as far as the ledger was read."""
+        stored = await self._parts.runs.working_copy(place.tenant_id, place.run_id)
+        if stored is None:
+            raise WorkingCopyError("there is no working copy")
+        key, sealed = stored
+        # A former owner that was slow and not dead may have written on since the ledger was read.
+        known = [(seq, blob) for seq, blob in sealed if seq < place.head.next_seq]
+        return self._parts.keys.open(place.tenant_id, place.run_id, key), known
+
+    def _job(
+        self,
+        place: RunPlace,
+        found: VerifiedRun,
+        sealed: Sequence[tuple[int, bytes]],
+        cancelled_by: str | None,
+    ) -> RunJob:
+        """Under the policy it began with, with its own model and tools, on its own files."""
+        parts = self._parts
+        if _vain_resumptions(found.records) >= MOST_VAIN_RESUMPTIONS:
+            raise WorkingCopyError("it was gone on with again and again, and does not get on")
+        started_at = next((item.at for item in found.records if item.kind == STARTED_KIND), None)
+        first, *later = _opened(place, sealed)
+        task = opened_task(first)
+        progress = progress_of(
+            later,
+            [(record.seq, record.kind) for record in found.records],
+            spent=found.spent,
+            elapsed_seconds=_elapsed(started_at, parts.now()),
+        )
+        said = task.submission
+        if found.policy_digest != parts.driving.gate.policy.digest:
+            raise WorkingCopyError("this process has another policy")
+        price = model_named(said.model)
+        provider = None if price is None else parts.providers.get(price.provider)
+        if price is None or provider is None:
+            raise WorkingCopyError("this process has not the model")
+        specs = {spec.name: spec for spec in parts.driving.toolbox.specs}
+        if not set(said.tools) <= specs.keys():
+            raise WorkingCopyError("this process has not the tools")
+        in_files = any(specs[name].effect in _IN_FILES for name in progress.calls_made)
+        if in_files and not parts.has_workspace(place.tenant_id, place.run_id):
+            raise WorkingCopyError("the files of the run are not here")
+        verdict = parts.driving.gate.run_submit(
+            SubmitInput(submission=said, platform_tools=parts.tenant_tools(task.tenant))
+        )
+        if isinstance(verdict, Deny):
+            raise WorkingCopyError("the task is not admitted any more")
+        return RunJob(
+            place=place,
+            task=verdict,
+            price=price,
+            provider=provider,
+            may_instruct=task.may_instruct,
+            opened=self.opener,
+            since=progress,
+            is_started=started_at is not None,
+            cancelled_by=cancelled_by,
+        )
+
+
+def _opened(place: RunPlace, sealed: Sequence[tuple[int, bytes]]) -> list[bytes]:
+    key = place.work_key or b""
+    log, run = place.tenant_id.bytes, place.run_id.bytes
+    return [open_work(key, blob, log=log, run=run, seq=seq) for seq, blob in sealed]
+
+
+def _vain_resumptions(records: Sequence[VerifiedRecord]) -> int:
+    """How often it was resumed since a step of it was last finished."""
+    count = 0
+    for record in reversed(records):
+        if record.kind in _PROGRESS:
+            break
+        count += record.kind == RESUMED_KIND
+    return count
+
+
+def _elapsed(since: datetime | None, now: datetime) -> float:
+    """The time that nobody drove it counts: the deadline is the caller's."""
+    return 0.0 if since is None else max(0.0, (now - since).total_seconds())
