@@ -233,6 +233,7 @@ def test_length_and_nesting_are_bounded() -> None:
         "a" * (MAX_CHARS + 1),
         "( " * (MAX_NESTING + 1) + "a" + ")" * (MAX_NESTING + 1),
         "$(" * (MAX_NESTING + 1) + "a" + ")" * (MAX_NESTING + 1),
+        "$(" * MAX_NESTING + "`a`" + ")" * MAX_NESTING,
         "a;" * (MAX_CHARS // 2),
         "a " + "<<E " * 17 + "\n" + "E\n" * 17,
     ):
