@@ -158,6 +158,8 @@ def test_rm_passes_where_its_flags_are_known(command: str) -> None:
         "cat <<E; X=ls\n$($X)\nE",
         "X=ls Y=1 $X",
         "readonly X; X=ls\n$X",
+        "echo $(X=ls); $X",
+        "X=ls; let X=1; $X",
         "X=ls Y=2; $X",
         "X=ls > f; $X",
         "{ X=ls; } > f; $X",
@@ -184,7 +186,15 @@ def test_a_variable_is_only_known_when_nothing_can_have_changed_it(command: str)
 @pytest.mark.parametrize(
     "command",
     [
-        *["X=ls; $X", "X=ls && $X", "X=ls; { $X; }", "X=ls; if a; then $X; fi", "X=ls\n$X"],
+        *[
+            "X=ls; $X",
+            "X=ls && $X",
+            "X=ls; { $X; }",
+            "X=ls; if a; then $X; fi",
+            "X=ls\n$X",
+            "{ X=ls; }; $X",
+            "if X=ls; then $X; fi",
+        ],
         *["X=ls; (cd a && $X)", "X=ls; Y=$X; $Y", "X='ls -l'; $X", "f() { X=ls; $X; }; f"],
         *["X=ls; echo $($X)", 'X=ls; "$X" -l | wc', "X=; $X ls", "X=l; Y=s; $X$Y"],
     ],
@@ -200,6 +210,11 @@ def test_a_variable_that_is_assigned_once_before_is_known(command: str) -> None:
             "env -S 'ls'",
             "env $x ls",
             "timeout $x ls",
+            "timeout 1$x ls",
+            "nice -n",
+            "xargs -n $x ls",
+            "awk -v $x 1",
+            "awk -v",
             "timeout -z 1 ls",
             "nice --x ls",
             "xargs -i ls",
@@ -212,7 +227,17 @@ def test_a_variable_that_is_assigned_once_before_is_known(command: str) -> None:
             'find . "$x" ls',
             "find . -zzz",
         ],
-        *['find "$x" ls', "find * -a ls", "read $x", 'read "$x"', "read -a $x", "printf -v $x a"],
+        *[
+            'find "$x" ls',
+            "find * -a ls",
+            "read $x",
+            'read "$x"',
+            "read -a $x",
+            "read -$x y",
+            "read -p $x y",
+            "read -p",
+            "printf -v $x a",
+        ],
         *[
             "unset $x",
             "declare $x",
@@ -269,6 +294,10 @@ def test_options_that_change_the_reading_are_refused(command: str) -> None:
             "env",
             "env A=b",
             "env -",
+            "nice -- ls",
+            "xargs -- ls",
+            "timeout --signal INT 5 ls",
+            "find . -fprintf f %p -print",
             "command -v sudo",
             "exec 3< f",
             "exec > f",
@@ -442,3 +471,48 @@ def test_what_the_policy_promises_is_on_the_shipped_list() -> None:
     assert "rm -r/-R/--recursive -f/--force" in SHIPPED.flags
     assert "rm" in SHIPPED.strict
     assert isinstance(SHIPPED, ShellRefusals)
+
+
+@pytest.mark.parametrize("name", ["awk", "gawk", "mawk", "nawk", "original-awk"])
+def test_every_awk_is_read(name: str) -> None:
+    assert refused(f"{name} 'BEGIN {{ system(\"id\") }}'", SHIPPED) == told.STARTS_PROGRAM
+
+
+@pytest.mark.parametrize("name", ["sed", "gsed"])
+def test_a_script_of_sed_is_found_wherever_it_stands(name: str) -> None:
+    for arguments in (
+        *("'e id'", "-n -e 'e id' p", "'-ee id' p", "--expression='e id' p", "-f p p", "-fp p"),
+        *("s/a/$x/ f", "-e p -es/a/b/e f", "p -e 'e id'"),
+    ):
+        assert refused(f"{name} {arguments}", SHIPPED) == told.STARTS_PROGRAM
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("find . -exec ls {} \\; -exec sudo id \\;", told.not_allowed("sudo")),
+        ("find . -exec ls {} + -exec sudo id \\;", told.not_allowed("sudo")),
+        ('find "$x" -name a -exec rm {} \\;', told.UNKNOWN_ARGUMENT),
+        ("declare a=1 PATH=x", told.VARIABLE),
+        ("typeset PATH=x", told.VARIABLE),
+        ("read a PATH", told.VARIABLE),
+        ("(( `sudo id` ))", told.not_allowed("sudo")),
+        ('echo "${x:-`sudo id`}"', told.not_allowed("sudo")),
+        ("X=${y:-'$(id)'}; ((X))", told.EVALUATED),
+        ("y='$(id)'; (( `echo y` ))", told.EVALUATED),
+        ('eval "echo \'"', told.UNREADABLE),
+        ('sh -c "echo \'"', told.UNREADABLE),
+    ],
+)
+def test_what_stands_behind_something_harmless_is_judged_too(command: str, sentence: str) -> None:
+    assert refused(command, SHIPPED) == sentence
+
+
+def test_a_flag_of_one_dash_and_several_letters_is_matched_whole(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text('flags = ["find -print"]\n')
+    refusals = load_shell_refusals(tmp_path)
+    assert SHIPPED.flags < refusals.flags
+    (tmp_path / FILE_NAME).write_text('flags = ["ls -abc"]\n')
+    refusals = load_shell_refusals(tmp_path)
+    assert refused("ls -abc", refusals) == told.flags_not_allowed("ls")
+    assert refused("ls -a -b -c", refusals) is None

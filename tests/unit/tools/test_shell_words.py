@@ -155,7 +155,21 @@ def test_every_command_is_found_wherever_it_stands(text: str, names: str) -> Non
             "fi",
         ],
         *["; a", "a ;; b", "a | | b", "a &&", "| a", "& a", "a ; ; b", "a > ", "a <", "> > a"],
-        *["f() a", "a()", "f(b) { c; }", "a=(b", "a=(b;c)", "x (a)", "a b=(c)", "coproc a"],
+        *[
+            "f() a",
+            "a()",
+            "f(b) { c; }",
+            "a=(b",
+            "a=(b;c)",
+            "x (a)",
+            "a b=(c)",
+            "coproc a",
+            "for x$y in a; do b; done",
+            "for x in a do b; done",
+            "case a b in c) d; esac",
+            "case a in b c) d;; esac",
+            "for x in a | do b; done",
+        ],
         "a\rb",
         "a\0",
         "a\x1b",
@@ -170,7 +184,16 @@ def test_what_is_not_well_formed_is_not_read(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *["a[ # ]=b; c", "a=([ # ]=b)", 'a["]" # ]=b', "echo a[ b", "((a) )", "$((a) )", "$[1]"],
+        *[
+            "a[ # ]=b; c",
+            "a=([ # ]=b)",
+            "a=([ # ]=b\n)",
+            'a["]" # ]=b',
+            "echo a[ b",
+            "((a) )",
+            "$((a) )",
+            "$[1]",
+        ],
         *[
             "echo @(a|b)",
             "${ a; }",
@@ -210,6 +233,7 @@ def test_length_and_nesting_are_bounded() -> None:
         "a" * (MAX_CHARS + 1),
         "( " * (MAX_NESTING + 1) + "a" + ")" * (MAX_NESTING + 1),
         "$(" * (MAX_NESTING + 1) + "a" + ")" * (MAX_NESTING + 1),
+        "$(" * MAX_NESTING + "`a`" + ")" * MAX_NESTING,
         "a;" * (MAX_CHARS // 2),
         "a " + "<<E " * 17 + "\n" + "E\n" * 17,
     ):
