@@ -68,7 +68,7 @@ lint: env-test
 	$(BIN)/lint-imports
 
 env-serve:
-	@sh scripts/environment.sh embedded,perf
+	@sh scripts/environment.sh embedded,perf,shell
 
 env-test:
-	@sh scripts/environment.sh embedded,perf,dev
+	@sh scripts/environment.sh embedded,perf,shell,dev

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID, uuid4
 
+import app as package
 from app.administration.admin_log import AdminLog, AdminParts
 from app.administration.writer_enrolment import WriterEnrolment
 from app.audit.erasure_book import ErasureBook
@@ -25,6 +26,7 @@ from app.audit.replay_ledger import LogChecks, ReplayLedger
 from app.audit.witnessing import Witnessing
 from app.domain.errors import ConfigurationError, LedgerUnavailableError
 from app.domain.run import TenantId
+from app.domain.sandbox_mode import SandboxMode
 from app.erasing.assembly import SharedParts
 from app.keys.enrolment_keys import EnrolmentKeys
 from app.keys.erasure_keys import published_erasure_keys
@@ -33,23 +35,25 @@ from app.keys.signing_keys import LOG, SigningKeys
 from app.ledger.writing import WriterKey
 from app.runs.identifiers import new_run_id
 from app.runs.run_keys import RunKeys
-from app.sequencing.anchor_file import AnchorFile
-from app.sequencing.anchoring import Anchor, Anchoring
+from app.sequencing.anchoring import Anchoring
 from app.sequencing.checkpoints import CheckpointMaker
 from app.sequencing.continuity import Continuity
 from app.sequencing.ledger_pulse import LedgerPulse, Vitals
 from app.sequencing.log_keeper import KeeperParts, LogKeeper
 from app.sequencing.log_names import log_origin
 from app.sequencing.log_signer import LogSigner
+from app.sequencing.open_anchors import Anchors, open_anchors
 from app.sequencing.recovery import RecoveryDesk
+from app.sequencing.schema_record import Schema
 from app.sequencing.signed_history import SignedHistory
 from app.sequencing.verified_start import VerifiedStart
-from app.sequencing.witness_roster import WitnessRoster, load_policy, load_witnesses
+from app.sequencing.witness_roster import load_policy
 from app.settings import Settings
 from app.storage.database import Database
 from app.storage.erasure_store import ErasureStore
 from app.storage.ledger_store import LedgerStore
 from app.storage.run_store import RunStore
+from app.storage.schema import current_revision, known_revision
 
 
 def utc_now() -> datetime:
@@ -104,19 +108,6 @@ class LedgerParts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Anchors:
-    """The places outside the database, and what has to be closed after them."""
-
-    places: tuple[Anchor, ...]
-    roster: WitnessRoster | None
-
-    async def close(self) -> None:
-        """End the sessions with witnesses."""
-        if self.roster is not None:
-            await self.roster.close()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class KeeperOfLogs:
     """A keeper with what has to be closed after it."""
 
@@ -144,15 +135,6 @@ class KeeperOfLogs:
         await self.database.close()
 
 
-def open_anchors(settings: Settings) -> Anchors:
-    """The anchors that these settings name. ConfigurationError."""
-    roster = None if settings.witnesses is None else load_witnesses(settings.witnesses)
-    places: list[Anchor] = [] if roster is None else [*roster.anchors]
-    if settings.anchor_file is not None:
-        places.append(AnchorFile(settings.anchor_file))
-    return Anchors(places=tuple(places), roster=roster)
-
-
 def log_keeper(settings: Settings, parts: LedgerParts) -> KeeperOfLogs | None:
     """The keeper, when these settings have the sequencer's login. ConfigurationError."""
     if settings.sequencer_database_url is None:
@@ -175,6 +157,7 @@ def log_keeper(settings: Settings, parts: LedgerParts) -> KeeperOfLogs | None:
                     settings, parts, operator, _verified_start(settings, parts, operator)
                 ),
                 now=utc_now,
+                schema=_schema(settings),
             ),
             appended=parts.ledger.appended,
             monotonic=time.monotonic,
@@ -182,6 +165,17 @@ def log_keeper(settings: Settings, parts: LedgerParts) -> KeeperOfLogs | None:
     )
     return KeeperOfLogs(
         keeper=keeper, database=database, anchors=anchors, parts=parts, origin_of=origin_of
+    )
+
+
+def _schema(settings: Settings) -> Schema | None:
+    url = settings.database_url
+    if url is None:
+        return None
+    return Schema(
+        product=package.__version__,
+        needed=known_revision(),
+        revision=partial(current_revision, url.reveal()),
     )
 
 
@@ -272,7 +266,7 @@ def ledger_parts(settings: Settings) -> LedgerParts:
     database = Database(settings.database_url.reveal())
     ledger, runs, run_keys = LedgerStore(database), RunStore(database), RunKeys(keys, entropy)
     writer = WriterKey(entropy(32), uuid4().bytes)
-    admin_log = _admin_log(ledger, runs, run_keys, writer)
+    admin_log = _admin_log(ledger, runs, run_keys, writer, settings.sandbox.mode)
     erasures = ErasureStore(database)
     desk = _erasure_desk(erasures, admin_log, writer)
     logs = _log_checks(settings, (signing, enrolled), database, keys, admin_log)
@@ -320,10 +314,18 @@ def ledger_parts(settings: Settings) -> LedgerParts:
     )
 
 
-def _admin_log(ledger: LedgerStore, runs: RunStore, keys: RunKeys, writer: WriterKey) -> AdminLog:
+def _admin_log(
+    ledger: LedgerStore, runs: RunStore, keys: RunKeys, writer: WriterKey, sandbox: SandboxMode
+) -> AdminLog:
     return AdminLog(
         AdminParts(
-            ledger=ledger, runs=runs, keys=keys, writer=writer, now=utc_now, entropy=os.urandom
+            ledger=ledger,
+            runs=runs,
+            keys=keys,
+            writer=writer,
+            now=utc_now,
+            entropy=os.urandom,
+            sandbox=sandbox.value,
         )
     )
 

@@ -6,7 +6,8 @@ Threat: Unauthorised API access
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from secrets import token_hex
 
@@ -29,10 +30,12 @@ from app.api import (
 from app.api.auth import Doorkeeper, authenticated
 from app.api.middleware import Guard
 from app.domain.errors import ConfigurationError
+from app.keys.agent_catalogue import load_tenant_settings, settings_of
 from app.keys.key_ring import KeySource
+from app.keys.request_rates import RequestRates
 from app.providers.provider import ModelProvider
 from app.settings import Settings
-from app.wiring import Deployment, Overrides, build
+from app.wiring import Deployment, Door, Overrides, build
 
 _log = logging.getLogger("meshflow")
 START_RETRY_SECONDS = 1.0
@@ -59,20 +62,16 @@ def create_app(
 
     `key_items` are development keys in the form of MESHFLOW_API_KEYS.
     """
-    doorkeeper = Doorkeeper(_key_source(settings, key_items))
+    door = _door(settings, key_items)
     parts = overrides or Overrides(providers=providers)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        deployment = build(settings, doorkeeper, parts)
+        deployment = build(settings, door, parts)
         app.state.services = deployment.services
         app.state.readiness = deployment.readiness
         async with asyncio.TaskGroup() as tasks:
-            background = [
-                tasks.create_task(_start_and_beat(deployment)),
-                tasks.create_task(deployment.follow_keys()),
-                tasks.create_task(deployment.keep_logs()),
-            ]
+            background = [tasks.create_task(work) for work in _background(deployment)]
             # The first start is waited for a little, so that a healthy process is ready at once.
             await _settled(deployment)
             # What is loaded by now stays for good: the collector need not walk it at every turn.
@@ -99,11 +98,12 @@ def create_app(
         separate_input_output_schemas=False,
         telemetry=NO_TELEMETRY,
     )
-    app.state.doorkeeper = doorkeeper
+    app.state.doorkeeper, app.state.sandbox = door.doorkeeper, settings.sandbox.mode
     _mount(app, docs=settings.docs)
     app.add_middleware(
         Guard,
-        doorkeeper=doorkeeper,
+        doorkeeper=door.doorkeeper,
+        rates=door.rates,
         max_body_bytes=settings.max_body_bytes,
         new_request_id=lambda: token_hex(16),
     )
@@ -126,6 +126,16 @@ def _mount(app: FastAPI, *, docs: bool) -> None:
     if docs:
         app.include_router(docs_routes.router)
     problems.install(app)
+
+
+def _door(settings: Settings, key_items: str | None) -> Door:
+    tenants = load_tenant_settings(settings.config_dir)
+    rates = RequestRates(
+        limit_of=lambda tenant: settings_of(tenants, tenant).max_requests_per_minute,
+        now_seconds=time.monotonic,
+    )
+    keys = Doorkeeper(_key_source(settings, key_items))
+    return Door(doorkeeper=keys, rates=rates, tenants=tenants)
 
 
 def _key_source(settings: Settings, key_items: str | None) -> KeySource:
@@ -151,6 +161,16 @@ async def _start_and_beat(deployment: Deployment) -> None:
         tasks.create_task(deployment.executor.beat_forever())
         if deployment.erasing is not None:
             tasks.create_task(deployment.erasing.eraser.serve_forever())
+
+
+def _background(deployment: Deployment) -> tuple[Coroutine[None, None, None], ...]:
+    """What a process does besides answering."""
+    return (
+        _start_and_beat(deployment),
+        deployment.follow_keys(),
+        deployment.keep_logs(),
+        deployment.share_rates(),
+    )
 
 
 async def _settled(deployment: Deployment) -> None:

@@ -30,7 +30,10 @@ from app.policy.schema_check import SchemaRefusedError, check_schema
 from app.providers.anthropic import AnthropicProvider
 from app.providers.offline import OfflineProvider
 from app.providers.provider import ModelProvider
-from app.sandbox.execution import EngineName, Runner
+from app.sandbox.execution import EngineName
+from app.sandbox.runner_assembly import build_runner
+from app.sandbox.sandbox_profile import WorkerAccount
+from app.sandbox.tool_runner import ToolRunner
 from app.settings import ProviderName, Settings
 from app.tools.calculator import Calculator
 from app.tools.current_time import CurrentTime
@@ -38,9 +41,13 @@ from app.tools.files import ListFiles, ReadFile, SearchFiles, WriteFile
 from app.tools.http_fetch import NAME as HTTP_FETCH
 from app.tools.http_fetch import NO_HOSTS, HttpFetch
 from app.tools.json_query import JsonQuery
+from app.tools.program_list import ProgramList, load_program_list
 from app.tools.python_guard import load_refusals
 from app.tools.python_tool import NAME as PYTHON
 from app.tools.python_tool import PythonTool
+from app.tools.shell_guard import load_shell_refusals
+from app.tools.shell_tool import NAME as SHELL
+from app.tools.shell_tool import ShellTool
 from app.tools.third_party import third_party_tools
 from app.tools.toolbox import Tool
 
@@ -54,7 +61,7 @@ TOOLS: tuple[Tool, ...] = (
     SearchFiles(),
 )
 # Built-in tools that depend on the machine or the settings: nobody else's goes by their names.
-_RESERVED = frozenset({PYTHON, "shell", HTTP_FETCH})
+_RESERVED = frozenset({PYTHON, SHELL, HTTP_FETCH})
 DEFAULT_MODELS: Mapping[ProviderName, str] = {
     ProviderName.OFFLINE: "offline",
     ProviderName.ANTHROPIC: "claude-sonnet-5-5",
@@ -77,12 +84,42 @@ def tools(settings: Settings) -> tuple[Tool, ...]:
     return (*TOOLS, *others)
 
 
-def confined_tools(settings: Settings, runner: Runner) -> tuple[tuple[Tool, ...], dict[str, str]]:
-    """The tools that need a confined worker; by name, why one cannot be had here."""
-    missing = runner.unavailable(EngineName.NATIVE)
-    if missing is not None:
-        return (), {PYTHON: missing}
-    return (PythonTool(runner, load_refusals(settings.config_dir)),), {}
+def worker_runner(
+    settings: Settings, account: WorkerAccount | None, no_account: str | None
+) -> tuple[ToolRunner, ProgramList | None]:
+    """What runs confined programs, and those that the operator listed, if any.
+
+    ConfigurationError for a list that is not right.
+    """
+    programs = load_program_list(settings.config_dir)
+    runner = build_runner(
+        settings.sandbox,
+        account=account,
+        no_account=no_account,
+        executable=() if programs is None else programs.paths,
+    )
+    return runner, programs
+
+
+def confined_tools(
+    settings: Settings, runner: ToolRunner, programs: ProgramList | None
+) -> tuple[tuple[Tool, ...], dict[str, str]]:
+    """The tools that need a confined worker; by name, why one cannot be had here.
+
+    With a list of programs the shell runs those, without one it is the virtual shell.
+    """
+    python = runner.python_engine
+    engines = {
+        PYTHON: python.name,
+        SHELL: EngineName.VIRTUAL_SHELL if programs is None else EngineName.EXEC,
+    }
+    missing = {name: runner.unavailable(engine) for name, engine in engines.items()}
+    found: list[Tool] = []
+    if missing[PYTHON] is None:
+        found.append(PythonTool(runner, load_refusals(settings.config_dir), python))
+    if missing[SHELL] is None:
+        found.append(ShellTool(runner, load_shell_refusals(settings.config_dir), programs))
+    return tuple(found), {name: why for name, why in missing.items() if why is not None}
 
 
 def web_tools(settings: Settings, client: EgressClient) -> tuple[tuple[Tool, ...], dict[str, str]]:

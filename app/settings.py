@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 from app.domain.database_url import is_database_url
 from app.domain.environment_names import default_data_dir, known_names
 from app.domain.errors import ConfigurationError
-from app.domain.sandbox_mode import SandboxMode, exact_mode
 from app.domain.step import tool_names
 from app.egress import egress_settings
+from app.sandbox import sandbox_settings
 
 PREFIX = "MESHFLOW_"
 HIDDEN = "(hidden)"
@@ -47,7 +47,6 @@ PLAIN_NAMES = (
     "ANCHOR_FILE",
     "CONFIG_DIR",
     "TOOLS",
-    "SANDBOX",
     "RESULT_TTL_SECONDS",
     "RESULT_TTL",
     "MAX_BODY_BYTES",
@@ -61,6 +60,7 @@ PLAIN_NAMES = (
     "HOST",
     "PORT",
     *egress_settings.NAMES,
+    *sandbox_settings.NAMES,
 )
 # Read by the tests and the benches; the server accepts the name and does nothing with it.
 FOREIGN_NAMES = ("TEST_DATABASE_URL", "KEY_FILE")
@@ -77,7 +77,6 @@ _MAX_TTL_SECONDS = 365 * 86_400
 _UNITS: Mapping[str, int] = MappingProxyType({"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400})
 _DURATION = re.compile(r"([0-9]{1,9})([smhd]?)")
 _DEPLOYMENT = re.compile(r"[a-z0-9.-]{1,128}(?:/[a-z0-9._-]{1,64}){0,8}")
-_SANDBOX_RULE = "exactly strict or off-unsafe"
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 _Value = TypeVar("_Value")
@@ -145,7 +144,7 @@ class Settings:
     anchor_file: Path | None
     config_dir: Path | None
     third_party_tools: tuple[str, ...]
-    sandbox: SandboxMode
+    sandbox: sandbox_settings.SandboxSettings
     result_ttl_seconds: int
     max_body_bytes: int
     max_concurrent_runs: int
@@ -191,7 +190,7 @@ class Settings:
             anchor_file=read.optional_path("ANCHOR_FILE"),
             config_dir=read.optional_path("CONFIG_DIR"),
             third_party_tools=read.plain("TOOLS", tool_names, (), "tool names, comma-separated"),
-            sandbox=read.plain("SANDBOX", exact_mode, SandboxMode.STRICT, _SANDBOX_RULE),
+            sandbox=sandbox_settings.SandboxSettings.read(read),
             result_ttl_seconds=read.result_ttl(),
             max_body_bytes=read.number("MAX_BODY_BYTES", 1 << 20, low=1024, high=1 << 30),
             max_concurrent_runs=read.number("MAX_CONCURRENT_RUNS", 64, low=1, high=100_000),

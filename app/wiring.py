@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID, uuid4
@@ -13,20 +13,17 @@ from app import roster
 from app.administration.writer_enrolment import WriterEnrolment
 from app.api.auth import Doorkeeper
 from app.api.dependencies import ApiServices
-from app.api.stream_seats import StreamSeats
 from app.audit.replay_ledger import ReplayLedger
+from app.catalogue import Catalogue
 from app.domain.errors import ConfigurationError, LedgerUnavailableError, MeshFlowError
-from app.domain.run import Budget, RunId, TenantId, Usage
+from app.domain.run import RunId, TenantId, Usage
 from app.egress.egress_client import EgressClient, EgressParts
 from app.embedded.server_account import choose_server_account
 from app.erasing.assembly import EraserAtWork, build_eraser, eraser_places
 from app.keys.agent_catalogue import (
-    BUILT_IN_AGENT,
-    DEFAULT_BUDGET,
     TenantSettings,
-    load_agents,
-    load_tenant_settings,
 )
+from app.keys.request_rates import RequestRates
 from app.ledger.writing import ChainHead
 from app.ledger_assembly import (
     KeeperOfLogs,
@@ -44,20 +41,27 @@ from app.runs.identifiers import new_run_id
 from app.runs.notifier import Bell
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.service import RunService, ServiceParts
-from app.sandbox.runner_assembly import build_runner
 from app.sandbox.sandbox_profile import WorkerAccount
 from app.sandbox.tool_runner import ToolRunner
 from app.sandbox.workspace import WorkspaceRoot, open_workspace_root
-from app.sequencing.ledger_pulse import Vitals
 from app.settings import Settings
 from app.storage import schema
 from app.storage.database import Database
+from app.storage.rate_store import RateStore
 from app.storage.run_store import RunStore
-from app.tools.toolbox import Toolbox
 
 _log = logging.getLogger("meshflow")
 KEY_RELOAD_SECONDS = 2.0
 DRAIN_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """What is known before anything is built: who may enter, how often, and with what settings."""
+
+    doorkeeper: Doorkeeper
+    rates: RequestRates
+    tenants: Mapping[str, TenantSettings]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,7 @@ class Deployment:
 
     services: ApiServices
     doorkeeper: Doorkeeper
+    rates: RequestRates
     database: Database
     heartbeat: Database
     runs: RunStore
@@ -112,6 +117,10 @@ class Deployment:
                 await self._learn_tenants()
             except Exception as error:  # noqa: BLE001 - the keys in force stay in force
                 _log.warning("tenants of new keys are not known yet: %s", type(error).__name__)
+
+    async def share_rates(self) -> None:
+        """Tell the database once a second how often each key asked, and learn of all others."""
+        await RateStore(self.heartbeat).share_forever(self.rates, self.doorkeeper.known_tenants)
 
     async def keep_logs(self) -> None:
         """Sequence and sign, in turn with the other processes that may; nothing where none may."""
@@ -174,13 +183,13 @@ class Deployment:
         self.workspaces.close()
 
 
-def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> Deployment:
+def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     """Everything of one process. ConfigurationError on the first thing that is not right."""
     parts = ledger_parts(settings)
     runs, run_keys = parts.runs, parts.run_keys
     account, no_account = _worker_account()
     workspaces, bell = _workspaces(settings, account), Bell()
-    runner = build_runner(settings.sandbox, account=account, no_account=no_account)
+    runner, programs = roster.worker_runner(settings, account, no_account)
     logs = log_keeper(settings, parts)
     recorder_parts = _recorder_parts(settings, parts, bell)
     executor = RunExecutor(
@@ -193,7 +202,9 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
         max_queued=settings.max_queued_runs,
     )
     egress = EgressClient(denied=settings.egress.denied, parts=overrides.egress)
-    catalogue = _Catalogue(settings, overrides, runner, egress)
+    catalogue = Catalogue(
+        settings, overrides.default_model, (runner, programs), egress, door.tenants
+    )
     plugged = dict(overrides.providers or roster.providers(settings))
     service = RunService(
         ServiceParts(
@@ -215,7 +226,8 @@ def build(settings: Settings, doorkeeper: Doorkeeper, overrides: Overrides) -> D
     )
     return Deployment(
         services=catalogue.services(service, parts, bell, vitals_of(parts, logs)),
-        doorkeeper=doorkeeper,
+        doorkeeper=door.doorkeeper,
+        rates=door.rates,
         database=parts.database,
         heartbeat=parts.heartbeat,
         runs=runs,
@@ -248,71 +260,8 @@ def _recorder_parts(settings: Settings, parts: LedgerParts, bell: Bell) -> Recor
         now=utc_now,
         entropy=os.urandom,
         result_ttl_seconds=settings.result_ttl_seconds,
-        sandbox=settings.sandbox.value,
+        sandbox=settings.sandbox.mode.value,
     )
-
-
-class _Catalogue:
-    """What the deployment offers and what each tenant may use of it."""
-
-    def __init__(
-        self, settings: Settings, overrides: Overrides, runner: ToolRunner, egress: EgressClient
-    ) -> None:
-        confined, unconfined = roster.confined_tools(settings, runner)
-        web, unreachable = roster.web_tools(settings, egress)
-        self._missing = unconfined | unreachable
-        tools = (*confined, *web, *roster.tools(settings))
-        self.toolbox = Toolbox({tool.spec.name: tool for tool in tools})
-        self._names = tuple(spec.name for spec in self.toolbox.specs)
-        self._all = frozenset(self._names)
-        self._tenants = load_tenant_settings(settings.config_dir)
-        model = overrides.default_model or roster.DEFAULT_MODELS[settings.provider]
-        self._agents = load_agents(settings.config_dir, tools=self._names, default_model=model)
-
-    def tools_of(self, tenant: str) -> frozenset[str]:
-        """The deployment's tools, cut to the tenant's own list."""
-        own = self._of(tenant).capabilities
-        return self._all if own is None else own & self._all
-
-    def services(
-        self,
-        runs: RunService,
-        parts: LedgerParts,
-        bell: Bell,
-        vitals: Callable[[], Awaitable[Vitals]],
-    ) -> ApiServices:
-        """What the routes need."""
-        return ApiServices(
-            runs=runs,
-            ledger=parts.replay,
-            erasures=parts.desk,
-            proofs=parts.proofs,
-            exports=parts.exports,
-            keys=parts.key_lister,
-            bell=bell,
-            seats=StreamSeats(),
-            agents=self._agents,
-            default_agent=BUILT_IN_AGENT,
-            tools=self.toolbox.specs,
-            unavailable_tools=self._missing,
-            budget_cap=lambda tenant: self._of(tenant).max_budget.applied_to(_OPEN_CAP),
-            tenant_tools=self.tools_of,
-            tenant_scrub_phi=lambda tenant: self._of(tenant).scrub_phi,
-            vitals=vitals,
-        )
-
-    def _of(self, tenant: str) -> TenantSettings:
-        return self._tenants.get(tenant, _WITHOUT_FILE)
-
-
-_WITHOUT_FILE = TenantSettings()
-# What a tenant without a cap of its own may ask for: ten times the built-in agent's budget.
-_OPEN_CAP = Budget(
-    max_steps=DEFAULT_BUDGET.max_steps * 10,
-    max_tokens=DEFAULT_BUDGET.max_tokens * 10,
-    max_cost_micros=DEFAULT_BUDGET.max_cost_micros * 10,
-    max_wall_seconds=DEFAULT_BUDGET.max_wall_seconds * 10,
-)
 
 
 def _worker_account() -> tuple[WorkerAccount | None, str | None]:

@@ -117,6 +117,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="begin no further round after so many")
     parser.add_argument("--finished", action="store_true", help="only put together what is kept")
     wanted = parser.parse_args()
+    if wanted.keep is not None:
+        wanted.keep.mkdir(parents=True, exist_ok=True)  # not found out when the first part is done
     how_many = Wanted(
         only=wanted.only,
         workers=wanted.workers,

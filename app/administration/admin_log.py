@@ -64,6 +64,7 @@ class AdminParts:
     writer: WriterKey
     now: Callable[[], datetime]
     entropy: Entropy
+    sandbox: str | None = None  # how this process confines tools, stamped into each record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +255,7 @@ class AdminLog:
             run_key=place.run_key,
             writer=parts.writer,
             entropy=parts.entropy,
+            sandbox=parts.sandbox,
         )
         sealed = writer.seal(place.head, drafts, epoch=place.epoch, at=parts.now())
         receipt = await parts.ledger.append(tenant_id, place.run_id, sealed, [own, *companions])

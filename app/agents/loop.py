@@ -10,17 +10,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.agents.journal import Journal
+from app.agents.progress import (
+    NOTHING_YET,
+    OpenTurn,
+    Progress,
+    finished_call,
+    refused_call,
+    unknown_call,
+)
 from app.agents.prompts import opening_messages
 from app.domain.errors import ModelError
 from app.domain.record import (
     ModelRequested,
     ModelResponded,
+    OutcomeUnknown,
     RunFinished,
     ToolDecided,
     ToolFinished,
 )
 from app.domain.run import RunStatus, Usage
 from app.domain.step import (
+    EFFECTFUL,
     Message,
     ModelReply,
     ModelRequest,
@@ -75,7 +85,14 @@ class LoopParts:
 class AgentLoop:
     """Drives one admitted task to its final record. Raises LedgerError when it may not go on."""
 
-    def __init__(self, task: AdmittedTask, parts: LoopParts, *, may_instruct: bool) -> None:
+    def __init__(
+        self,
+        task: AdmittedTask,
+        parts: LoopParts,
+        *,
+        may_instruct: bool,
+        since: Progress = NOTHING_YET,
+    ) -> None:
         self._task = task
         self._parts = parts
         self._may_instruct = may_instruct
@@ -83,10 +100,11 @@ class AgentLoop:
         self._offered: tuple[ToolSpec, ...] = tuple(
             spec for spec in parts.toolbox.specs if spec.name in names
         )
-        self._messages: list[Message] = list(opening_messages(task.submission))
-        self._spent = Usage()
-        self._calls_made: Counter[str] = Counter()
-        self._began = parts.monotonic()
+        self._messages: list[Message] = [*opening_messages(task.submission), *since.turns]
+        self._spent = since.spent
+        self._calls_made: Counter[str] = Counter(since.calls_made)
+        self._began = parts.monotonic() - since.elapsed_seconds
+        self._turn = since.turn
 
     @property
     def spent(self) -> Usage:
@@ -95,6 +113,8 @@ class AgentLoop:
 
     async def run(self) -> None:
         """Turn after turn until the final record is durable."""
+        if self._turn is not None:
+            await self._finish_turn(self._turn)
         while True:
             asked = await self._ask()
             if asked is None:
@@ -173,10 +193,28 @@ class AgentLoop:
         if not verdict.reply.calls:
             await self._release(verdict)
             return True
-        results = [await self._act(call) for call in verdict.reply.calls]
-        self._messages.append(ReplyMessage(text=verdict.reply.text, calls=verdict.reply.calls))
-        self._messages.append(ResultsMessage(results=tuple(results)))
+        await self._finish_turn(OpenTurn(reply=verdict.reply, results=(), pending=None))
         return False
+
+    async def _finish_turn(self, turn: OpenTurn) -> None:
+        """Answer the calls that have no result yet, in their order."""
+        results, left = list(turn.results), turn.reply.calls[len(turn.results) :]
+        if turn.pending is not None:
+            results.append(await self._settle(left[0], turn.pending))
+            left = left[1:]
+        results += [await self._act(call) for call in left]
+        self._messages.append(ReplyMessage(text=turn.reply.text, calls=turn.reply.calls))
+        self._messages.append(ResultsMessage(results=tuple(results)))
+
+    async def _settle(self, call: ToolCall, intent: int) -> ToolResult:
+        """A call that a lost process began: made again only where that changes nothing."""
+        spec = next((spec for spec in self._offered if spec.name == call.name), None)
+        if spec is not None and (spec.effect not in EFFECTFUL or spec.is_idempotent):
+            self._calls_made[call.name] -= 1
+            return await self._act(call)
+        event = OutcomeUnknown(intent=intent, call=call)
+        self._parts.journal.hold(event)
+        return unknown_call(event)
 
     async def _release(self, answer: AdmittedReply) -> None:
         verdict = self._parts.gate.run_output(
@@ -204,15 +242,14 @@ class AgentLoop:
         decided = ToolDecided(call=call, decision=verdict.decision)
         if isinstance(verdict, Deny):
             self._parts.journal.hold(decided)
-            return _refusal(call, f"refused by policy ({verdict.decision.code})")
+            return refused_call(decided)
         self._calls_made[call.name] += 1
         intent = await self._parts.journal.record(decided, self._spent)
         result = await self._parts.toolbox.run(verdict, self._parts.workspace())
         seen = self._parts.gate.tool_result(ResultInput(result=result, facts=self._facts()))
-        self._parts.journal.hold(ToolFinished(intent=intent, result=result, decision=seen.decision))
-        if isinstance(seen, Deny):
-            return _refusal(call, f"the result was withheld by policy ({seen.decision.code})")
-        return seen.result
+        finished = ToolFinished(intent=intent, result=result, decision=seen.decision)
+        self._parts.journal.hold(finished)
+        return finished_call(finished)
 
     async def _finish(self, status: RunStatus, code: str) -> None:
         await self._parts.journal.record(RunFinished(status=status, error_code=code), self._spent)
@@ -232,10 +269,6 @@ class AgentLoop:
     def _estimated_input_tokens(self) -> int:
         size = _bytes(self._task.submission.system_prompt) + sum(map(_size, self._messages))
         return size // _BYTES_PER_TOKEN + len(self._offered) * _TOKENS_PER_TOOL + 64
-
-
-def _refusal(call: ToolCall, text: str) -> ToolResult:
-    return ToolResult(call_id=call.call_id, name=call.name, content=text, is_error=True)
 
 
 def _size(message: Message) -> int:

@@ -132,6 +132,12 @@ class RunStartedEntry(_Entry):
     kind: Literal["run.started"]
 
 
+class RunResumedEntry(_Entry):
+    """Another process took the run over and goes on with it."""
+
+    kind: Literal["run.resumed"]
+
+
 class LlmRequestedEntry(_Entry):
     """Intent of a model call."""
 
@@ -181,6 +187,7 @@ class RunFinishedEntry(_Entry):
 AnyEntry: TypeAlias = (
     RunSubmittedEntry
     | RunStartedEntry
+    | RunResumedEntry
     | LlmRequestedEntry
     | LlmRespondedEntry
     | ToolDecidedEntry
@@ -260,6 +267,7 @@ _ENTRIES: dict[str, Maker] = {
         **common, task=body_of(TaskView, record, "task")
     ),
     "run.started": lambda _, common: RunStartedEntry(**common),
+    "run.resumed": lambda _, common: RunResumedEntry(**common),
     "llm.requested": lambda record, common: LlmRequestedEntry(
         **common,
         model=record.header["model"],

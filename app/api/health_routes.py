@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 import app
 from app.api.problems import by_status, problem_response, problems, request_id_of
+from app.domain.sandbox_mode import SandboxMode
 
 router = APIRouter(tags=["system"])
 OPEN: dict[str, list[str]] = {"security": []}
@@ -16,11 +17,12 @@ Readiness = Callable[[], Awaitable[str | None]]
 
 
 class HealthView(BaseModel):
-    """The process answers."""
+    """The process answers. `sandbox` says how programs of tools are confined."""
 
     model_config = ConfigDict(extra="forbid")
 
     status: Literal["ok"]
+    sandbox: Literal["strict", "off-unsafe"]
 
 
 class VersionView(BaseModel):
@@ -32,10 +34,15 @@ class VersionView(BaseModel):
     ledger_format: Literal["ledger/v1"]
 
 
+def _well(request: Request) -> HealthView:
+    mode: SandboxMode = request.app.state.sandbox
+    return HealthView(status="ok", sandbox=mode.value)
+
+
 @router.get("/healthz", openapi_extra=OPEN)
-async def health() -> HealthView:
+async def health(request: Request) -> HealthView:
     """The event loop answers; touches nothing else."""
-    return HealthView(status="ok")
+    return _well(request)
 
 
 def _unready() -> dict[int | str, dict[str, object]]:
@@ -48,8 +55,8 @@ async def ready(request: Request) -> Response:
     readiness: Readiness = request.app.state.readiness
     reason = await readiness()
     if reason is None:
-        view = HealthView(status="ok")
-        return Response(content=view.model_dump_json(), media_type="application/json")
+        body = _well(request).model_dump_json()
+        return Response(content=body, media_type="application/json")
     return problem_response(by_status(503), reason, request_id_of(request))
 
 

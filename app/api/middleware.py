@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.auth import GRANT, Doorkeeper
 from app.api.problems import by_status, problem_response, unexpected
 from app.keys.key_ring import KeyGrant
+from app.keys.request_rates import RequestRates
 
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{8,64}", re.ASCII)
 _HEADERS = (
@@ -35,11 +36,13 @@ class Guard:
         app: ASGIApp,
         *,
         doorkeeper: Doorkeeper,
+        rates: RequestRates,
         max_body_bytes: int,
         new_request_id: Callable[[], str],
     ) -> None:
         self._app = app
         self._doorkeeper = doorkeeper
+        self._rates = rates
         self._max_body_bytes = max_body_bytes
         self._new_request_id = new_request_id
 
@@ -59,11 +62,19 @@ class Guard:
                 raise  # too late for a status: the server cuts the connection
             await unexpected(error, request_id)(scope, receive, tell)
 
-    async def _answer(self, scope: Scope, receive: Receive, tell: Send, *, guarded: bool) -> None:
+    async def _answer(
+        self, scope: Scope, receive: Receive, tell: "_Teller", *, guarded: bool
+    ) -> None:
         if guarded:
             grant = self._doorkeeper.grant(scope)
             if not isinstance(grant, KeyGrant):
                 await self._refuse(HTTPStatus.UNAUTHORIZED, scope, receive, tell)
+                return
+            allowance = self._rates.take(grant)
+            tell.add(allowance.headers)
+            if not allowance.is_allowed:
+                tell.add(((b"retry-after", str(allowance.reset_seconds).encode()),))
+                await self._refuse(HTTPStatus.TOO_MANY_REQUESTS, scope, receive, tell)
                 return
             scope[GRANT] = grant
         if scope["method"] not in _WITH_BODY:
@@ -153,8 +164,15 @@ class _Teller:
     def __init__(self, send: Send, request_id: str, *, guarded: bool) -> None:
         self._send = send
         self._request_id = request_id.encode("ascii")
-        self._extra = (*_HEADERS, *(_TENANT_HEADERS if guarded else ()))
+        self._extra: tuple[tuple[bytes, bytes], ...] = (
+            *_HEADERS,
+            *(_TENANT_HEADERS if guarded else ()),
+        )
         self.has_begun = False
+
+    def add(self, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+        """Further headers of the answer."""
+        self._extra += headers
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":

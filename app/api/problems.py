@@ -109,6 +109,7 @@ _BY_STATUS: Mapping[int, Kind] = {
     413: Kind(413, "too-large", "The body is too large"),
     415: Kind(415, "unsupported-media-type", "The body must be application/json"),
     422: Kind(422, "validation", "The request does not fit the schema"),
+    429: Kind(429, "too-many-requests", "This key has asked too often"),
     503: Kind(503, "unavailable", "Not now"),
 }
 
@@ -176,7 +177,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "description": by_status(status).title,
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
-        for status in sorted({*statuses, 401, 500, 503})
+        for status in sorted({*statuses, 401, 429, 500, 503})
     }
 
 

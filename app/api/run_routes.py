@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 
 from app.api.auth import CallerDep, require
 from app.api.dependencies import ApiServices, ServicesDep
+from app.api.entity_tags import is_known, run_tag
 from app.api.entry_views import EntryPage, entry_of
 from app.api.problems import problems
 from app.api.run_requests import RunCreate
@@ -30,7 +32,13 @@ from app.domain.run import TERMINAL, Caller, RunId, RunStatus, Scope, parse_run_
 router = APIRouter(tags=["runs"])
 
 MAX_WAIT_SECONDS = 30
-_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,4})\s*(?:,|;|$)", re.ASCII)
+# RFC 7240 §2: preferences are told apart by commas outside of quotes; a name is in any case, its
+# value a token or quoted, parameters are ignored, and of two of one name the first counts.
+_PREFERENCE = re.compile(r"""(?:[^,"]|"(?:[^"\\]|\\.)*")+""", re.ASCII)
+_WAIT = re.compile(
+    r"""[ \t]*wait[ \t]*=[ \t]*("?)(\d{1,4})\1[ \t]*(?:;.*)?""", re.ASCII | re.IGNORECASE
+)
+_MOST_PREFER_CHARACTERS = 256
 # Described here and read by hand: as a parameter it costs more than the admission by the gate.
 _PREFER = {
     "name": "prefer",
@@ -42,6 +50,13 @@ _PREFER = {
         "title": "Prefer",
         "description": "`wait=N`, at most 30 seconds",
     },
+}
+_IF_NONE_MATCH = {
+    "name": "if-none-match",
+    "in": "header",
+    "required": False,
+    "description": "Entity tags that the caller knows",
+    "schema": {"anyOf": [{"type": "string"}, {"type": "null"}], "title": "If-None-Match"},
 }
 RunIdPath = str
 Limit = Annotated[int, Query(ge=1, le=200)]
@@ -83,7 +98,7 @@ async def create(
     started = await services.runs.start(caller, submission_of(body, caller, services))
     run_id = started.run.run_id
     headers = {"Location": f"/v1/runs/{public_run_id(run_id)}", "Retry-After": "1"}
-    seconds = _wait_seconds(request.headers.get("prefer"))
+    seconds = _wait_seconds(request.headers.getlist("prefer"))
     if not seconds:
         return as_json(started_view(started.run, started.task), 202, headers)
     headers["Preference-Applied"] = f"wait={seconds}"
@@ -121,9 +136,21 @@ async def list(  # noqa: A001 - the operation is runs_list
     return as_json(page)
 
 
-@router.get("/runs/{run_id}", response_model=RunView, responses=problems(403, 404, 409))
-async def get(run_id: RunIdPath, caller: CallerDep, services: ServicesDep) -> Response:
+@router.get(
+    "/runs/{run_id}",
+    response_model=RunView,
+    responses={
+        304: {"description": "As the entity tag in `If-None-Match` says; verified all the same"},
+        **problems(403, 404, 409),
+    },
+    openapi_extra={"parameters": [_IF_NONE_MATCH]},
+)
+async def get(
+    request: Request, run_id: RunIdPath, caller: CallerDep, services: ServicesDep
+) -> Response:
     """A run, from its verified ledger. 409 without content when the ledger is broken.
+
+    `ETag` stands for all that is shown; asked with it in `If-None-Match`, the answer is 304.
 
     Records under a signed checkpoint are held against the log and its signature; the signatures of
     their writers are looked at again by the run's verification and by exports, not by every read.
@@ -132,7 +159,12 @@ async def get(run_id: RunIdPath, caller: CallerDep, services: ServicesDep) -> Re
     dossier = await services.ledger.read_run(
         caller.tenant_id, found_run_id(run_id), with_output=Scope.RUN in caller.scopes
     )
-    return as_json(view_of(dossier))
+    response = as_json(view_of(dossier))
+    tag = run_tag(dossier.digest_key, bytes(response.body))
+    if is_known(request.headers.get("if-none-match"), tag):
+        response = Response(status_code=304)
+    response.headers["ETag"] = tag
+    return response
 
 
 @router.post(
@@ -215,9 +247,14 @@ def _cursor(text: str) -> RunId:
     return run_id
 
 
-def _wait_seconds(prefer: str | None) -> int:
-    found = _WAIT.search(prefer[:256]) if prefer else None
-    return 0 if found is None else min(int(found.group(1)), MAX_WAIT_SECONDS)
+def _wait_seconds(prefer: Sequence[str]) -> int:
+    if not prefer:
+        return 0
+    for preference in _PREFERENCE.findall(",".join(prefer)[:_MOST_PREFER_CHARACTERS]):
+        found = _WAIT.fullmatch(preference)
+        if found is not None:
+            return min(int(found.group(2)), MAX_WAIT_SECONDS)
+    return 0
 
 
 async def _finished_within(

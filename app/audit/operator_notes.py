@@ -14,12 +14,13 @@ from typing import NamedTuple
 from uuid import UUID
 
 from app.audit.log_entries import EntryError, OpenedEntry, open_entry_with
-from app.audit.sweep_report import LogReport
+from app.audit.sweep_report import LogReport, SchemaChange
 from app.audit.witnessing import CHECKPOINT_KIND
 from app.domain.run import RunId, TenantId
 from app.keys.erasure_keys import NAME
 from app.keys.operator_key import OperatorKey
 from app.ledger.erasure_statement import StatementError, checked_statement
+from app.ledger.header import decode_header
 from app.ledger.key_statements import (
     RETIRED,
     ROTATED,
@@ -33,6 +34,7 @@ from app.storage.entry_store import find_entries, read_entries
 from app.storage.sweep_store import Snapshot
 
 _RECOVERED, _DELETED = "log.recovery", "erasure.delete_tenant"
+_SCHEMA = "schema.change"
 _PAGE = 512
 
 
@@ -64,18 +66,23 @@ class OperatorNotes:
         self._run = RunId(UUID(bytes=key.run))
 
     async def history(self, erasure_keys: Collection[bytes]) -> OperatorHistory:
-        """Rotations, retirements, recoveries and deletions. What does not hold is told."""
+        """Rotations, retirements, recoveries and deletions. What does not hold is told.
+
+        Changes of the schema go into the report: nothing is judged by them.
+        """
         changes: list[KeyChange] = []
         retired: dict[bytes, Mapping[str, int]] = {}
         ended: set[str] = set()
         deletions: list[_Deletion] = []
-        async for entry in self._of_kinds(ROTATED, RETIRED, _RECOVERED, _DELETED):
+        async for entry in self._of_kinds(ROTATED, RETIRED, _RECOVERED, _DELETED, _SCHEMA):
             try:
                 if entry.kind == ROTATED:
                     changes.append(read_rotation(entry.note))
                 elif entry.kind == RETIRED:
                     writer, sizes = read_retirement(entry.note)
                     retired[writer] = sizes
+                elif entry.kind == _SCHEMA:
+                    self._report.schema.append(_schema_change(entry))
                 elif entry.kind == _RECOVERED:
                     ended.add(str(entry.note.get("old_origin")))
                 else:
@@ -133,3 +140,16 @@ class OperatorNotes:
 
     def _tell(self, seq: int, reason: str) -> None:
         self._report.add("record", reason, self._key.run, seq)
+
+
+def _schema_change(entry: OpenedEntry) -> SchemaChange:
+    note = {name: entry.note.get(name) for name in ("from", "to", "product")}
+    if not all(value is None or isinstance(value, str) for value in note.values()):
+        raise ValueError("a change of the schema names no revisions")
+    return SchemaChange(
+        seq=entry.stored.seq,
+        at=str(decode_header(entry.header)["ts"]),
+        before=None if note["from"] is None else str(note["from"]),
+        after=str(note["to"]),
+        product=None if note["product"] is None else str(note["product"]),
+    )

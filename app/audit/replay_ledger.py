@@ -23,6 +23,7 @@ from app.domain.run import OutputState, RunId, RunKind, RunRow, RunStatus, Tenan
 from app.keys.key_store import KeyStore
 from app.ledger.chain import Resume, StoredRun, VerifiedChain, VerifiedRecord, verify_run
 from app.ledger.erasure_statement import Erased
+from app.ledger.hashing import digest_key
 from app.ledger.released_output import RELEASED_FIELD, is_released
 from app.ledger.run_account import RunAccount, account_of, row_break
 from app.ledger.sealing import SealError, open_result
@@ -111,6 +112,7 @@ class ReplayLedger(ErasureCalls):
             integrity=integrity,
             output=output,
             output_state=state,
+            digest_key=digest_key(self._open(seen.run, seen.key)),
             times=times,
         )
 

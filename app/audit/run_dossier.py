@@ -23,6 +23,7 @@ class RunDossier:
     integrity: Integrity
     output: str | None  # the released output in full, while it is kept
     output_state: OutputState
+    digest_key: bytes  # for digests that die with the run
     times: TimeDoubt | None = None  # asked for by a verification only
 
 

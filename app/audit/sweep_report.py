@@ -20,6 +20,27 @@ class Finding:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaChange:
+    """A change of the database's schema, as a record of the operator log tells it."""
+
+    seq: int
+    at: str
+    before: str | None
+    after: str
+    product: str | None
+
+    def as_json(self) -> JsonObject:
+        """For machines."""
+        return {
+            "seq": self.seq,
+            "at": self.at,
+            "from": self.before,
+            "to": self.after,
+            "product": self.product,
+        }
+
+
 @dataclass(slots=True, kw_only=True)
 class LogReport:
     """One log. Counts say how much was looked at."""
@@ -38,6 +59,7 @@ class LogReport:
     unnamed: int = 0  # records of checkpoints, unopened, that no row names; of the operator log
     signed: int = 0  # leaves under the newest checkpoint
     witnessed_at: int | None = None
+    schema: list[SchemaChange] = field(default_factory=list)  # of the operator log, if opened
     broken: int = 0
     findings: list[Finding] = field(default_factory=list)
 
@@ -71,6 +93,7 @@ class LogReport:
             "unnamed": self.unnamed,
             "signed": self.signed,
             "witnessed_at": self.witnessed_at,
+            "schema": [item.as_json() for item in self.schema],
             "broken": self.broken,
             "findings": [
                 {

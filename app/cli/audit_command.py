@@ -102,6 +102,9 @@ def _tell(reports: Sequence[LogReport]) -> None:
             )
         if report.unnamed:
             print(f"  {report.unnamed} records of checkpoints have no row; what they say is sealed")
+        for change in report.schema:
+            by = change.product or "a version that is not told"
+            print(f"  schema {change.before or 'none'} -> {change.after}, {change.at}, by {by}")
         for item in report.findings:
             run = "" if item.run is None else f" run_{item.run.hex()}"
             seq = "" if item.seq is None else f" seq {item.seq}"

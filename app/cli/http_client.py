@@ -2,6 +2,7 @@
 
 The key is never an argument of the command line, never sent in clear to another machine, and never
 part of an error. No proxy, no netrc and no redirect: the key goes to the server that was named.
+Nothing that a server answers is held without bound, and none of it steers the terminal.
 
 Threat: Unauthorised API access
 """
@@ -29,6 +30,12 @@ _CONNECT_SECONDS = 5.0
 # Above the server's heartbeat of 15 s on an event stream, so that a silent line is a dead one.
 _READ_SECONDS = 45.0
 _MOST_KEY_BYTES = 4096
+# Above every answer but a bundle: a run with its whole output, or a page of entries.
+_MOST_ANSWER_BYTES = 64 * 1024 * 1024
+_MOST_PROBLEM_BYTES = 64 * 1024
+_MOST_EVENT_BYTES = 8 * 1024 * 1024
+_MOST_SENTENCE_CHARACTERS = 2_000
+_TOO_LONG = "the server's answer is longer than any of MeshFlow"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +74,9 @@ class ApiClient:
         """The bytes of an answer as they come. CommandError for one that is too long."""
         with self._reaching(), self._client.stream("GET", path) as response:
             if not response.is_success:
-                response.read()
                 raise _problem(response)
             size = 0
-            for part in response.iter_bytes():
+            for part in response.iter_raw():
                 size += len(part)
                 if size > most_bytes:
                     raise CommandError("the server's answer is larger than a bundle may be")
@@ -81,19 +87,17 @@ class ApiClient:
         resume = {"Last-Event-ID": str(after_seq)} if after_seq >= 0 else {}
         with self._reaching(), self._client.stream("GET", path, headers=resume) as response:
             if not response.is_success:
-                response.read()
                 raise _problem(response)
             try:
-                yield from parse_events(response.iter_lines())
+                yield from parse_events(bounded_lines(response.iter_raw()))
             except httpx2.TransportError:
                 return  # the caller looks how the run stands, and follows on from the last seq
 
     def _object(self, method: str, path: str, body: JsonObject | None) -> JsonObject:
-        with self._reaching():
-            response = self._client.request(method, path, json=body)
-        if not response.is_success:
-            raise _problem(response)
-        found = _parsed(response.text)
+        with self._reaching(), self._client.stream(method, path, json=body) as response:
+            if not response.is_success:
+                raise _problem(response)
+            found = _parsed(_read(response, _MOST_ANSWER_BYTES))
         if not isinstance(found, dict):
             raise CommandError("the server's answer is not that of MeshFlow")
         return found
@@ -118,7 +122,11 @@ def api_client(invocation: Invocation, arguments: Namespace) -> Iterator[ApiClie
     key = read_key(arguments.key_file, invocation.environ)
     with httpx2.Client(
         base_url=url,
-        headers={"Authorization": f"Bearer {key}", "User-Agent": "meshflow-cli"},
+        headers={
+            "Authorization": f"Bearer {key}",
+            "User-Agent": "meshflow-cli",
+            "Accept-Encoding": "identity",  # what is unpacked cannot be bounded by what comes
+        },
         verify=_trust(arguments.ca_file),
         trust_env=False,
         timeout=httpx2.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS),
@@ -148,6 +156,22 @@ def read_key(key_file: Path | None, environ: Mapping[str, str]) -> str:
             USAGE,
         )
     return key
+
+
+def bounded_lines(parts: Iterator[bytes]) -> Iterator[str]:
+    """Lines out of an event stream. CommandError when one line, or one event, has no end."""
+    held, size = bytearray(), 0
+    for part in parts:
+        held += part
+        while (end := held.find(b"\n")) >= 0:
+            line = bytes(held[:end]).removesuffix(b"\r")
+            del held[: end + 1]
+            size = size + len(line) if line else 0
+            if size > _MOST_EVENT_BYTES:
+                break
+            yield line.decode("utf-8", "replace")
+        if size + len(held) > _MOST_EVENT_BYTES:
+            raise CommandError(_TOO_LONG)
 
 
 def parse_events(lines: Iterator[str]) -> Iterator[ServerEvent]:
@@ -209,7 +233,7 @@ def _trust(ca_file: Path | None) -> ssl.SSLContext:
 
 def _problem(response: httpx2.Response) -> ProblemError:
     """What the server says is wrong, in one sentence. Its words are for people and hold no key."""
-    body = _parsed(response.text)
+    body = _parsed(_read(response, _MOST_PROBLEM_BYTES))
     found = body if isinstance(body, dict) else {}
     code = text_of(found, "code") or "unknown"
     said = text_of(found, "detail") or text_of(found, "title") or "no reason given"
@@ -220,12 +244,22 @@ def _problem(response: httpx2.Response) -> ProblemError:
     )
     tail = f" (request {request_id})" if request_id else ""
     sentence = f"the server answered {response.status_code} {code}: {said}{told}{tail}"
-    return ProblemError(response.status_code, code, plain(sentence))
+    return ProblemError(response.status_code, code, plain(sentence)[:_MOST_SENTENCE_CHARACTERS])
 
 
-def _parsed(text: str) -> Json:
+def _read(response: httpx2.Response, most_bytes: int) -> bytes:
+    """The whole answer, never unpacked. CommandError for one without end."""
+    held = bytearray()
+    for part in response.iter_raw():
+        held += part
+        if len(held) > most_bytes:
+            raise CommandError(_TOO_LONG)
+    return bytes(held)
+
+
+def _parsed(text: str | bytes) -> Json:
     try:
         found: Json = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found

@@ -12,11 +12,12 @@ import ssl
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from types import FrameType
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from app.cli.bounded_h11 import BoundedH11
 from app.cli.invocation import OK, STOPPED
 
 _log = logging.getLogger("meshflow")
@@ -67,7 +68,7 @@ class WebServer:
         """Serve until told to leave. SystemExit when the application cannot start."""
         loop = "uvloop" if _is_installed("uvloop") else "asyncio"
         http = "httptools" if _is_installed("httptools") else "h11"
-        protocol: type[asyncio.Protocol] | Literal["h11"] = "h11"
+        protocol: type[asyncio.Protocol] = BoundedH11
         if self.most_connections is not None:
             http, protocol = "h11", _ImpatientProtocol
         elif http == "httptools":

@@ -27,6 +27,11 @@ class RunStarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunResumed:
+    """Another process took the run over and goes on behind its last durable step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequested:
     """Intent: the model is about to be called, or the gate refused that it is."""
 
@@ -63,6 +68,14 @@ class ToolFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeUnknown:
+    """A call that may change the world was begun, and whoever made it is lost: not repeated."""
+
+    intent: int
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequested:
     """Somebody asked the run to stop."""
 
@@ -82,10 +95,12 @@ class RunFinished:
 RunEvent: TypeAlias = (
     RunSubmitted
     | RunStarted
+    | RunResumed
     | ModelRequested
     | ModelResponded
     | ToolDecided
     | ToolFinished
+    | OutcomeUnknown
     | CancelRequested
     | RunFinished
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 from app.audit.erasure_book import ErasureBook
+from app.domain.errors import ConfigurationError
 from app.domain.run import RunId, TenantId
 from app.erasing.eraser import Eraser, EraserParts
 from app.erasing.erasure_journal import ErasureJournal
@@ -39,6 +40,7 @@ class EraserPlaces:
     key_file: Path
     journal: Path
     workspaces: Path
+    sandbox: str | None = None
 
 
 def eraser_places(settings: Settings) -> EraserPlaces | None:
@@ -52,6 +54,7 @@ def eraser_places(settings: Settings) -> EraserPlaces | None:
         key_file=key_file,
         journal=settings.erasure_journal or key_file.with_name("erasures.jsonl"),
         workspaces=settings.workspace_dir,
+        sandbox=settings.sandbox.mode.value,
     )
 
 
@@ -78,6 +81,20 @@ class EraserAtWork:
     eraser: Eraser
     rotation: KekRotation
     database: Database
+
+
+async def waiting_requests(settings: Settings) -> int:
+    """How many requests to erase are stored and not executed. LedgerUnavailableError.
+
+    ConfigurationError without the eraser's login.
+    """
+    if settings.eraser_database_url is None:
+        raise ConfigurationError("this needs MESHFLOW_ERASER_DATABASE_URL")
+    erasing = Database(settings.eraser_database_url.reveal(), pool_size=1)
+    try:
+        return len(await EraserStore(erasing).waiting())
+    finally:
+        await erasing.close()
 
 
 def build_eraser(
@@ -127,6 +144,7 @@ def build_eraser(
             entropy=os.urandom,
             new_id=new_id,
             rotate_every=rotate_every,
+            sandbox=places.sandbox,
         )
     )
     return EraserAtWork(eraser=eraser, rotation=rotation, database=erasing)

@@ -70,6 +70,7 @@ class EraserParts:
     entropy: Entropy
     new_id: Callable[[], UUID]
     rotate_every: timedelta  # zero: after each erasure
+    sandbox: str | None = None  # how this process confines tools, stamped into each record
 
 
 class Eraser:
@@ -254,6 +255,7 @@ class Eraser:
                 writer=parts.writer,
                 now=parts.now,
                 entropy=parts.entropy,
+                sandbox=parts.sandbox,
             )
         )
         kind = f"erasure.{request.action.value}"

@@ -23,6 +23,7 @@ BUILT_IN_AGENT = "assistant"
 DEFAULT_BUDGET = Budget(
     max_steps=20, max_tokens=100_000, max_cost_micros=1_000_000, max_wall_seconds=300
 )
+MAX_REQUESTS_PER_MINUTE = 120_000  # of one key, over all processes
 ASSISTANT_DESCRIPTION = "A general assistant with every tool of this deployment."
 ASSISTANT_PROMPT = (
     "You are a careful assistant. Do what the instructions ask, with the tools you have. "
@@ -69,6 +70,7 @@ class TenantSettings:
     max_budget: BudgetCap = BudgetCap()
     capabilities: frozenset[str] | None = None
     scrub_phi: bool = True
+    max_requests_per_minute: int = MAX_REQUESTS_PER_MINUTE
 
 
 class _Closed(BaseModel):
@@ -108,6 +110,7 @@ class _TenantFile(_Closed):
     max_budget: _CapTable = _CapTable()
     capabilities: list[_Name] | None = None
     scrub_phi: bool = True
+    max_requests_per_minute: _Positive = MAX_REQUESTS_PER_MINUTE
 
 
 def load_agents(
@@ -154,8 +157,17 @@ def load_tenant_settings(config_dir: Path | None) -> Mapping[str, TenantSettings
             max_budget=BudgetCap(**file.max_budget.model_dump()),
             capabilities=None if names is None else frozenset(names),
             scrub_phi=file.scrub_phi,
+            max_requests_per_minute=file.max_requests_per_minute,
         )
     return MappingProxyType(loaded)
+
+
+def settings_of(tenants: Mapping[str, TenantSettings], name: str) -> TenantSettings:
+    """A tenant's settings, or the defaults for one without a file."""
+    return tenants.get(name, _WITHOUT_FILE)
+
+
+_WITHOUT_FILE = TenantSettings()
 
 
 def _lower(asked: int, cap: int | None) -> int:

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from app.ledger.hashing import SALT_BYTES, u16be, u64be
 
 NONCE_BYTES = 12
+_WORK = b"meshflow/work/v1"
 
 
 class SealError(ValueError):
@@ -65,3 +66,17 @@ def open_result(key: bytes, blob: bytes, *, log: bytes, run: bytes) -> str:
         return AESGCM(key).decrypt(nonce, sealed, log + run).decode("utf-8")
     except (InvalidTag, ValueError) as error:
         raise SealError("a sealed result does not open") from error
+
+
+def seal_work(key: bytes, value: bytes, *, log: bytes, run: bytes, seq: int, nonce: bytes) -> bytes:
+    """A part of a run's working copy under its work key, bound to its place: `nonce ‖ sealed`."""
+    return nonce + AESGCM(key).encrypt(nonce, value, _WORK + log + run + u64be(seq))
+
+
+def open_work(key: bytes, blob: bytes, *, log: bytes, run: bytes, seq: int) -> bytes:
+    """The part in clear. SealError when the key, the place or a byte is wrong."""
+    nonce, sealed = blob[:NONCE_BYTES], blob[NONCE_BYTES:]
+    try:
+        return AESGCM(key).decrypt(nonce, sealed, _WORK + log + run + u64be(seq))
+    except (InvalidTag, ValueError) as error:
+        raise SealError("a part of a working copy does not open") from error

@@ -285,18 +285,18 @@ def _quoted_at(text: str, at: int) -> tuple[str, int] | None:
 
 # --- programs -------------------------------------------------------------------------------------
 
-_ASKS_PYTHON = re.compile(
-    r"\b(?:run|execute)\s{1,4}(?:(?:this|the|some)\s{1,4})?(?:following\s{1,4})?"
-    r"(?:in\s{1,4})?python(?:\s{1,4}(?:code|program|script|snippet))?\s{0,4}:?\s{0,4}",
-    re.IGNORECASE,
+_ASKS_PROGRAM = re.compile(
+    r"(?i)\b(?:run|execute)\s{1,4}(?:(?:this|the|some|a)\s{1,4})?(?:following\s{1,4})?(?:in\s{1,4})?"
+    r"(?:(?P<python>python)|(?:the\s{1,4})?(?:shell|bash))"
+    r"(?:\s{1,4}(?:code|program|script|snippet|command))?\s{0,4}:?\s{0,4}"
 )
-_FENCE = re.compile(r"```(?:python|py)?\n(?P<code>.*?)```", re.IGNORECASE | re.DOTALL)
+_FENCE = re.compile(r"(?is)```(?:python|py|bash|sh|shell)?\n(?P<code>.*?)```")
 
 
-def find_python(text: str) -> Iterator[Wish]:
-    """`run python: "print(6*7)"`, or the same before a fenced block."""
+def find_programs(text: str) -> Iterator[Wish]:
+    """`run python: "print(6*7)"`, `run the shell command "ls"`, or either before a fenced block."""
     reached = 0
-    for asked in _ASKS_PYTHON.finditer(text):
+    for asked in _ASKS_PROGRAM.finditer(text):
         if asked.start() < reached:
             continue
         fenced = _FENCE.match(text, asked.end())
@@ -306,21 +306,41 @@ def find_python(text: str) -> Iterator[Wish]:
             found = _quoted_at(text, asked.end())
         if found is not None and found[0].strip():
             reached = found[1]
-            yield Wish(
-                start=asked.start(), end=reached, tool="python", arguments={"code": found[0]}
-            )
+            tool, argument = ("python", "code") if asked["python"] else ("shell", "command")
+            arguments: JsonObject = {argument: found[0]}
+            yield Wish(start=asked.start(), end=reached, tool=tool, arguments=arguments)
 
 
-FINDERS: tuple[Finder, ...] = (find_arithmetic, find_writes, find_reads, find_lists, find_python)
+# --- the web --------------------------------------------------------------------------------------
+
+_ASKS_FETCH = re.compile(
+    r"(?i)\b(?:fetch|get|download|visit)\s{1,4}(?:the\s{1,4})?(?:(?:page|url)\s{1,4})?"
+    r"[\"'`<]?(?P<url>https?://[^\s\"'`<>]{1,2000})"
+)
+
+
+def find_fetches(text: str) -> Iterator[Wish]:
+    """`fetch https://example.com/a`. Which hosts may be asked is not decided here."""
+    for asked in _ASKS_FETCH.finditer(text):
+        arguments: JsonObject = {"url": asked["url"].rstrip(".,;:!?)")}
+        yield Wish(start=asked.start(), end=asked.end(), tool="http_fetch", arguments=arguments)
+
+
+FINDERS: tuple[Finder, ...] = (
+    find_arithmetic,
+    find_writes,
+    find_reads,
+    find_lists,
+    find_programs,
+    find_fetches,
+)
 
 
 # --- what is said ---------------------------------------------------------------------------------
 
 
 def _shown(content: str) -> str:
-    if len(content) <= _MOST_QUOTED:
-        return content
-    return content[:_MOST_QUOTED] + " (shortened)"
+    return content[:_MOST_QUOTED] + " (shortened)" * (len(content) > _MOST_QUOTED)
 
 
 def _plain(wish: Wish, content: str) -> str:
@@ -343,7 +363,7 @@ def _said_list(wish: Wish, content: str) -> str:
     return f"Files in {wish.arguments['path']}: {_shown(content)}"
 
 
-def _said_python(_: Wish, content: str) -> str:
+def _said_program(_: Wish, content: str) -> str:
     return f"The program wrote: {_shown(content)}"
 
 
@@ -352,7 +372,8 @@ _SENTENCES: dict[str, Callable[[Wish, str], str]] = {
     "write_file": _said_write,
     "read_file": _said_read,
     "list_files": _said_list,
-    "python": _said_python,
+    "python": _said_program,
+    "shell": _said_program,
 }
 
 
@@ -366,14 +387,14 @@ _EXAMPLES = {
     "read_file": "'read notes.txt'",
     "list_files": "'list files'",
     "python": "'run python: \"print(6*7)\"'",
+    "shell": "'run the shell command \"ls\"'",
+    "http_fetch": "'fetch https://example.com/'",
 }
 
 
 def _nothing_understood(offered: set[str]) -> str:
     examples = [example for tool, example in _EXAMPLES.items() if tool in offered]
-    can = (
-        f"I understand plain requests such as {', '.join(examples)}."
-        if examples
-        else ("None of the tools that I know how to use is offered to this run.")
-    )
+    can = f"I understand plain requests such as {', '.join(examples)}."
+    if not examples:
+        can = "None of the tools that I know how to use is offered to this run."
     return f"{SIGNATURE} I found no request that I understand. {can}"

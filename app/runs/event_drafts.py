@@ -10,8 +10,10 @@ from app.domain.record import (
     CancelRequested,
     ModelRequested,
     ModelResponded,
+    OutcomeUnknown,
     RunEvent,
     RunFinished,
+    RunResumed,
     RunStarted,
     RunSubmitted,
     ToolDecided,
@@ -24,6 +26,7 @@ from app.ledger.released_output import RELEASED_FIELD
 from app.ledger.run_account import engine_of, final_outcome
 from app.ledger.writing import Draft
 
+OUTCOME_UNKNOWN = "outcome_unknown"
 Scrub = Callable[[Json], Scrubbed]
 NoteReleased = Callable[[str], Scrubbed]
 
@@ -44,23 +47,15 @@ def draft_of(event: RunEvent, scrub: Scrub, note_released: NoteReleased) -> Draf
                 outcome=event.decision.code,
                 fields={"task": scrub(_task(event.submission))},
             )
-        case RunStarted():
-            return Draft(kind="run.started", actor="system")
+        case RunStarted() | RunResumed():
+            is_first = isinstance(event, RunStarted)
+            return Draft(kind="run.started" if is_first else "run.resumed", actor="system")
         case ModelRequested():
             return _model_requested(event, scrub)
         case ModelResponded():
             return _model_responded(event, scrub)
-        case ToolDecided():
-            return Draft(
-                kind="tool.decided",
-                actor="model",
-                decision=event.decision,
-                tool=event.call.name,
-                outcome=event.decision.code,
-                fields={"call": scrub(_call(event.call))},
-            )
-        case ToolFinished():
-            return _tool_finished(event, scrub)
+        case ToolDecided() | ToolFinished() | OutcomeUnknown():
+            return _call_event(event, scrub)
         case CancelRequested():
             return Draft(kind="run.cancel_requested", actor=event.actor)
         case RunFinished():
@@ -110,6 +105,29 @@ def _model_responded(event: ModelResponded, scrub: Scrub) -> Draft:
         outcome=event.error_code or _code(event.decision),
         fields={"reply": scrub(words)},
     )
+
+
+def _call_event(event: ToolDecided | ToolFinished | OutcomeUnknown, scrub: Scrub) -> Draft:
+    match event:
+        case ToolDecided():
+            return Draft(
+                kind="tool.decided",
+                actor="model",
+                decision=event.decision,
+                tool=event.call.name,
+                outcome=event.decision.code,
+                fields={"call": scrub(_call(event.call))},
+            )
+        case ToolFinished():
+            return _tool_finished(event, scrub)
+        case OutcomeUnknown():
+            return Draft(
+                kind="tool.finished",
+                actor="system",
+                intent=event.intent,
+                tool=event.call.name,
+                outcome=OUTCOME_UNKNOWN,
+            )
 
 
 def _tool_finished(event: ToolFinished, scrub: Scrub) -> Draft:

@@ -241,4 +241,6 @@ class RunExecutor:
     async def _expire_results(self) -> None:
         now = self._now()
         needed = set(await self._store.expire_results(now))
-        self._keys.destroy_work_keys(keep=needed, now=now)
+        gone = self._keys.destroy_work_keys(keep=needed, now=now)
+        if gone:
+            await self._store.forget_work(gone)

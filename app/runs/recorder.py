@@ -22,13 +22,23 @@ from app.domain.record import (
 from app.domain.run import Json, RunId, RunStatus, TenantId, Usage
 from app.domain.verdict import ReleasedOutput, Scrubbed
 from app.ledger.released_output import released_note
-from app.ledger.sealing import NONCE_BYTES, seal_result
+from app.ledger.sealing import NONCE_BYTES, seal_result, seal_work
 from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, WriterKey
 from app.privacy.scrubber import Scrubber, machine_note
 from app.runs.event_drafts import draft_of
 from app.runs.notifier import Bell
 from app.runs.run_keys import RunKeys
-from app.storage.companions import Change, Claim, Companion, NewResult, NewRun
+from app.runs.working_copy import step_bytes
+from app.storage.companions import (
+    Change,
+    Claim,
+    Companion,
+    NewResult,
+    NewRun,
+    NewWork,
+    WorkPart,
+    WrappedKey,
+)
 from app.storage.ledger_store import LedgerStore
 
 _INLINE_SCRUB_CHARACTERS = 32 * 1024
@@ -58,6 +68,7 @@ class RunPlace:
     run_key: bytes
     head: ChainHead
     epoch: int
+    work_key: bytes | None = None  # seals its working copy; None: nobody can go on with the run
 
 
 class LedgerRecorder:
@@ -93,6 +104,10 @@ class LedgerRecorder:
         self._companions.append(new_run)
         self._opened_at = new_run.created_at
 
+    def open_work(self, key: WrappedKey, task: bytes) -> None:
+        """Let the first record bring the working copy with it. The place must have its key."""
+        self._companions.append(NewWork(key=key, blob=self._sealed_work(0, task)))
+
     def claim(self) -> None:
         """Take the run over with the next record: nobody else can write to it after that."""
         self._companions.append(Claim(from_epoch=self._place.epoch))
@@ -125,15 +140,16 @@ class LedgerRecorder:
         now = parts.now() if self._opened_at is None else self._opened_at
         sealed = self._writer.seal(place.head, drafts, epoch=place.epoch, at=now)
         head = sealed.head
+        work = self._work(place.head.next_seq, events)
         closing = self._closing(events[-1], head, usage, now)
         try:
-            companions = [*self._companions, *closing]
+            companions = [*self._companions, *work, *closing]
             await parts.store.append(place.tenant_id, place.run_id, sealed, companions)
         except KeyRetiredError:
             # A KEK was retired between the wrap and the write: the newest one is good.
             parts.keys.look_again()
             opening = [self._wrapped_again(item, now) for item in self._companions]
-            companions = [*opening, *self._closing(events[-1], head, usage, now)]
+            companions = [*opening, *work, *self._closing(events[-1], head, usage, now)]
             await parts.store.append(place.tenant_id, place.run_id, sealed, companions)
         self._recorded = drafts
         self._held.clear()
@@ -144,11 +160,32 @@ class LedgerRecorder:
         return head.next_seq - 1
 
     def _wrapped_again(self, item: Companion, now: datetime) -> Companion:
-        if not isinstance(item, NewRun):
-            return item
+        place, keys = self._place, self._parts.keys
+        if isinstance(item, NewRun):
+            key = keys.wrap_run_key(place.tenant_id, place.run_id, place.run_key, now)
+            return replace(item, key=key)
+        if isinstance(item, NewWork) and place.work_key is not None:
+            key = keys.wrap_work_key(place.tenant_id, place.run_id, place.work_key, now)
+            return replace(item, key=key)
+        return item
+
+    def _work(self, first_seq: int, events: Sequence[RunEvent]) -> list[Companion]:
+        """What the events bring to the working copy; the last one destroys it."""
+        if self._place.work_key is None or isinstance(events[-1], RunFinished):
+            return []
+        told = step_bytes(list(enumerate(events, first_seq)))
+        if told is None:
+            return []
+        seq = first_seq + len(events) - 1
+        return [WorkPart(seq=seq, blob=self._sealed_work(seq, told))]
+
+    def _sealed_work(self, seq: int, value: bytes) -> bytes:
         place = self._place
-        key = self._parts.keys.wrap_run_key(place.tenant_id, place.run_id, place.run_key, now)
-        return replace(item, key=key)
+        if place.work_key is None:
+            raise ValueError("a working copy needs its key")
+        log, run = place.tenant_id.bytes, place.run_id.bytes
+        nonce = self._parts.entropy(NONCE_BYTES)
+        return seal_work(place.work_key, value, log=log, run=run, seq=seq, nonce=nonce)
 
     async def _drafts(self, events: Sequence[RunEvent]) -> list[Draft]:
         # Long texts are scrubbed off the event loop; short ones would wait longer for the thread.

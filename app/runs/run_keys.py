@@ -3,7 +3,7 @@
 A day's KEK has versions: after an erasure the newest wraps what stays and the older ones die.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -41,8 +41,20 @@ class RunKeys:
         self, tenant_id: TenantId, run_id: RunId, now: datetime
     ) -> tuple[bytes, WrappedKey]:
         """A fresh key for a run's result: under a work key, which dies with the day's results."""
+        return self.new_work_key(tenant_id, run_id, now)
+
+    def new_work_key(
+        self, tenant_id: TenantId, run_id: RunId, now: datetime
+    ) -> tuple[bytes, WrappedKey]:
+        """A fresh key for a run's working copy, and how it is stored while the run goes on."""
         key = self._entropy(KEY_BYTES)
-        return key, self._wrapped(f"work/{tenant_id.hex}/{now:%Y%m%d}", tenant_id, run_id, key)
+        return key, self.wrap_work_key(tenant_id, run_id, key, now)
+
+    def wrap_work_key(
+        self, tenant_id: TenantId, run_id: RunId, key: bytes, now: datetime
+    ) -> WrappedKey:
+        """A run's work key under the newest work KEK of the day."""
+        return self._wrapped(f"work/{tenant_id.hex}/{now:%Y%m%d}", tenant_id, run_id, key)
 
     def open(self, tenant_id: TenantId, run_id: RunId, key: WrappedKey) -> bytes:
         """The key in clear. KeyStoreError when its KEK is gone or the wrap was made elsewhere."""
@@ -52,13 +64,19 @@ class RunKeys:
         """Forget which KEK is the newest: another process retired one."""
         self._newest.clear()
 
-    def destroy_work_keys(self, *, keep: Collection[str], now: datetime) -> None:
-        """End work keys that no result needs, and with them every copy of what they sealed."""
+    def destroy_work_keys(self, *, keep: Collection[str], now: datetime) -> Sequence[str]:
+        """End work keys that nothing needs, and with them every copy of what they sealed.
+
+        The ids of those that are gone when this returns.
+        """
         # A result sealed a moment before midnight may still be on its way to the database.
         days = {f"{now:%Y%m%d}", f"{now - timedelta(hours=1):%Y%m%d}"}
-        for kek_id in self._store.kek_ids("work/"):
-            if kek_id not in keep and day_of(kek_id) not in days:
-                self._store.destroy_kek(kek_id, now=now)
+        idle = [
+            kek_id
+            for kek_id in self._store.kek_ids("work/")
+            if kek_id not in keep and day_of(kek_id) not in days
+        ]
+        return [kek_id for kek_id in idle if self._store.destroy_kek(kek_id, now=now) <= now]
 
     def _wrapped(self, first: str, tenant_id: TenantId, run_id: RunId, key: bytes) -> WrappedKey:
         aad = tenant_id.bytes + run_id.bytes

@@ -34,6 +34,7 @@ from app.providers.provider import ModelProvider
 from app.runs.executor import DrivenRun, RunExecutor, RunJob
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.run_keys import RunKeys
+from app.runs.working_copy import WorkingTask, task_bytes
 from app.sandbox.workspace import Workspace, WorkspaceRoot
 from app.storage.companions import NewRun
 from app.storage.run_store import RunStore
@@ -144,8 +145,9 @@ class RunService:
             SubmitInput(submission=submission, platform_tools=parts.tenant_tools(caller.tenant))
         )
         run_key, wrapped = parts.run_keys.new_run_key(caller.tenant_id, run_id, now)
+        work_key, work_wrapped = parts.run_keys.new_work_key(caller.tenant_id, run_id, now)
         recorder = LedgerRecorder(
-            _first_place(caller.tenant_id, run_id, run_key), parts.recorder_parts
+            _first_place(caller.tenant_id, run_id, run_key, work_key), parts.recorder_parts
         )
         new_run = NewRun(
             kind=RunKind.AGENT,
@@ -172,11 +174,13 @@ class RunService:
             )
             await recorder.record(final, Usage())
             raise PolicyDeniedError(public_run_id(run_id), verdict.decision.rules, code)
-        await recorder.record(submitted, Usage())
-        task = recorder.take_recorded()[0].fields["task"].value
         # Authority is what the instructions say; a key that could have given some, and sent only
         # data, asked for no effect.
         may_instruct = Scope.INSTRUCT in caller.scopes and submission.instructions is not None
+        task = WorkingTask(tenant=caller.tenant, may_instruct=may_instruct, submission=submission)
+        recorder.open_work(work_wrapped, task_bytes(task))
+        await recorder.record(submitted, Usage())
+        told = recorder.take_recorded()[0].fields["task"].value
         job = RunJob(
             place=recorder.place,
             task=verdict,
@@ -186,7 +190,7 @@ class RunService:
             opened=self._opener,
         )
         parts.executor.launch(job)
-        return StartedRun(run=_queued(caller.tenant_id, run_id, new_run), task=task)
+        return StartedRun(run=_queued(caller.tenant_id, run_id, new_run), task=told)
 
     def _opened(self, job: RunJob) -> DrivenRun:
         parts, place = self._parts, job.place
@@ -213,9 +217,15 @@ class RunService:
         return AgentLoop(job.task, loop_parts, may_instruct=job.may_instruct)
 
 
-def _first_place(tenant_id: TenantId, run_id: RunId, run_key: bytes) -> RunPlace:
-    head = ChainHead.empty(tenant_id.bytes, run_id.bytes)
-    return RunPlace(tenant_id=tenant_id, run_id=run_id, run_key=run_key, head=head, epoch=1)
+def _first_place(tenant_id: TenantId, run_id: RunId, run_key: bytes, work_key: bytes) -> RunPlace:
+    return RunPlace(
+        tenant_id=tenant_id,
+        run_id=run_id,
+        run_key=run_key,
+        head=ChainHead.empty(tenant_id.bytes, run_id.bytes),
+        epoch=1,
+        work_key=work_key,
+    )
 
 
 def _queued(tenant_id: TenantId, run_id: RunId, new_run: NewRun) -> RunRow:

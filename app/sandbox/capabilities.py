@@ -51,14 +51,14 @@ class Capabilities:
     held_capabilities: int
     is_root_read_only: bool
 
-    def gap(self) -> str | None:
+    def gap(self, *, needs_landlock: bool = True) -> str | None:
         """The first thing that a confined worker needs and this machine lacks, as a sentence."""
         if not self.is_known_architecture:
             return f"the system calls of {self.architecture} are not known to the sandbox"
         for name, offer in (("no_new_privs", self.no_new_privs), ("seccomp", self.seccomp)):
             if not offer.value:
                 return f"the kernel offers no {name} ({offer.seen})"
-        if not self.landlock.value:
+        if needs_landlock and not self.landlock.value:
             return (
                 f"the kernel offers no Landlock ({self.landlock.seen}); enable it on the node "
                 "(lsm=...,landlock) or use a container runtime that allows it"

@@ -43,7 +43,10 @@ _CPU_GRACE_SECONDS = 1  # a program that catches SIGXCPU is killed this much lat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walls:
-    """What is prepared once and applied in every worker: the filter and the readable places."""
+    """What is prepared once and applied in every worker: the filter and the readable places.
+
+    `abi` 0: this kernel has no Landlock, and the engine is one that may run without.
+    """
 
     abi: int
     program: FilterProgram
@@ -90,9 +93,17 @@ def held_capabilities(kernel: Kernel) -> int:
 
 
 def build_walls(
-    kernel: Kernel, profile: SandboxProfile, readable: Sequence[PathRule]
+    kernel: Kernel,
+    profile: SandboxProfile,
+    readable: Sequence[PathRule],
+    *,
+    may_become: bool = False,
+    needs_landlock: bool = True,
 ) -> Walls | None:
-    """What `confine` needs, made once; None when the mode is off. ConfinementError."""
+    """What `confine` needs, made once; None when the mode is off. ConfinementError.
+
+    Who does not need Landlock gets it all the same where it is, and no files anywhere.
+    """
     match profile.mode:
         case SandboxMode.OFF_UNSAFE:
             return None
@@ -102,13 +113,24 @@ def build_walls(
     if architecture is None:
         raise ConfinementError("there is no system call table for this machine")
     with _layer("Landlock"):
-        abi = landlock_abi(kernel)
+        abi = _abi(kernel, is_needed=needs_landlock)
     rules = FilterRules(
         may_execute=bool(profile.executable),
         may_signal_group=bool(profile.executable) and abi >= ABI_SCOPE,
         may_truncate=abi >= ABI_TRUNCATE,
+        may_become=may_become,
+        may_use_files=needs_landlock,
     )
     return Walls(abi=abi, program=build_filter(architecture, rules), readable=tuple(readable))
+
+
+def _abi(kernel: Kernel, *, is_needed: bool) -> int:
+    try:
+        return landlock_abi(kernel)
+    except OSError:
+        if is_needed:
+            raise
+        return 0
 
 
 def confine(kernel: Kernel, walls: Walls | None, *, workspace_fd: int, limits: ExecLimits) -> None:
@@ -127,9 +149,10 @@ def confine(kernel: Kernel, walls: Walls | None, *, workspace_fd: int, limits: E
     with _layer("the check of power"):
         if 0 in os.getresuid() or held_capabilities(kernel):
             raise ConfinementError("the worker still has power: it is root or has capabilities")
-    with _layer("Landlock"):
-        workspace = PathRule(descriptor=workspace_fd, is_directory=True, access=WORKSPACE)
-        restrict(kernel, walls.abi, (*walls.readable, workspace))
+    if walls.abi:
+        with _layer("Landlock"):
+            workspace = PathRule(descriptor=workspace_fd, is_directory=True, access=WORKSPACE)
+            restrict(kernel, walls.abi, (*walls.readable, workspace))
     with _layer("the resource limits"):  # after Landlock, which needs a descriptor
         _apply_limits(limits)
     with _layer("seccomp"):

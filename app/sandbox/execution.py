@@ -18,6 +18,7 @@ class EngineName(StrEnum):
     """Which interpreter runs the program; part of a tool's description and of its record."""
 
     NATIVE = "native"
+    MONTY = "monty"
     VIRTUAL_SHELL = "virtual"
     EXEC = "exec"
 

@@ -6,15 +6,29 @@ Threat: Privilege escalation via tool calls
 import logging
 import os
 import sys
+from collections.abc import Sequence
+from importlib import metadata
 
 from app.domain.sandbox_mode import SandboxMode
 from app.sandbox.capabilities import Capabilities, probe
 from app.sandbox.execution import EngineName
 from app.sandbox.kernel_calls import PR_SET_DUMPABLE, Kernel, LinuxKernel
+from app.sandbox.python_engine import (
+    FoundMonty,
+    choose_python_engine,
+    installed_monty,
+    monty_gap,
+)
 from app.sandbox.sandbox_profile import SandboxProfile, WorkerAccount
+from app.sandbox.sandbox_settings import SandboxSettings
 from app.sandbox.tool_runner import RunnerOptions, ToolRunner
 
 _log = logging.getLogger(__name__)
+_NO_MONTY = FoundMonty(problem="the extra `monty` is not installed")
+# Its interface moves with every version: no other is taken.
+_BASHKIT = "0.20.1"
+NO_BASHKIT = f"the extra `shell` (bashkit {_BASHKIT}) is not installed"
+NO_PROGRAMS = "no program is listed in exec.toml"
 _REMEDY = "see docs/operations/sandbox.md, or set MESHFLOW_SANDBOX=off-unsafe and mean it"
 
 
@@ -28,15 +42,25 @@ def close_process_to_peers(kernel: Kernel | None = None) -> None:
 
 
 def build_runner(
-    mode: SandboxMode,
+    asked: SandboxSettings,
     *,
     account: WorkerAccount | None,
     no_account: str | None = None,
+    executable: Sequence[str] = (),
     kernel: Kernel | None = None,
 ) -> ToolRunner:
-    """The runner. `no_account` says why root has nobody to run workers as. Says what it found."""
-    found = probe(kernel or LinuxKernel())
-    gaps = engine_gaps(found, mode, no_account=no_account)
+    """The runner. `no_account` says why root has nobody to run workers as. Says what it found.
+
+    `executable` are the programs that the engine `exec` may run.
+    """
+    mode, found, monty = asked.mode, probe(kernel or LinuxKernel()), installed_monty()
+    gaps = engine_gaps(found, mode, no_account=no_account, monty=monty)
+    library = bashkit_place()
+    if library is None:
+        gaps.setdefault(EngineName.VIRTUAL_SHELL, NO_BASHKIT)
+    if not executable:
+        gaps.setdefault(EngineName.EXEC, NO_PROGRAMS)
+    python = choose_python_engine(found, mode, forced=asked.python_engine, monty=monty)
     if mode is SandboxMode.OFF_UNSAFE:
         _log.warning("MESHFLOW_SANDBOX is off-unsafe: tools run programs without confinement")
     else:
@@ -46,29 +70,49 @@ def build_runner(
             found.seccomp.seen,
             found.openat2.seen,
         )
-    if EngineName.NATIVE in gaps:
-        _log.warning("no engine native: %s", gaps[EngineName.NATIVE])
+    if python.name in gaps:
+        _log.warning("no engine %s: %s", python.name.value, gaps[python.name])
+    else:
+        _log.info("the engine of python is %s", python.name.value)
     return ToolRunner(
         RunnerOptions(
-            profile=SandboxProfile(mode=mode),
+            profile=SandboxProfile(mode=mode, executable=tuple(executable)),
             account=account,
             gaps=gaps,
+            libraries={} if library is None else {EngineName.VIRTUAL_SHELL: (library,)},
             concurrency=2 * (os.cpu_count() or 1),
             keeps_spare=True,
+            python=python,
         )
     )
 
 
 def engine_gaps(
-    found: Capabilities, mode: SandboxMode, *, no_account: str | None = None
+    found: Capabilities,
+    mode: SandboxMode,
+    *,
+    no_account: str | None = None,
+    monty: FoundMonty = _NO_MONTY,
 ) -> dict[EngineName, str]:
-    """Which engines cannot run here, and why: each sentence names what is missing."""
-    gaps = {
-        EngineName.VIRTUAL_SHELL: "the shell is not part of this version",
-        EngineName.EXEC: "the shell is not part of this version",
-    }
+    """Which engines this machine cannot confine, and why: the sentence names what is missing."""
     missing = found.gap() if mode is SandboxMode.STRICT else None
     reason = missing or no_account
-    if reason is not None:
-        gaps[EngineName.NATIVE] = f"{reason}; {_REMEDY}"
+    gaps = {} if reason is None else dict.fromkeys(EngineName, f"{reason}; {_REMEDY}")
+    reason = monty_gap(found, mode, monty) or no_account
+    if reason is None:
+        gaps.pop(EngineName.MONTY, None)
+    else:
+        gaps[EngineName.MONTY] = f"{reason}; {_REMEDY}"
     return gaps
+
+
+def bashkit_place() -> str | None:
+    """The directory that bashkit lies in, or None without the version this was written for.
+
+    It is only looked up: this process never imports it.
+    """
+    try:
+        found = metadata.distribution("bashkit")
+    except metadata.PackageNotFoundError:
+        return None
+    return str(found.locate_file("")) if found.version == _BASHKIT else None

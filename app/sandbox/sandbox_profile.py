@@ -3,10 +3,10 @@
 Threat: Privilege escalation via tool calls
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from app.domain.sandbox_mode import SandboxMode
-from app.sandbox.execution import ExecLimits
+from app.sandbox.execution import EngineName, ExecLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,10 @@ class SandboxProfile:
     devices: tuple[str, ...] = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
     executable: tuple[str, ...] = ()  # programs of the `exec` engine; empty: nothing is executed
     limits: ExecLimits = field(default_factory=ExecLimits)
+
+    def for_engine(self, engine: EngineName) -> "SandboxProfile":
+        """The same, and nothing is executed but by the engine that is for it."""
+        return self if engine is EngineName.EXEC else replace(self, executable=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,6 +73,22 @@ getxattr lgetxattr fgetxattr setxattr lsetxattr fsetxattr listxattr llistxattr f
 removexattr lremovexattr fremovexattr fallocate
 """)
 _EXECUTING: Final = _words("execve execveat fork vfork arch_prctl")
+# All that an interpreter without files makes, and the worker before it becomes that interpreter.
+_WITHOUT_FILES: Final = _words("""
+read write readv writev pread64 close close_range lseek access faccessat faccessat2 stat lstat fstat
+newfstatat statx readlink readlinkat getcwd brk munmap mremap madvise futex set_robust_list rseq
+set_tid_address sched_yield sched_getaffinity rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack
+poll ppoll restart_syscall nanosleep clock_nanosleep clock_gettime clock_getres gettimeofday time
+getpid gettid getrandom getrlimit getrusage getcpu sysinfo uname exit exit_group
+""")
+# The one descriptor that a worker may turn into a program from. No later file gets this number:
+# the limit on descriptors is below it, and it is closed by turning.
+BECOMES: Final = 500
+_AT_EMPTY_PATH = 0x1000
+_O_CREAT = 0o100
+_JUDGED_WITHOUT_FILES: Final = frozenset(
+    _words("clone clone3 prctl prlimit64 ioctl fcntl mmap mprotect kill tgkill")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +98,8 @@ class FilterRules:
     may_execute: bool = False  # the `exec` engine: starts programs, and threads of theirs
     may_signal_group: bool = False  # only where Landlock keeps signals inside (ABI 6)
     may_truncate: bool = True  # by path, or by opening: only where Landlock judges it (ABI 3)
+    may_become: bool = False  # the `monty` engine: turns into the program held as `BECOMES`
+    may_use_files: bool = True  # else nothing is opened but for reading, and no name is changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +125,10 @@ def build_filter(architecture: Architecture, rules: FilterRules) -> FilterProgra
     ]
     if architecture.has_x32:
         steps += [(_JUMP_AT_LEAST, 0, 1, _X32_BIT), (_RETURN, 0, 0, _KILL)]
-    allowed = [*_ALLOWED, *(_EXECUTING if rules.may_execute else [])]
-    if rules.may_truncate:
+    allowed = [*(_ALLOWED if rules.may_use_files else _WITHOUT_FILES)]
+    allowed += _EXECUTING if rules.may_execute else ()
+    allowed += ("arch_prctl",) if rules.may_become else ()
+    if rules.may_truncate and rules.may_use_files:
         allowed += ["truncate", *_OPENING]
     if rules.may_signal_group:
         allowed += ["kill", "tgkill"]
@@ -182,7 +202,15 @@ def _judged(rules: FilterRules) -> list[tuple[str, list[_Step]]]:
         ("mprotect", [*_no_bit(2, _PROT_EXEC), _allow()]),
         ("renameat2", [*_one_of(4, (0, 1)), _allow()]),  # RENAME_NOREPLACE, never EXCHANGE
     ]
-    if not rules.may_truncate:
+    if rules.may_become:
+        into = [*_one_of(0, (BECOMES,)), *_one_of(4, (_AT_EMPTY_PATH,)), _allow()]
+        judged.append(("execveat", into))
+    if not rules.may_use_files:
+        kept = (*_JUDGED_WITHOUT_FILES, "execveat")
+        judged = [(name, body) for name, body in judged if name in kept]
+        writing = _O_TRUNC | _O_CREAT | _O_ACCMODE
+        judged += [(name, [*_no_bit(at, writing), _allow()]) for name, at in _OPENING.items()]
+    elif not rules.may_truncate:
         judged += [
             (name, [*_no_reader_truncates(place), _allow()]) for name, place in _OPENING.items()
         ]
@@ -203,7 +231,7 @@ def _no_reader_truncates(argument: int) -> list[_Step]:
 
 
 def _mmap(rules: FilterRules) -> list[_Step]:
-    if not rules.may_execute:
+    if not (rules.may_execute or rules.may_become):
         return [*_no_bit(2, _PROT_EXEC), _allow()]
     # A program's own file may be mapped to run; memory that can be written first may not.
     return [

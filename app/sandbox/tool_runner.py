@@ -22,7 +22,9 @@ from app.sandbox.execution import (
     ExecRequest,
     ExecResult,
     ExecStatus,
+    SourceText,
 )
+from app.sandbox.python_engine import PythonEngine
 from app.sandbox.sandbox_profile import SandboxProfile, WorkerAccount
 from app.sandbox.worker_protocol import MAX_PROGRAM_BYTES, Done, Ended, encode_program
 from app.sandbox.workspace_quota import exceeds_quota, wipe
@@ -43,10 +45,12 @@ class RunnerOptions:
     profile: SandboxProfile = field(default_factory=SandboxProfile)
     account: WorkerAccount | None = None
     gaps: Mapping[EngineName, str] = field(default_factory=dict)
+    libraries: Mapping[EngineName, tuple[str, ...]] = field(default_factory=dict)
     concurrency: int = 2 * (os.cpu_count() or 1)
     queue: int = 32
     keeps_spare: bool = False  # once an engine is used, the next tenant need not wait for it
     pool: PoolLimits = field(default_factory=PoolLimits)
+    python: PythonEngine = field(default_factory=PythonEngine)
 
 
 _OVER_QUOTA: Final = "the workspace held more than its quota and was emptied"
@@ -69,6 +73,11 @@ class ToolRunner:
     def mode(self) -> SandboxMode:
         """How workers are confined; stamped into every record."""
         return self._options.profile.mode
+
+    @property
+    def python_engine(self) -> PythonEngine:
+        """The interpreter of the tool `python`; `unavailable` says whether it can run."""
+        return self._options.python
 
     async def run(self, request: ExecRequest) -> ExecResult:
         """Run to an end within the limits; never raises for what the program does.
@@ -98,9 +107,15 @@ class ToolRunner:
         await self._pool.close()
 
     async def _start_zygote(self, engine: EngineName) -> ZygoteLink:
+        python, is_monty = self._options.python, engine is EngineName.MONTY
         return await ZygoteLink.start(
             ZygoteConfiguration(
-                engine=engine, profile=self._options.profile, account=self._options.account
+                engine=engine,
+                profile=self._options.profile.for_engine(engine),
+                account=self._options.account,
+                libraries=self._options.libraries.get(engine, ()),
+                interpreter=python.interpreter if is_monty else "",
+                has_files=python.has_files if is_monty else True,
             )
         )
 
@@ -151,7 +166,7 @@ class _Attempt:
             stderr = CapturedOutput(self._limits.stderr_bytes, self._overflowed.set)
             held.callback(stderr.close)
             inputs = []
-            for data in (program, self._request.stdin):
+            for data in (program, _standard_input(self._request)):
                 inputs.append(_memory_file(data))
                 held.callback(os.close, inputs[-1])
             call = self._link.begin(
@@ -245,6 +260,15 @@ def _capped(asked: ExecLimits, most: ExecLimits) -> ExecLimits:
             for limit in fields(ExecLimits)
         }
     )
+
+
+def _standard_input(request: ExecRequest) -> bytes:
+    """What descriptor 0 holds: for an interpreter that asks for no input, the program itself."""
+    match request.engine, request.program:
+        case EngineName.MONTY, SourceText(text=text):
+            return text.encode(errors="replace")
+        case _:
+            return request.stdin
 
 
 def _memory_file(data: bytes) -> int:

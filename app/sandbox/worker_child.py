@@ -22,7 +22,7 @@ _NOT_CONFINED_CODE = 125
 _ABOVE_OURS = 512  # where descriptors are parked while the low numbers are given away
 MAX_DESCRIPTORS: Final = 4096
 
-Engine = Callable[[Program], int]
+Engine = Callable[[Program, ExecLimits], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +44,12 @@ def become_worker(
     limits: ExecLimits,
     engine: Engine,
     zygote: int,
+    *,
+    kept: int = MAX_DESCRIPTORS,
 ) -> NoReturn:
     """Run the call in this process and end with it. The status pipe says whether it was confined.
 
-    The program is read only once every layer is on and every other descriptor is closed.
+    The program is read only once every layer is on and every other descriptor but `kept` is closed.
     """
     code = _NOT_CONFINED_CODE
     status = -1
@@ -62,7 +64,8 @@ def become_worker(
         os.fchdir(workspace)
         confine(kernel, walls, workspace_fd=workspace, limits=limits)
         os.close(workspace)
-        os.closerange(status + 1, MAX_DESCRIPTORS)
+        os.closerange(status + 1, kept)
+        os.closerange(kept + 1, MAX_DESCRIPTORS)
         os.write(status, CONFINED)
         os.close(status)
         status = -1
@@ -70,7 +73,7 @@ def become_worker(
         os.close(program)
         for name in [name for name in sys.modules if name.partition(".")[0] == "app"]:
             del sys.modules[name]  # nothing secret is in them, but a program has no use for them
-        code = engine(decode_program(data))
+        code = engine(decode_program(data), limits)
     except ConfinementError as refused:
         if status >= 0:
             os.write(status, str(refused).encode())

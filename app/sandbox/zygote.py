@@ -6,15 +6,12 @@ it kills what runs and ends. It never reads a program.
 Threat: Privilege escalation via tool calls
 """
 
-import fcntl
 import gc
 import os
 import resource
 import selectors
 import signal
 import socket
-import sys
-import sysconfig
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,17 +19,17 @@ from typing import Final, assert_never
 
 from app.domain.errors import ConfinementError
 from app.sandbox.confinement import Walls, build_walls, confine, drop_power
-from app.sandbox.execution import Argv, EngineName, ExecLimits, Program, SourceText
+from app.sandbox.engine_choice import load_engine, not_here
+from app.sandbox.execution import EngineName, ExecLimits
 from app.sandbox.kernel_calls import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
     Kernel,
     LinuxKernel,
 )
-from app.sandbox.landlock import DEVICE, READ, PathRule
-from app.sandbox.native_engine import preload, run_native
-from app.sandbox.sandbox_profile import SandboxProfile
+from app.sandbox.seccomp import BECOMES
 from app.sandbox.worker_child import CONFINED, MAX_DESCRIPTORS, Engine, Handed, become_worker
+from app.sandbox.worker_places import held_places
 from app.sandbox.worker_protocol import (
     DESCRIPTORS,
     MAX_PACKET_BYTES,
@@ -48,23 +45,7 @@ from app.sandbox.workspace_quota import exceeds_quota
 from app.sandbox.zygote_configuration import ZygoteConfiguration
 
 _TICK_SECONDS: Final = 0.05
-_ABOVE_THE_CALLS: Final = 16  # a worker gives the lowest numbers to what its call came with
 _LARGEST_SHARE: Final = 8  # a look at the quotas may take an eighth of the time
-# Never readable, though they lie in the standard library's directory: other people's code.
-_NOT_THE_LIBRARY: Final = frozenset(
-    {
-        "__pycache__",
-        "dist-packages",
-        "ensurepip",
-        "idlelib",
-        "lib-dynload",  # nothing can be mapped to run any more
-        "lib2to3",
-        "site-packages",
-        "test",
-        "tkinter",
-        "turtledemo",
-    }
-)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,20 +68,28 @@ def serve_zygote(descriptor: int, configuration: str) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, ceiling))
     link = socket.socket(fileno=descriptor)
     link.set_inheritable(False)
-    engine = _load(configured.engine)
     problem, walls = "", None
+    engine: Engine = not_here
+    is_monty = configured.engine is EngineName.MONTY
     try:
-        readable = _held(configured.profile)
+        engine = load_engine(configured, kernel)
+        readable = held_places(configured)
         drop_power(kernel, configured.account)
         kernel.prctl(PR_SET_DUMPABLE, 0)
         kernel.prctl(PR_SET_CHILD_SUBREAPER, 1)
-        walls = build_walls(kernel, configured.profile, readable)
+        walls = build_walls(
+            kernel,
+            configured.profile,
+            readable,
+            may_become=is_monty,
+            needs_landlock=configured.has_files,
+        )
         problem = _tried(kernel, walls)
     except (ConfinementError, OSError) as refused:
         problem = str(refused)
     gc.collect()
     gc.freeze()
-    zygote = Zygote(kernel, link, engine, walls)
+    zygote = Zygote(kernel, link, engine, walls, BECOMES if is_monty else MAX_DESCRIPTORS)
     link.send(encode(Ready(problem=problem)))
     if not problem:
         zygote.serve()
@@ -127,65 +116,22 @@ def _tried(kernel: Kernel, walls: Walls | None) -> str:
     return problem or ("" if status == 0 else "a worker could not be confined")
 
 
-def _load(name: EngineName) -> Engine:
-    match name:
-        case EngineName.NATIVE:
-            preload()
-            return _native
-        case EngineName.VIRTUAL_SHELL | EngineName.EXEC:
-            return _not_here
-        case _:
-            assert_never(name)
-
-
-def _native(program: Program) -> int:
-    match program:
-        case SourceText(text=text):
-            return run_native(text)
-        case Argv():
-            return _not_here(program)
-
-
-def _not_here(_: Program) -> int:
-    return 126
-
-
-def _held(profile: SandboxProfile) -> list[PathRule]:
-    """Descriptors of what a worker may read, opened while this process still may."""
-    found: list[PathRule] = []
-    library = sysconfig.get_path("stdlib")
-    with os.scandir(library) as entries:
-        # What is loaded already is not read again, and each rule costs every worker its share.
-        names = [entry.name for entry in entries if _is_still_read(entry.name)]
-    places = [(f"{library}/{name}", READ) for name in sorted(names)]
-    places += [(path, READ) for path in profile.readable]
-    places += [(path, DEVICE) for path in profile.devices]
-    for path, access in places:
-        with suppress(FileNotFoundError):
-            opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            descriptor = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, _ABOVE_THE_CALLS)
-            os.close(opened)
-            is_directory = os.path.isdir(path)  # noqa: PTH112 - a plain string is all there is
-            found.append(PathRule(descriptor=descriptor, is_directory=is_directory, access=access))
-    return found
-
-
-def _is_still_read(name: str) -> bool:
-    stem, _, ending = name.partition(".")
-    is_loaded = ending == "py" and stem in sys.modules
-    return not is_loaded and name not in _NOT_THE_LIBRARY
-
-
 class Zygote:
     """The calls in flight and how each of them ends."""
 
     def __init__(
-        self, kernel: Kernel, link: socket.socket, engine: Engine, walls: Walls | None
+        self,
+        kernel: Kernel,
+        link: socket.socket,
+        engine: Engine,
+        walls: Walls | None,
+        kept: int,
     ) -> None:
         self._kernel = kernel
         self._link = link
         self._engine = engine
         self._walls = walls
+        self._kept = kept
         self._calls: dict[int, _Call] = {}
         self._next_look = 0.0
 
@@ -260,7 +206,15 @@ class Zygote:
                 stderr=stderr,
                 status=told,
             )
-            become_worker(self._kernel, self._walls, handed, request.limits, self._engine, zygote)
+            become_worker(
+                self._kernel,
+                self._walls,
+                handed,
+                request.limits,
+                self._engine,
+                zygote,
+                kept=self._kept,
+            )
         for descriptor in (program, stdin, stdout, stderr, told):
             os.close(descriptor)
         self._calls[request.call] = _Call(

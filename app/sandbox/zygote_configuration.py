@@ -16,6 +16,8 @@ class ZygoteConfiguration:
     profile: SandboxProfile
     account: WorkerAccount | None
     libraries: tuple[str, ...] = ()  # directories an engine outside the standard library is in
+    interpreter: str = ""  # the program that workers of `monty` turn into
+    has_files: bool = True  # whether programs see the workspace; never without Landlock
 
     def encode(self) -> str:
         """The argument."""
@@ -28,6 +30,8 @@ class ZygoteConfiguration:
                 "executable": self.profile.executable,
                 "account": None if self.account is None else asdict(self.account),
                 "libraries": self.libraries,
+                "interpreter": self.interpreter,
+                "has_files": self.has_files,
             }
         )
 
@@ -46,4 +50,6 @@ class ZygoteConfiguration:
             ),
             account=None if account is None else WorkerAccount(**account),
             libraries=tuple(held["libraries"]),
+            interpreter=held["interpreter"],
+            has_files=held["has_files"],
         )

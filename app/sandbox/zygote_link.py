@@ -113,9 +113,15 @@ class ZygoteLink:
             self._link.send(encode(Stop(call=number)))
 
     def abandon(self) -> None:
-        """Kill the zygote; its workers die with it, and every call that waits hears of it."""
-        # In a container the server is the first process, and so the heir of these.
-        self._orphans += _workers_of(self.pid)
+        """Kill the zygote and its workers with all they started; every call that waits hears."""
+        # Stopped, it takes no more ends: each worker's number stays the worker's.
+        self._process.send_signal(signal.SIGSTOP)
+        for process in _beneath(self.pid):
+            with suppress(OSError):
+                # In a container the server is the first process, and so the heir of these.
+                self._orphans.append(os.pidfd_open(process))
+            with suppress(OSError):  # what a worker started is in its group
+                os.killpg(process, signal.SIGKILL)
         self._process.kill()
 
     async def close(self) -> None:
@@ -176,13 +182,14 @@ class CallInFlight:
         self.link.stop(self.number)
 
 
-def _workers_of(zygote: int) -> list[int]:
-    """A pidfd for each, so that no later process is taken for one; none where there are no such."""
-    found: list[int] = []
-    with suppress(OSError):
-        told = Path(f"/proc/{zygote}/task/{zygote}/children").read_text(encoding="ascii")
-        found.extend(os.pidfd_open(int(word)) for word in told.split())
-    return found
+def _beneath(zygote: int) -> list[int]:
+    """Its workers and what they started, parents first; none where the kernel lists no children."""
+    found = [zygote]
+    for process in found:
+        with suppress(OSError):
+            told = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii")
+            found.extend(int(word) for word in told.split())
+    return found[1:]
 
 
 def _reap(workers: list[int]) -> None:

@@ -18,6 +18,8 @@ from app.domain.run import TenantId
 from app.sequencing.continuity import Continuity, Discontinuity
 from app.sequencing.log_names import is_name_after
 from app.sequencing.log_signer import LogSigner
+from app.sequencing.lost_rows import restore_rows
+from app.sequencing.schema_record import Schema, SchemaRecord
 from app.sequencing.signed_history import CHECKPOINT_KIND
 from app.storage.keeper_store import (
     NewCheckpoint,
@@ -54,7 +56,9 @@ class CheckpointMaker:
         signer: LogSigner,
         continuity: Continuity,
         now: Callable[[], datetime],
+        schema: Schema | None = None,
     ) -> None:
+        self._schema = SchemaRecord(admin_log, continuity.history, schema) if schema else None
         self._admin_log = admin_log
         self._operator = operator
         self._signer = signer
@@ -75,6 +79,9 @@ class CheckpointMaker:
         if not await self._is_continued(leader):
             return 0
         await self._signer.prepare(leader)
+        if self._schema is not None:
+            await self._schema.look()
+        await restore_rows(leader, self._continuity.history, self._signer.opened, self._now)
         count = 0
         while True:
             heads = await unsigned_heads(
@@ -87,8 +94,7 @@ class CheckpointMaker:
             receipts = await self._admin_log.append_all(
                 self._operator, CHECKPOINT_KIND, [{"checkpoint": note} for note in notes]
             )
-            # Stored after the operator log has them: one that is lost in between is signed again,
-            # to the same bytes.
+            # Stored after the operator log has them: what is lost in between is restored from it.
             stored = [
                 NewCheckpoint(head=head, note=note, anchor=(receipt.run_id, receipt.seq))
                 for head, note, receipt in zip(good, notes, receipts, strict=True)

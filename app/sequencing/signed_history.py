@@ -28,14 +28,15 @@ from app.transparency.note import NoteError
 
 CHECKPOINT_KIND = "checkpoint.tenant"
 RECOVERY_KIND = "log.recovery"
+SCHEMA_KIND = "schema.change"
 _DELETION_KIND, _ERASURE = "erasure.delete_tenant", "erasure"
 
 
 class SignedHistory:
     """Read in pages, from the first record on or from where it stood, and then kept up with.
 
-    Remembers one note for each origin, the ids of deleted logs, and the hash of each record that
-    has no leaf yet: memory does not grow with the records.
+    Remembers one note for each origin, the ids of deleted logs, the schema's revision, and the hash
+    of each record that has no leaf yet: memory does not grow with the records.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class SignedHistory:
         self.recovered: set[str] = set()  # origins that a recovery gave
         self.ended: set[str] = set()  # origins that a recovery took away
         self.deleted: set[bytes] = set()
+        self.schema: str | None = None  # the revision that the last change led to
         if standing is None:
             return
         self.newest.update(standing.newest)
@@ -73,6 +75,7 @@ class SignedHistory:
         self.recovered |= standing.recovered
         self.ended |= standing.ended
         self.deleted |= standing.deleted
+        self.schema = standing.schema
 
     @property
     def done(self) -> int:
@@ -91,6 +94,7 @@ class SignedHistory:
             recovered=frozenset(self.recovered),
             ended=frozenset(self.ended),
             deleted=frozenset(self.deleted),
+            schema=self.schema,
         )
 
     async def read_page(self, size: int) -> bool | ChainBreak:
@@ -107,6 +111,25 @@ class SignedHistory:
         self._after = page.chain.head
         self._grow(size)
         return page.chain.head.next_seq < page.end
+
+    async def checkpoints_after(self, start: Resume | None) -> dict[int, str]:
+        """The checkpoints that records from `start` on hold, by seq, up to where this was read.
+
+        None at all unless these records lead to just that end: then they are the same ones.
+        """
+        found: dict[int, str] = {}
+        after, end = start, self._after
+        while end is not None and (after is None or after.next_seq < end.next_seq):
+            page = await self._admin_log.read_on(self.operator, after, self._enrolment)
+            if page is None or isinstance(page, ChainBreak):
+                return {}
+            for record in page.chain.records[: end.next_seq - (after.next_seq if after else 0)]:
+                if record.kind == CHECKPOINT_KIND:
+                    found[record.seq] = str(_note(record).get("checkpoint"))
+                if record.seq == end.next_seq - 1 and record.chain != end.chain:
+                    return {}
+            after = page.chain.head
+        return found
 
     def root_at(self, size: int) -> bytes | None:
         """The root of the operator log as its records make it; None unless it was read to there.
@@ -145,6 +168,8 @@ class SignedHistory:
             self.newest.pop(old, None)
             self.ended.add(old)
             self.recovered.add(new)
+        elif record.kind == SCHEMA_KIND:
+            self.schema = str(_note(record).get("to"))
         elif record.kind == _DELETION_KIND:
             self._take_deletion(record, changes)
 

@@ -55,6 +55,7 @@ class Standing:
     recovered: frozenset[str]
     ended: frozenset[str]
     deleted: frozenset[bytes]
+    schema: str | None
 
 
 class VerifiedStart:
@@ -151,6 +152,7 @@ def _encoded(standing: Standing) -> bytes:
         "recovered": [*sorted(standing.recovered)],
         "ended": [*sorted(standing.ended)],
         "deleted": [item.hex() for item in sorted(standing.deleted)],
+        "schema": standing.schema,
     }
     return json.dumps(told, separators=(",", ":")).encode()
 
@@ -174,4 +176,5 @@ def _decoded(data: bytes) -> Standing:
         recovered=frozenset(map(str, told["recovered"])),
         ended=frozenset(map(str, told["ended"])),
         deleted=frozenset(map(bytes.fromhex, told["deleted"])),
+        schema=None if told["schema"] is None else str(told["schema"]),
     )

@@ -1,5 +1,6 @@
 """What an append may bring with it: rows and changes of a run, in the same transaction."""
 
+from base64 import b64encode
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -56,7 +57,23 @@ class NewResult:
     expires_at: datetime
 
 
-Companion = NewRun | Claim | Change | NewResult | SetHold | ReleaseHold
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewWork:
+    """Companion: the run's work key and the first part of its working copy, the task."""
+
+    key: WrappedKey
+    blob: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkPart:
+    """Companion: what the records up to `seq` brought to the working copy, sealed."""
+
+    seq: int
+    blob: bytes
+
+
+Companion = NewRun | Claim | Change | NewResult | NewWork | WorkPart | SetHold | ReleaseHold
 
 
 def companion_json(run_id: RunId, item: Companion) -> JsonObject:
@@ -102,6 +119,14 @@ def companion_json(run_id: RunId, item: Companion) -> JsonObject:
                 "expires_at": item.expires_at.isoformat(),
                 **_key(item.key),
             }
+        case NewWork():
+            return {"op": "work.open", "run_id": run, "blob": _text(item.blob), **_key(item.key)}
+        case WorkPart():
+            return {"op": "work.put", "run_id": run, "seq": item.seq, "blob": _text(item.blob)}
+
+
+def _text(blob: bytes) -> str:
+    return b64encode(blob).decode("ascii")
 
 
 def _key(key: WrappedKey) -> dict[str, Json]:

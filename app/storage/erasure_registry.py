@@ -37,6 +37,8 @@ REGISTRY: Final[Mapping[str, Fates]] = MappingProxyType(
         "payload": Fates(anonymize_run=Fate.PARTLY, delete_run=Fate.GONE),
         "run_key": Fates(anonymize_run=Fate.PARTLY, delete_run=Fate.GONE),
         "run_result": Fates(anonymize_run=Fate.GONE, delete_run=Fate.GONE),
+        # Content only while the run goes on, when nothing of it may be erased; then a key's id.
+        "run_work": Fates(anonymize_run=Fate.GONE, delete_run=Fate.GONE),
         "runs": _ALL_OF_A_RUN,
         "run_command": _ALL_OF_A_RUN,
         "run_hold": _ALL_OF_A_RUN,  # a hold forbids both, so there is none left
@@ -49,6 +51,7 @@ REGISTRY: Final[Mapping[str, Fates]] = MappingProxyType(
         "cosignature": _OF_THE_LOG,
         "erasure": _OF_THE_LOG,  # codes, ids and a salted hash; the receipt must last
         "kek_retirement": _OF_THE_LOG,
+        "rate_use": _OF_THE_LOG,  # how often a key asked in this minute and the one before
         "tenants": _OF_THE_LOG,
         # One row of the operator log, which is no tenant's.
         "sequencer_state": Fates(

@@ -13,6 +13,7 @@ from uuid import UUID
 import asyncpg
 
 from app.domain.run import TenantId
+from app.ledger.chain import Resume
 from app.storage.log_store import StoredCheckpoint, stored_checkpoint
 from app.storage.sequencer_store import Leader, LeftOut
 
@@ -28,6 +29,20 @@ _RETIRED = """
 SELECT writer_id FROM writer_key
 WHERE retired_at IS NOT NULL AND retirement_seq IS NULL AND retired_xid < $1::text::xid8
 ORDER BY retired_at LIMIT 100
+"""
+# The operator log holds one run: that of its first leaf.
+_SINCE = """
+SELECT r.run_id, r.seq FROM record r
+WHERE r.tenant_id = $1 AND r.run_id = (SELECT run_id FROM leaf WHERE tenant_id = $1 AND idx = 0)
+  AND r.seq >= $3 AND r.kind = $2 ORDER BY r.seq
+"""
+_NAMED = "SELECT anchor_seq FROM checkpoint WHERE anchor_run = $1 AND anchor_seq >= $2"
+_BEFORE_BATCH = """
+SELECT p.seq + 1 AS seq, p.chain, p.epoch FROM record r JOIN record p
+  ON p.tenant_id = r.tenant_id AND p.run_id = r.run_id AND p.seq = (
+    SELECT min(b.seq) FROM record b WHERE b.tenant_id = r.tenant_id AND b.run_id = r.run_id
+      AND b.batch_id = r.batch_id AND b.seq <= r.seq) - 1
+WHERE r.tenant_id = $1 AND r.run_id = $2 AND r.seq = $3
 """
 
 
@@ -48,6 +63,18 @@ class NewCheckpoint:
     head: UnsignedHead
     note: str
     anchor: tuple[UUID, int] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithoutRows:
+    """Records of the operator log that no row of `checkpoint` names.
+
+    `resume`: where the batch of the first of them begins; None for the log's first record.
+    """
+
+    run_id: UUID
+    seqs: tuple[int, ...]
+    resume: Resume | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +132,26 @@ async def add_checkpoints(
                 for item in checkpoints
             ],
         )
+
+
+async def records_without_rows(
+    leader: Leader, operator: TenantId, kind: str, from_seq: int
+) -> WithoutRows | None:
+    """Records of checkpoints from a seq of the operator log on that have no row; None of none."""
+    raw = leader.raw
+    found = await raw.fetch(_SINCE, operator, kind, from_seq)
+    if not found:
+        return None
+    run_id = UUID(bytes=found[0]["run_id"].bytes)
+    named = {row["anchor_seq"] for row in await raw.fetch(_NAMED, run_id, from_seq)}
+    seqs = tuple(row["seq"] for row in found if row["seq"] not in named)
+    if not seqs:
+        return None
+    row = await raw.fetchrow(_BEFORE_BATCH, operator, run_id, seqs[0])
+    resume = None
+    if row is not None:
+        resume = Resume(next_seq=row["seq"], chain=row["chain"], epoch=row["epoch"])
+    return WithoutRows(run_id=run_id, seqs=seqs, resume=resume)
 
 
 async def add_cosignature(

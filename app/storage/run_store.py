@@ -31,6 +31,9 @@ SELECT kek_id, wrapped, blob, expires_at FROM run_result
 WHERE tenant_id = $1 AND run_id = $2
   AND expires_at BETWEEN '1970-01-01 00:00Z' AND '9999-12-31 00:00Z'
 """
+_WORK = """
+SELECT seq, kek_id, wrapped, blob FROM run_work WHERE tenant_id = $1 AND run_id = $2 ORDER BY seq
+"""
 _PAGE = (
     _COLUMNS
     + """WHERE tenant_id = $1 AND kind <> 'admin' AND ($2::uuid IS NULL OR run_id < $2)
@@ -148,10 +151,26 @@ class RunStore:
         return Beat(cancel=tuple(cancel), orphans=tuple(orphans))
 
     async def expire_results(self, now: datetime) -> Sequence[str]:
-        """Remove results past their time; the work keys that some result still needs."""
+        """Remove results past their time; the work keys that a result or a run still needs."""
         async with self._database.driver() as raw:
             rows = await raw.fetch("SELECT * FROM results_expire($1)", now)
         return [str(row[0]) for row in rows]
+
+    async def forget_work(self, kek_ids: Sequence[str]) -> None:
+        """Forget which runs were under work keys that are no more."""
+        async with self._database.driver() as raw:
+            await raw.execute("SELECT work_forget($1)", list(kek_ids))
+
+    async def working_copy(
+        self, tenant_id: TenantId, run_id: RunId
+    ) -> tuple[WrappedKey, Sequence[tuple[int, bytes]]] | None:
+        """The wrapped work key of a run and the sealed parts by seq; None when there is none."""
+        async with self._database.snapshot(tenant_id) as raw:
+            rows = await raw.fetch(_WORK, tenant_id, run_id)
+        if not rows or rows[0]["wrapped"] is None or rows[0]["blob"] is None:
+            return None
+        key = WrappedKey(kek_id=rows[0]["kek_id"], wrapped=rows[0]["wrapped"])
+        return key, [(row["seq"], row["blob"]) for row in rows]
 
     async def request_cancel(
         self, tenant_id: TenantId, run_id: RunId, command_id: UUID, actor: str

@@ -135,6 +135,26 @@ run_result = Table(
     ),
 )
 
+run_work = Table(
+    "run_work",
+    METADATA,
+    *_ids("tenant_id", "run_id"),
+    Column("seq", BigInteger, nullable=False),
+    Column("kek_id", Text),
+    Column("wrapped", LargeBinary),
+    Column("blob", LargeBinary),
+    PrimaryKeyConstraint("tenant_id", "run_id", "seq", name="pk_run_work"),
+    ForeignKeyConstraint(
+        ["tenant_id", "run_id"],
+        ["runs.tenant_id", "runs.run_id"],
+        name="fk_run_work_run",
+        ondelete="CASCADE",
+    ),
+    CheckConstraint("(seq = 0) = (kek_id IS NOT NULL)", name="ck_run_work_key"),
+    CheckConstraint("seq = 0 OR blob IS NOT NULL", name="ck_run_work_blob"),
+)
+Index("ix_run_work_kek", run_work.c.kek_id, postgresql_where=text("kek_id IS NOT NULL"))
+
 record = Table(
     "record",
     METADATA,
@@ -346,4 +366,17 @@ kek_retirement = Table(
     _moment("destroyed_at", nullable=True),
     _moment("due_at", nullable=True),
     PrimaryKeyConstraint("tenant_id", "kek_id", name="pk_kek_retirement"),
+)
+
+rate_use = Table(
+    "rate_use",
+    METADATA,
+    *_ids("tenant_id"),
+    Column("key_ref", Text, nullable=False),
+    Column("minute", BigInteger, nullable=False),
+    Column("used", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "key_ref", "minute", name="pk_rate_use"),
+    CheckConstraint("key_ref ~ '^[0-9a-f]{16}$'", name="ck_rate_use_key_ref"),
+    CheckConstraint("used >= 0", name="ck_rate_use_used"),
+    prefixes=["UNLOGGED"],
 )

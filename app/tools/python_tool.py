@@ -20,7 +20,9 @@ from app.sandbox.execution import (
     Runner,
     SourceText,
 )
+from app.sandbox.python_engine import PythonEngine
 from app.sandbox.workspace import Workspace
+from app.tools.monty_output import without_marks
 from app.tools.python_guard import PythonRefusals, first_objection
 from app.tools.toolbox import ClosedArguments, closed_schema, parse_arguments
 
@@ -32,6 +34,9 @@ MAX_PROGRAM_CHARS = 20_000
 _TIMEOUT_SECONDS = 45.0
 
 
+_NATIVE = PythonEngine()
+
+
 class _PythonArguments(ClosedArguments):
     code: str = Field(
         min_length=1,
@@ -40,35 +45,61 @@ class _PythonArguments(ClosedArguments):
     )
 
 
-def python_spec(engine: EngineName) -> ToolSpec:
+_MONTY_LANGUAGE = (
+    "a part of Python without class inheritance, yield, del, input and most modules: math, json, "
+    "re, datetime, asyncio, typing and few others are there"
+)
+
+
+def _language(engine: PythonEngine) -> str:
+    if engine.name is EngineName.MONTY:
+        return _MONTY_LANGUAGE
+    return f"CPython {sys.version_info.major}.{sys.version_info.minor}, standard library only"
+
+
+def _needs(engine: PythonEngine) -> frozenset[str]:
+    always = frozenset({"no_new_privs", "seccomp"})
+    return always | {"landlock"} if engine.has_files else always
+
+
+def python_spec(engine: PythonEngine) -> ToolSpec:
     """What the tool declares when this engine is behind it."""
+    files = (
+        "Nothing is kept between calls but files in the current directory, the workspace."
+        if engine.has_files
+        else "Nothing is kept between calls, and there are no files."
+    )
     return ToolSpec(
         name=NAME,
         description=(
-            f"Run a Python program (engine: {engine.value}, CPython "
-            f"{sys.version_info.major}.{sys.version_info.minor}, standard library only). Print "
-            "what you want to see. Nothing is kept between calls but files in the current "
-            "directory, the workspace. No network, no other programs, at most 10 seconds."
+            f"Run a Python program (engine: {engine.name.value}, {_language(engine)}). Print "
+            f"what you want to see. {files} No network, no other programs, at most 10 seconds."
         ),
         effect=Effect.EXECUTE,
         parameters=closed_schema(_PythonArguments),
         roles={"code": Role.COMMAND},
         labels={"": Label()},
         free_text=frozenset({"code"}),
-        needs=frozenset({"landlock", "no_new_privs", "seccomp"}),
+        needs=_needs(engine),
         timeout_seconds=_TIMEOUT_SECONDS,
-        engine=engine.value,
+        engine=engine.name.value,
     )
 
 
 class PythonTool:
     """The tool `python`. Holds no state of its own and none of any run."""
 
-    def __init__(self, runner: Runner, refusals: PythonRefusals | None) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        refusals: PythonRefusals | None,
+        engine: PythonEngine = _NATIVE,
+    ) -> None:
         """Without `refusals` there is no first layer: only tests of the boundary go without."""
         self._runner = runner
         self._refusals = refusals
-        self.spec = python_spec(EngineName.NATIVE)
+        self._engine = engine.name
+        self.spec = python_spec(engine)
 
     async def run(self, arguments: JsonObject, workspace: Workspace) -> str:
         """What the program wrote. ToolError when it was refused, failed or was ended."""
@@ -79,7 +110,7 @@ class PythonTool:
                 raise ToolError(f"refused before it ran: {objection}")
         with workspace.lend() as directory:
             request = ExecRequest(
-                engine=EngineName.NATIVE,
+                engine=self._engine,
                 program=SourceText(text=asked.code),
                 tenant_hex=workspace.tenant_hex,
                 run_hex=workspace.run_hex,
@@ -89,6 +120,8 @@ class PythonTool:
                 result = await self._runner.run(request)
             except OverloadedError:
                 raise ToolError("too many programs are running; try again in a moment") from None
+        if self._engine is EngineName.MONTY:
+            result = without_marks(result)
         text = shown_result(result)
         if result.status is not ExecStatus.OK:
             raise ToolError(text)

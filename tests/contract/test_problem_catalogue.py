@@ -1,6 +1,7 @@
 """docs/problems.md lists exactly the problems there are, and every error has one."""
 
 import inspect
+import time
 from pathlib import Path
 
 import httpx2
@@ -42,6 +43,7 @@ from app.domain.errors import (
     WriterRetiredError,
 )
 from app.keys.key_ring import KeySource
+from app.keys.request_rates import RequestRates
 from tests.support.api_matrix import problem_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "problems.md"
@@ -108,6 +110,7 @@ def raising(error: Exception) -> FastAPI:
     app.add_middleware(
         Guard,
         doorkeeper=Doorkeeper(KeySource.from_list("k" * 24)),
+        rates=RequestRates(limit_of=lambda _: 1000, now_seconds=time.monotonic),
         max_body_bytes=1024,
         new_request_id=lambda: "0" * 32,
     )

@@ -39,7 +39,7 @@ def sequencing(environ: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
         process.stderr.close()
 
 
-def _value(roles: Roles, query: str) -> int:
+def value_of(roles: Roles, query: str) -> int:
     async def ask() -> int:
         raw: asyncpg.Connection = await connect(roles.superuser)
         try:
@@ -51,9 +51,9 @@ def _value(roles: Roles, query: str) -> int:
     return asyncio.run(ask())
 
 
-def _wait_for(roles: Roles, query: str, at_least: int) -> None:
+def wait_for(roles: Roles, query: str, at_least: int) -> None:
     ends_at = time.monotonic() + NO_MORE_THAN_SECONDS
-    while _value(roles, query) < at_least:
+    while value_of(roles, query) < at_least:
         assert time.monotonic() < ends_at, query
 
 
@@ -73,18 +73,18 @@ def test_it_sequences_signs_and_retires_its_key_when_it_leaves(alone: Roles) -> 
         with live.client() as client:
             answer = client.post("/v1/runs", json={"task": "1+1"}, headers={"Prefer": "wait=20"})
             assert answer.json()["status"] == "succeeded"
-        before = _value(alone, "SELECT count(*) FROM writer_key WHERE retired_at NOTNULL")
+        before = value_of(alone, "SELECT count(*) FROM writer_key WHERE retired_at NOTNULL")
         with sequencing(environ) as process:
-            _wait_for(alone, "SELECT count(*) FROM leaf", 5)
-            _wait_for(alone, "SELECT count(*) FROM checkpoint WHERE anchor_run NOTNULL", 1)
-            _wait_for(alone, "SELECT count(*) FROM checkpoint WHERE anchor_run ISNULL", 1)
+            wait_for(alone, "SELECT count(*) FROM leaf", 5)
+            wait_for(alone, "SELECT count(*) FROM checkpoint WHERE anchor_run NOTNULL", 1)
+            wait_for(alone, "SELECT count(*) FROM checkpoint WHERE anchor_run ISNULL", 1)
             assert _metric(live.url, "meshflow_ledger_size") >= 2
             keys = run_command("ledger", "keys", environ=environ)
             assert keys.code == 0, keys.err
             assert [line.split()[0] for line in keys.out.splitlines()] == ["log", "#meshflow/v1"]
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_SECONDS) == 143
-        after = _value(alone, "SELECT count(*) FROM writer_key WHERE retired_at NOTNULL")
+        after = value_of(alone, "SELECT count(*) FROM writer_key WHERE retired_at NOTNULL")
         assert after == before + 1
 
 

@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from app.cli.bounded_h11 import BoundedH11
 from app.cli.bounded_http import BoundedHttpTools
 from tests.e2e.server_process import ServerProcess
 
@@ -69,6 +70,12 @@ class Hasty(BoundedHttpTools):
     request_seconds = 0.5
 
 
+class HastyH11(BoundedH11):
+    """What serves without httptools, in a hurry."""
+
+    request_seconds = 0.5
+
+
 class Answering:
     """Reads the request; /late is answered when the test says so."""
 
@@ -89,11 +96,13 @@ def answering() -> Answering:
     return Answering()
 
 
-@pytest.fixture
-def hasty(answering: Answering) -> Iterator[str]:
+@pytest.fixture(params=[Hasty, HastyH11])
+def hasty(answering: Answering, request: pytest.FixtureRequest) -> Iterator[str]:
     """Where the hasty server listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(answering, http=Hasty, lifespan="off", log_config=None)
+        config = uvicorn.Config(
+            answering, http=request.param, lifespan="off", log_config=None, timeout_keep_alive=60
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

@@ -30,7 +30,7 @@ def test_a_pair_makes_https_and_nothing_but_https(
     with serving(*words, environ=environ, log=stage / "tls.log") as server:
         assert server.url.startswith("https://127.0.0.1:")
         with httpx2.Client(base_url=server.url, verify=trusting(pair), trust_env=False) as client:
-            assert client.get("/healthz").json() == {"status": "ok"}
+            assert client.get("/healthz").json() == {"status": "ok", "sandbox": "strict"}
         with httpx2.Client(trust_env=False) as client, pytest.raises(httpx2.TransportError):
             client.get(server.url.replace("https:", "http:") + "/healthz")
         assert f"--cacert '{pair.certificate}'" in server.curl_line

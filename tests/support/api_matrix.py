@@ -113,7 +113,7 @@ def problem_of(response: httpx2.Response, status: int, code: str) -> dict[str, A
     assert body["request_id"] == response.headers["x-request-id"]
     assert response.headers["x-content-type-options"] == "nosniff"
     assert ("www-authenticate" in response.headers) == (status == 401)
-    assert ("retry-after" in response.headers) == (status == 503 or code == "not-sequenced")
+    assert ("retry-after" in response.headers) == (status in (429, 503) or code == "not-sequenced")
     return body
 
 

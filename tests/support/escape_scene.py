@@ -30,10 +30,12 @@ from app.sandbox.execution import (
     ExecResult,
     SourceText,
 )
+from app.sandbox.python_engine import PythonEngine, installed_monty
 from app.sandbox.sandbox_profile import SandboxProfile, WorkerAccount
 from app.sandbox.tool_runner import RunnerOptions, ToolRunner
 
-CORPUS = Path(__file__).parents[1] / "security" / "corpus" / "native.jsonl"
+CORPORA = Path(__file__).parents[1] / "security" / "corpus"
+CORPUS = CORPORA / "native.jsonl"
 NUMBERS = json.loads((Path(__file__).parent / "libseccomp_numbers.json").read_text())
 TENANT, RUN, OTHER_TENANT, OTHER_RUN = ("a" * 32, "b" * 32, "c" * 32, "d" * 32)
 _SHELLCODE = {
@@ -55,9 +57,9 @@ def runner_for(mode: SandboxMode = SandboxMode.STRICT, **options: Any) -> ToolRu
     return ToolRunner(RunnerOptions(profile=profile, account=worker_account(), **options))
 
 
-def corpus() -> list[dict[str, Any]]:
+def corpus(path: Path = CORPUS) -> list[dict[str, Any]]:
     """Every row of the corpus."""
-    return [json.loads(line) for line in CORPUS.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @contextmanager
@@ -90,12 +92,26 @@ def held(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+def monty_runner(
+    mode: SandboxMode = SandboxMode.STRICT, *, has_files: bool = True, **options: Any
+) -> ToolRunner:
+    """A runner whose Python is Monty."""
+    found = installed_monty()
+    assert not found.problem, found.problem
+    python = PythonEngine(name=EngineName.MONTY, has_files=has_files, interpreter=found.path)
+    return runner_for(mode, python=python, **options)
+
+
 def request_for(
-    text: str, workspace_fd: int, tenant_hex: str = TENANT, **limits: Any
+    text: str,
+    workspace_fd: int,
+    tenant_hex: str = TENANT,
+    engine: EngineName = EngineName.NATIVE,
+    **limits: Any,
 ) -> ExecRequest:
-    """A call of the native engine."""
+    """A call of a Python engine."""
     return ExecRequest(
-        engine=EngineName.NATIVE,
+        engine=engine,
         program=SourceText(text=text),
         tenant_hex=tenant_hex,
         run_hex=RUN,
@@ -348,7 +364,7 @@ class EscapeScene:
         limits = (place / "limits").read_text()
         opened = next(line for line in limits.splitlines() if line.startswith("Max open files"))
         adjusted = int((place / "oom_score_adj").read_text())
-        return state in "tT" or nice != 0 or policy != 0 or " 7 " in opened or adjusted > 0
+        return state in "tT" or nice != os.nice(0) or policy != 0 or " 7 " in opened or adjusted > 0
 
     async def attempt(self, runner: ToolRunner, row: Mapping[str, Any]) -> Attempt:
         """Run a row with this runner, without any first layer."""
@@ -356,7 +372,13 @@ class EscapeScene:
         text = self.payload(row)
         with held(self.workspace) as descriptor:
             result = await runner.run(
-                request_for(text, descriptor, wall_seconds=2.0, cpu_seconds=2)
+                request_for(
+                    text,
+                    descriptor,
+                    engine=runner.python_engine.name,
+                    wall_seconds=2.0,
+                    cpu_seconds=2,
+                )
             )
         return self._judged(row, result)
 

@@ -13,6 +13,7 @@ from app.sandbox.execution import EngineName
 from app.sandbox.kernel_calls import LinuxKernel
 from app.sandbox.openat2 import open_beneath
 from app.sandbox.runner_assembly import build_runner, engine_gaps
+from app.sandbox.sandbox_settings import SandboxSettings
 from app.sandbox.workspace import open_workspace_root
 from tests.support.escape_scene import (
     held,
@@ -27,7 +28,8 @@ async def report() -> dict[str, object]:
     """What was found, why there is no engine, and what happens to who asks all the same."""
     found = probe(LinuxKernel())
     mode = SandboxMode(sys.argv[1])
-    built = build_runner(mode, account=worker_account())
+    asked_for = SandboxSettings(mode=mode, python_engine=EngineName.NATIVE)
+    built = build_runner(asked_for, account=worker_account())
     blind = runner_for(mode)  # as if nobody had asked the machine
     with open_directory() as base, held(base) as directory:
         asked = await built.run(request_for("print(6 * 7)", directory))

@@ -12,6 +12,8 @@ import asyncpg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import app as package
+from app.storage import schema
 from app.transparency.note import ED25519, VerifierKey, verifier_key
 from tests.e2e.server_process import Finished, run_command, surroundings
 from tests.security.tampering_scene import (
@@ -166,6 +168,11 @@ def test_with_the_key_of_the_notes_a_clean_deployment_is_clean(
     assert done.code == 0, done.out + done.err
     assert json.loads(done.out)["notes"] is True
     assert report_of(done, "acme")["unstored"] == 0
+    assert report_of(done, "acme")["schema"] == []
+    (change,) = report_of(done, "!operator")["schema"]
+    assert (change["from"], change["to"]) == (None, schema.known_revision())
+    assert change["product"] == package.__version__
+    assert change["at"].endswith("Z")
 
 
 def test_a_checkpoint_without_its_row_is_told_and_the_log_is_held_against_it(

@@ -4,24 +4,11 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from app.domain.step import ModelRequest
 from tests.integration.gate.gate_scenes import elsewhere
 from tests.support.api_matrix import Gate, calls, patiently, says, scripted
 from tests.support.databases import Roles, connect
 from tests.support.live_server import live_server
-
-
-class FromTheSecond:
-    """Lets the first reply through and holds back those after it."""
-
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
-        self._asked = 0
-
-    async def __call__(self, request: ModelRequest) -> None:
-        self._asked += 1
-        if self._asked > 1:
-            await self._gate(request)
+from tests.support.second_reply import FromTheSecond
 
 
 async def _orphaned(roles: Roles, run_id: UUID) -> None:

@@ -24,7 +24,16 @@ LOG_ROWS = {
 }
 LOG = tuple(LOG_ROWS)
 ERASING = ("erasure", "run_hold", "kek_retirement")
-TENANT_TABLES = (*LEDGER, *LOG, *ERASING, "runs", "run_command", "run_result")
+TENANT_TABLES = (
+    *LEDGER,
+    *LOG,
+    *ERASING,
+    "runs",
+    "run_command",
+    "run_result",
+    "run_work",
+    "rate_use",
+)
 PARTITIONS = ("record_default", "payload_default", "leaf_default", "tile_default")
 ROLES = ("mf_app", "mf_audit", "mf_sequencer", "mf_eraser", "mf_writer", "mf_erase_owner")
 ALL = (*TENANT_TABLES, "tenants", "writer_key", "alembic_version")
@@ -160,7 +169,7 @@ async def test_row_level_security_hides_every_other_tenant(
         theirs = await scene.begun()
     assert theirs.tenant_id != author.tenant_id
     seen = f"SELECT DISTINCT tenant_id FROM {table}"
-    filled = table not in ("run_command", "run_result", *ERASING)
+    filled = table not in ("run_command", "run_result", "run_work", "rate_use", *ERASING)
     async with logged_in(roles.superuser) as raw:
         for name, values in LOG_ROWS.items():
             await raw.execute(
@@ -228,6 +237,9 @@ RIGHTS = {
             "writer_leave",
             "writer_tick",
             "results_expire",
+            "rates_exchange",
+            "work_forget",
+            "work_keep",
         },
     },
     "mf_audit": {
@@ -252,6 +264,7 @@ RIGHTS = {
             "kek_wraps",
             "kek_rewrap",
             "kek_destroyed",
+            "work_keep",
         }
     },
 }

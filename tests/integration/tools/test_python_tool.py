@@ -12,6 +12,7 @@ from app.sandbox import runner_assembly
 from app.sandbox.capabilities import Capabilities, Offer, probe
 from app.sandbox.execution import EngineName
 from app.sandbox.kernel_calls import Kernel
+from app.sandbox.python_engine import PythonEngine
 from app.tools.python_tool import python_spec
 from app.tools.tool_contract import contract_gaps
 from tests.integration.gate.gate_scenes import (
@@ -157,7 +158,7 @@ def test_a_missing_layer_takes_the_tool_off_the_list_with_the_reason(
         return replace(probe(kernel), landlock=Offer(value=0, code=errno.ENOSYS))
 
     monkeypatch.setattr(runner_assembly, "probe", without)
-    with live_server(roles) as live, live.client() as client:
+    with live_server(roles, MESHFLOW_PYTHON_ENGINE="native") as live, live.client() as client:
         listed = client.get("/v1/tools").json()["data"]
         refused = client.post("/v1/runs", json={"task": "1", "tools": ["python"]})
     (tool,) = [tool for tool in listed if tool["name"] == "python"]
@@ -167,6 +168,54 @@ def test_a_missing_layer_takes_the_tool_off_the_list_with_the_reason(
     assert refused.status_code == 422
 
 
+def test_the_other_interpreter_runs_when_it_is_asked_for_and_every_record_names_it(
+    roles: Roles,
+) -> None:
+    script = [
+        fake.tool_use(_python("open('made.txt', 'w').write('42')\n6 * 7", "toolu_1")),
+        fake.tool_use(_python("print(open('/etc/passwd').read())", "toolu_2")),
+        fake.text(ANSWER),
+    ]
+    chosen = {"MESHFLOW_PYTHON_ENGINE": "monty"}
+    with served_by_the_fake(roles, script, None, **chosen) as (live, api), live.client() as client:
+        ending = run_to_end(client, DO_IT)
+        files = files_under(live.workspace)
+        listed = client.get("/v1/tools").json()["data"]
+    first, second = _results(api)
+    assert first == "42"
+    assert 'File "<python>", line 1' in second
+    assert "PermissionError" in second
+    assert list(files.values()) == ["42"]
+    headers = _headers(roles, ending)
+    finished = [header for header in headers if header["kind"] == "tool.finished"]
+    assert [header["engine"] for header in finished] == ["monty", "monty"]
+    (tool,) = [tool for tool in listed if tool["name"] == "python"]
+    assert "engine: monty, a part of Python" in tool["description"]
+    assert "the workspace" in tool["description"]
+
+
+def test_where_only_landlock_lacks_the_other_interpreter_takes_over_and_says_so(
+    roles: Roles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(kernel: Kernel) -> Capabilities:
+        return replace(probe(kernel), landlock=Offer(value=0, code=errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(runner_assembly, "probe", without)
+    script = [fake.tool_use(_python("open('x', 'w')")), fake.text(ANSWER)]
+    with served_by_the_fake(roles, script) as (live, api), live.client() as client:
+        ending = run_to_end(client, DO_IT)
+        listed = client.get("/v1/tools").json()["data"]
+        files = files_under(live.workspace)
+    assert "PermissionError" in _results(api)[0]
+    assert files == {}
+    finished = [head for head in _headers(roles, ending) if head["kind"] == "tool.finished"]
+    assert [header["engine"] for header in finished] == ["monty"]
+    (tool,) = [tool for tool in listed if tool["name"] == "python"]
+    assert tool["available"]
+    assert "engine: monty" in tool["description"]
+    assert "there are no files" in tool["description"]
+
+
 def test_without_a_provider_key_a_plain_request_runs_a_program(roles: Roles) -> None:
     with live_server(roles) as live, live.client() as client:
         ending = run_to_end(client, "run python: `print(6 * 7)`")
@@ -174,5 +223,13 @@ def test_without_a_provider_key_a_plain_request_runs_a_program(roles: Roles) -> 
     assert ending.outcomes("tool.finished") == ["ok"]
 
 
-def test_the_declaration_is_whole() -> None:
-    assert list(contract_gaps(python_spec(EngineName.NATIVE))) == []
+@pytest.mark.parametrize(
+    "engine",
+    [
+        PythonEngine(),
+        PythonEngine(name=EngineName.MONTY),
+        PythonEngine(name=EngineName.MONTY, has_files=False),
+    ],
+)
+def test_the_declaration_is_whole(engine: PythonEngine) -> None:
+    assert list(contract_gaps(python_spec(engine))) == []

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from app.sandbox.seccomp import FilterRules, build_filter
+from app.sandbox.execution import ExecLimits
+from app.sandbox.seccomp import BECOMES, FilterRules, build_filter
 from app.sandbox.syscall_tables import ARCHITECTURES, HIGHEST_JUDGED, Architecture
 from tests.support.escape_scene import NUMBERS
 
@@ -279,6 +280,41 @@ def test_where_programs_may_be_executed_the_rest_stays_refused(machine: str) -> 
         assert asked.ask(name) == REFUSE
     alone = machine_named(machine, FilterRules(may_execute=True))
     assert alone.ask("kill", 1) == REFUSE
+
+
+@EACH
+def test_a_worker_that_may_become_one_program_becomes_no_other(machine: str) -> None:
+    asked = machine_named(machine, FilterRules(may_become=True))
+    assert asked.ask("execveat", BECOMES, 1, 1, 1, 0x1000) == ALLOW
+    assert asked.ask("execveat", 3, 1, 1, 1, 0x1000) == REFUSE
+    assert asked.ask("execveat", BECOMES, 1, 1, 1, 0) == REFUSE
+    assert asked.ask("execveat", 0xFFFFFF9C, 1, 1, 1, 0) == REFUSE
+    for name in ("execve", "setsid", "ptrace", "socket", "memfd_create"):
+        assert asked.ask(name) == REFUSE
+    assert asked.ask("clone", 17) == REFUSE  # no process: the flags of fork
+    assert asked.ask("mmap", 0, 4096, 5, 0x02, 3) == ALLOW  # its own file, to run
+    assert asked.ask("mmap", 0, 4096, 7, 0x22) == REFUSE
+    assert machine_named(machine).ask("execveat", BECOMES, 1, 1, 1, 0x1000) == REFUSE
+    assert ExecLimits().descriptors < BECOMES
+
+
+@EACH
+def test_without_files_nothing_is_opened_for_writing_and_no_name_is_changed(machine: str) -> None:
+    asked = machine_named(machine, FilterRules(may_become=True, may_use_files=False))
+    assert asked.ask("execveat", BECOMES, 1, 1, 1, 0x1000) == ALLOW
+    for flags, expected in (
+        (os.O_RDONLY | os.O_CLOEXEC, ALLOW),
+        (os.O_WRONLY, REFUSE),
+        (os.O_RDWR, REFUSE),
+        (os.O_RDONLY | os.O_CREAT, REFUSE),
+        (os.O_RDONLY | os.O_TRUNC, REFUSE),
+        (os.O_TMPFILE | os.O_WRONLY, REFUSE),
+    ):
+        assert asked.ask("openat", 0, 0, flags) == expected
+    for name in ("unlinkat", "renameat", "renameat2", "mkdirat", "truncate", "ftruncate"):
+        assert asked.ask(name) == REFUSE
+    for name in ("socketpair", "sendto", "recvfrom", "getdents64", "pipe2", "dup", "wait4"):
+        assert asked.ask(name) == REFUSE
 
 
 @EACH

@@ -84,6 +84,7 @@ def test_every_value_is_taken_from_the_environment() -> None:
             "MESHFLOW_CONFIG_DIR": "/etc/mf",
             "MESHFLOW_TOOLS": "weather, acme.stock-price",
             "MESHFLOW_SANDBOX": "off-unsafe",
+            "MESHFLOW_PYTHON_ENGINE": "monty",
             "MESHFLOW_RESULT_TTL_SECONDS": "60",
             "MESHFLOW_MAX_BODY_BYTES": "2048",
             "MESHFLOW_MAX_CONCURRENT_RUNS": "2",
@@ -120,7 +121,7 @@ def test_every_value_is_taken_from_the_environment() -> None:
         HOME / "anchor",
         Path("/etc/mf"),
         ("weather", "acme.stock-price"),
-        "off-unsafe",
+        ("off-unsafe", "monty"),
         60,
         2048,
         2,
@@ -187,6 +188,9 @@ def test_the_result_ttl_reads_seconds_and_units(text: str, seconds: int) -> None
         ("SANDBOX", "OFF-UNSAFE"),
         ("SANDBOX", "off_unsafe"),
         ("SANDBOX", "Strict"),
+        ("PYTHON_ENGINE", "Monty"),
+        ("PYTHON_ENGINE", "virtual"),
+        ("PYTHON_ENGINE", "auto"),
         ("TOOLS", "weather,"),
         ("TOOLS", "we ather"),
         ("TOOLS", "Weather"),
@@ -234,10 +238,33 @@ def test_a_malformed_value_is_refused_by_name_and_not_shown(name: str, value: st
         "/d?host=/run/postgres",
         "nobody@/none",
         "u:p%40q@10.0.0.1:65535/",
+        "u:p@h/d?ssl=verify-full&target_session_attrs=primary",
     ],
 )
 def test_a_database_url_that_can_be_opened_is_taken(place: str) -> None:
     read({"MESHFLOW_DATABASE_URL": f"postgresql://{place}"})
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"{PASSWORD}=1",
+        "command_timeout=1",
+        "server_settings=x",
+        f"sslmode={PASSWORD}",
+        "ssl=require&ssl=disable",
+        "target_session_attrs=any-one",
+        "port=x",
+        "host=",
+    ],
+)
+def test_a_database_url_that_the_driver_would_choke_on_is_refused_without_its_words(
+    query: str,
+) -> None:
+    text = refusal({"MESHFLOW_DATABASE_URL": f"postgresql://u:p@h/d?{query}"})
+    assert "MESHFLOW_DATABASE_URL" in text
+    assert PASSWORD not in text
+    assert "server_settings" not in text
 
 
 def test_two_spellings_of_the_ttl_are_refused() -> None:

@@ -1,0 +1,91 @@
+"""What the deployment offers and what each tenant may use of it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from app import roster
+from app.api.dependencies import ApiServices
+from app.api.stream_seats import StreamSeats
+from app.domain.run import Budget
+from app.egress.egress_client import EgressClient
+from app.keys.agent_catalogue import (
+    BUILT_IN_AGENT,
+    DEFAULT_BUDGET,
+    TenantSettings,
+    load_agents,
+    settings_of,
+)
+from app.ledger_assembly import LedgerParts
+from app.runs.notifier import Bell
+from app.runs.service import RunService
+from app.sandbox.tool_runner import ToolRunner
+from app.sequencing.ledger_pulse import Vitals
+from app.settings import Settings
+from app.tools.program_list import ProgramList
+from app.tools.toolbox import Toolbox
+
+
+class Catalogue:
+    """What the deployment offers and what each tenant may use of it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        default_model: str | None,
+        confined: tuple[ToolRunner, ProgramList | None],
+        egress: EgressClient,
+        tenants: Mapping[str, TenantSettings],
+    ) -> None:
+        workers, unconfined = roster.confined_tools(settings, *confined)
+        web, unreachable = roster.web_tools(settings, egress)
+        self._missing = unconfined | unreachable
+        tools = (*workers, *web, *roster.tools(settings))
+        self.toolbox = Toolbox({tool.spec.name: tool for tool in tools})
+        self._names = tuple(spec.name for spec in self.toolbox.specs)
+        self._all = frozenset(self._names)
+        self._tenants = tenants
+        model = default_model or roster.DEFAULT_MODELS[settings.provider]
+        self._agents = load_agents(settings.config_dir, tools=self._names, default_model=model)
+
+    def tools_of(self, tenant: str) -> frozenset[str]:
+        """The deployment's tools, cut to the tenant's own list."""
+        own = self._of(tenant).capabilities
+        return self._all if own is None else own & self._all
+
+    def services(
+        self,
+        runs: RunService,
+        parts: LedgerParts,
+        bell: Bell,
+        vitals: Callable[[], Awaitable[Vitals]],
+    ) -> ApiServices:
+        """What the routes need."""
+        return ApiServices(
+            runs=runs,
+            ledger=parts.replay,
+            erasures=parts.desk,
+            proofs=parts.proofs,
+            exports=parts.exports,
+            keys=parts.key_lister,
+            bell=bell,
+            seats=StreamSeats(),
+            agents=self._agents,
+            default_agent=BUILT_IN_AGENT,
+            tools=self.toolbox.specs,
+            unavailable_tools=self._missing,
+            budget_cap=lambda tenant: self._of(tenant).max_budget.applied_to(_OPEN_CAP),
+            tenant_tools=self.tools_of,
+            tenant_scrub_phi=lambda tenant: self._of(tenant).scrub_phi,
+            vitals=vitals,
+        )
+
+    def _of(self, tenant: str) -> TenantSettings:
+        return settings_of(self._tenants, tenant)
+
+
+# What a tenant without a cap of its own may ask for: ten times the built-in agent's budget.
+_OPEN_CAP = Budget(
+    max_steps=DEFAULT_BUDGET.max_steps * 10,
+    max_tokens=DEFAULT_BUDGET.max_tokens * 10,
+    max_cost_micros=DEFAULT_BUDGET.max_cost_micros * 10,
+    max_wall_seconds=DEFAULT_BUDGET.max_wall_seconds * 10,
+)
