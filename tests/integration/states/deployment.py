@@ -208,14 +208,21 @@ class Deployment:
         await self.office.enrolment.enrol()
 
     async def _recover(self, settings: Settings) -> None:
-        """What the witness has seen of a longer log is declared lost."""
+        """What the witness has seen of a longer log is declared lost.
+
+        As a term of a leader does it: what there is has its place before it compares and halts.
+        """
         parts = self._keeping
         operator = await parts.admin_log.operator_log_id()
-        loss = await known_loss(parts, operator)
-        if loss is None:
+        if await known_loss(parts, operator) is None:
             return
         async with leading(parts.database, operator) as leader:
             assert leader is not None
+            sequencer = await Sequencer.start(leader, await parts.enrolment(), parts.origin_of)
+            while (await sequencer.tick()).has_more:
+                pass
+            loss = await known_loss(parts, operator)
+            assert loss is not None
             await halt(leader, operator, loss.reason)
         owner = Database(self.roles.owner, pool_size=2)
         try:

@@ -91,6 +91,14 @@ async def _a_backup_comes_back(acts: LedgerUpheavals) -> None:
     await acts.rotate_enrolment_key()
 
 
+async def _a_backup_from_before_the_logs_began_comes_back(acts: LedgerUpheavals) -> None:
+    await acts.back_up()
+    await acts.erase(acts.runs[0], frozenset({"task"}), crashes=False)
+    await acts.sequence()
+    await acts.restore()
+    await acts.compare()
+
+
 async def _a_tenant_comes_back_and_goes_again(acts: LedgerUpheavals) -> None:
     await acts.back_up()
     await acts.wind_up(1)
@@ -108,6 +116,7 @@ async def _a_tenant_comes_back_and_goes_again(acts: LedgerUpheavals) -> None:
         _a_tenant_goes,
         _a_tenant_goes_before_the_log_key,
         _a_backup_comes_back,
+        _a_backup_from_before_the_logs_began_comes_back,
         _a_tenant_comes_back_and_goes_again,
     ],
     ids=lambda story: story.__name__.strip("_"),
