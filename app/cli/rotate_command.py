@@ -66,6 +66,7 @@ async def _log(parts: "LedgerParts") -> str:
 
 async def _enrolment(settings: Settings, parts: "LedgerParts") -> str:
     """The leader's place is taken meanwhile: nobody else may be there."""
+    from app.erasing.assembly import waiting_requests
     from app.sequencing.enrolment_rotation import EnrolmentRotation
     from app.sequencing.settling import Settling
 
@@ -77,6 +78,7 @@ async def _enrolment(settings: Settings, parts: "LedgerParts") -> str:
             writer=parts.writer,
             signing=parts.signing,
             recorded=parts.logs.book.rotations,
+            waiting=partial(waiting_requests, settings),
             settling=Settling(
                 database=logs.database,
                 enrolment=parts.logs.book.enrolment_in_force,

@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 from app.audit.erasure_book import ErasureBook
+from app.domain.errors import ConfigurationError
 from app.domain.run import RunId, TenantId
 from app.erasing.eraser import Eraser, EraserParts
 from app.erasing.erasure_journal import ErasureJournal
@@ -80,6 +81,20 @@ class EraserAtWork:
     eraser: Eraser
     rotation: KekRotation
     database: Database
+
+
+async def waiting_requests(settings: Settings) -> int:
+    """How many requests to erase are stored and not executed. LedgerUnavailableError.
+
+    ConfigurationError without the eraser's login.
+    """
+    if settings.eraser_database_url is None:
+        raise ConfigurationError("this needs MESHFLOW_ERASER_DATABASE_URL")
+    erasing = Database(settings.eraser_database_url.reveal(), pool_size=1)
+    try:
+        return len(await EraserStore(erasing).waiting())
+    finally:
+        await erasing.close()
 
 
 def build_eraser(

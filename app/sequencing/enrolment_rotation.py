@@ -43,13 +43,15 @@ class EnrolmentRotation:
     writer: WriterKey  # of this process; the new key certifies it
     signing: SigningKeys
     recorded: Callable[[], Awaitable[Sequence[KeyChange]]]
+    waiting: Callable[[], Awaitable[int]]  # requests to erase, which a writer of the old key signed
     settling: Settling
     gone_seconds: float = GONE_SECONDS
 
     async def rotate(self) -> KeyChange:
         """The change, which is durable when this returns. A rotation that was cut short goes on.
 
-        RotationRefusedError while a process is there, KeyStoreError while one starts.
+        RotationRefusedError while a process is there or an erasure waits, KeyStoreError while a
+        process starts.
         """
         operator = await self.admin_log.operator_log_id()
         with self.signing.rotating_enrolment():
@@ -60,6 +62,11 @@ class EnrolmentRotation:
                     )
                 old, new = await self._keys()
                 await self._require_nobody(leader, new)
+                waiting = await self.waiting()
+                if waiting:
+                    raise RotationRefusedError(
+                        f"{waiting} requests to erase wait: `meshflow eraser --once` first"
+                    )
                 try:
                     async with asyncio.timeout(self.settling.patience_seconds):
                         sizes = await self.settling.led(leader)

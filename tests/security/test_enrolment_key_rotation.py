@@ -85,6 +85,7 @@ def test_after_a_rotation_old_and_new_certificates_hold_and_nothing_else(
         tmp_path / "data",
         MESHFLOW_DATABASE_URL=roles.app,
         MESHFLOW_SEQUENCER_DATABASE_URL=roles.sequencer,
+        MESHFLOW_ERASER_DATABASE_URL=roles.eraser,
         MESHFLOW_LEDGER_KEY_DIR=str(keys),
         MESHFLOW_DEPLOYMENT=DEPLOYMENT,
     )

@@ -20,7 +20,12 @@ from app.audit.sweep import Pins, Sweep
 from app.audit.sweep_report import LogReport
 from app.domain.erasure import ErasureId
 from app.domain.run import JsonObject, RunId, TenantId
-from app.erasing.assembly import EraserAtWork, build_eraser, eraser_places
+from app.erasing.assembly import (
+    EraserAtWork,
+    build_eraser,
+    eraser_places,
+    waiting_requests,
+)
 from app.erasing.erasure_journal import ErasureJournal
 from app.keys.erasure_keys import ErasureKeyFile, publish_erasure_key
 from app.keys.signing_keys import LOG, SigningKey
@@ -307,6 +312,7 @@ class Deployment:
             writer=parts.writer,
             signing=parts.signing,
             recorded=parts.logs.book.rotations,
+            waiting=partial(waiting_requests, self._settings(self.roles.app)),
             settling=self._settling(),
             gone_seconds=gone_seconds,
         )

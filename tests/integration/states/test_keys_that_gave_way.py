@@ -14,7 +14,12 @@ import pytest
 from app.audit.sweep import Pins, Sweep
 from app.audit.sweep_report import LogReport
 from app.domain.erasure import ErasureStatus
-from app.domain.errors import KeyStoreError, LedgerBrokenError, NotSequencedError
+from app.domain.errors import (
+    KeyStoreError,
+    LedgerBrokenError,
+    NotSequencedError,
+    RotationRefusedError,
+)
 from app.keys.erasure_keys import NAME
 from app.keys.signing_keys import ENROLMENT, SigningKey, read_key_file
 from app.offline.offline_policy import parse_policy as offline_policy
@@ -115,6 +120,24 @@ async def _a_late_writer_asks_for_no_erasure(acts: LedgerUpheavals) -> None:
     now = await late.parts.desk.receipt(run.tenant_id, asked.request.erasure_id)
     assert (now.status, now.reason) == (ErasureStatus.REFUSED, "not_signed")
     await acts.read(run, acts.seats[0])
+
+
+async def _while_an_erasure_waits_the_enrolment_key_stays(acts: LedgerUpheavals) -> None:
+    """The writer that signed the request would count no more."""
+    await acts.erase(acts.runs[0], frozenset({"task"}), crashes=True)
+    await acts.place.office.enrolment.leave()
+    for seat in acts.seats:
+        await seat.parts.enrolment.leave()
+    before = acts.place.office.signing.names(ENROLMENT)
+    with pytest.raises(RotationRefusedError, match="1 requests to erase wait"):
+        await acts.place.rotate_enrolment_key(gone_seconds=900.0)
+    assert acts.place.office.signing.names(ENROLMENT) == before
+    await acts.place.move_out(says_goodbye=False)
+    await acts.place.open()
+    acts.seats = [await acts.place.seat()]
+    await acts.restart_eraser()
+    await acts.rotate_enrolment_key()
+    await acts.read(acts.runs[0], acts.seats[0])
 
 
 async def _a_reader_of_the_old_key_can_follow(acts: LedgerUpheavals) -> None:
@@ -231,6 +254,7 @@ async def _a_writer_of_which_nobody_knows_starts_again(acts: LedgerUpheavals) ->
     [
         _a_late_writer_is_left_out,
         _a_late_writer_asks_for_no_erasure,
+        _while_an_erasure_waits_the_enrolment_key_stays,
         _a_reader_of_the_old_key_can_follow,
         _a_reader_is_told_of_a_tenant_that_the_new_key_deleted,
         _no_tenant_goes_by_the_old_key,

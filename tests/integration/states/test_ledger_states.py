@@ -179,6 +179,7 @@ class LedgerStates(RuleBasedStateMachine):
         """Its key signs no more, and the next leader records that."""
         self._do(self.acts.leave(self.acts.seats[pick % len(self.acts.seats)]))
 
+    @precondition(lambda self: not self.acts.waiting)
     @precondition(lambda self: self.acts.rotations < 3 and nothing_is_late(self))
     @rule()
     def rotate_the_enrolment_key(self) -> None:
