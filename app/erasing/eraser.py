@@ -121,6 +121,12 @@ class Eraser:
         except (ErasureRefusedError, LedgerBrokenError) as error:
             code = error.code if isinstance(error, ErasureRefusedError) else "broken"
             await parts.store.refuse(tenant_id, erasure_id, code)
+            receipt = (await self._found(tenant_id, erasure_id)).receipt
+            if receipt.status is ErasureStatus.REFUSED:
+                # An eraser may have died between the journal and the commit. A backup that comes
+                # back knows nothing of this refusal, and the entry would be carried out on it.
+                await asyncio.to_thread(parts.journal.void, erasure_id)
+            return receipt
         else:
             if not parts.rotate_every:
                 await parts.rotation.rotate()

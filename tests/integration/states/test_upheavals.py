@@ -99,6 +99,18 @@ async def _a_backup_from_before_the_logs_began_comes_back(acts: LedgerUpheavals)
     await acts.compare()
 
 
+async def _an_erasure_that_was_refused_in_the_end_is_not_made_up_for(acts: LedgerUpheavals) -> None:
+    """Its eraser died between the journal and the commit; then the run was held."""
+    run = acts.runs[0]
+    await acts.sequence()
+    await acts.back_up()
+    await acts.erase(run, None, crashes=True)
+    await acts.hold_or_release(run)
+    await acts.erase(run, None, crashes=False)  # both are refused
+    await acts.restore()
+    await acts.compare()
+
+
 async def _a_tenant_comes_back_and_goes_again(acts: LedgerUpheavals) -> None:
     await acts.back_up()
     await acts.wind_up(1)
@@ -117,6 +129,7 @@ async def _a_tenant_comes_back_and_goes_again(acts: LedgerUpheavals) -> None:
         _a_tenant_goes_before_the_log_key,
         _a_backup_comes_back,
         _a_backup_from_before_the_logs_began_comes_back,
+        _an_erasure_that_was_refused_in_the_end_is_not_made_up_for,
         _a_tenant_comes_back_and_goes_again,
     ],
     ids=lambda story: story.__name__.strip("_"),
