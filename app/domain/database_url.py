@@ -7,6 +7,8 @@ _SCHEMES = frozenset({"postgresql", "postgres", "postgresql+asyncpg"})
 _LAST_PORT = 65_535
 # What may stand after the question mark: the driver's own names, and `sslmode`, which is told to
 # it as `ssl`. It raises a TypeError at any other.
+_MOST_DIGITS = 5
+_GSS_LIBRARIES = frozenset({"gssapi", "sspi"})
 _SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
 _SESSIONS = frozenset({"any", "primary", "standby", "read-write", "read-only", "prefer-standby"})
 # As the library that opens it reads it: a password ends at the first "@". The rest of one that was
@@ -41,7 +43,11 @@ def _is_known(name: str, value: str) -> bool:
             return value in _SESSIONS
         case "port":
             return value.isascii() and value.isdecimal() and len(value) <= len(str(_LAST_PORT))
-        case "host":
+        case "prepared_statement_cache_size":
+            return value.isascii() and value.isdecimal() and len(value) <= _MOST_DIGITS
+        case "gsslib":
+            return value in _GSS_LIBRARIES
+        case "host" | "passfile" | "service" | "servicefile" | "krbsrvname":
             return bool(value)
         case _:
             return False

@@ -8,19 +8,16 @@ Threat: Privilege escalation via tool calls
 
 import ast
 import re
-import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
-from importlib import resources
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from app.domain.errors import ConfigurationError
 from app.tools.python_syntax import parse_program
+from app.tools.refusal_lists import load_lists
 
 FILE_NAME = "python_refusals.toml"
-_MAX_FILE_BYTES = 256 * 1024
 # Looked up by a name that may be computed: their names are read as attributes are.
 _BY_NAME = frozenset({"getattr", "setattr", "delattr", "hasattr", "attrgetter", "methodcaller"})
 _HARMLESS_NAMES = frozenset({"__name__", "__doc__", "__file__", "__annotations__", "__debug__"})
@@ -45,42 +42,11 @@ class PythonRefusals:
     members: frozenset[str]
     attributes: frozenset[str]
 
-    def plus(self, other: "PythonRefusals") -> "PythonRefusals":
-        """All that either refuses."""
-        return PythonRefusals(
-            **{one.name: getattr(self, one.name) | getattr(other, one.name) for one in fields(self)}
-        )
-
 
 def load_refusals(config_dir: Path | None) -> PythonRefusals:
     """The shipped list and, when the operator has one, theirs. ConfigurationError if malformed."""
-    shipped = resources.files("app.tools").joinpath(FILE_NAME).read_bytes()
-    refusals = _parsed(shipped)
-    added = None if config_dir is None else config_dir / FILE_NAME
-    if added is None or not added.exists():
-        return refusals
-    try:
-        data = added.read_bytes()
-    except OSError:
-        raise ConfigurationError(f"{FILE_NAME} cannot be read") from None
-    return refusals.plus(_parsed(data))
-
-
-def _parsed(data: bytes) -> PythonRefusals:
-    try:
-        if len(data) > _MAX_FILE_BYTES:
-            raise ConfigurationError(f"{FILE_NAME} is too large")
-        read = _RefusalFile.model_validate(tomllib.loads(data.decode()))
-    except (ValidationError, ValueError):
-        raise ConfigurationError(
-            f"{FILE_NAME} may hold only lists of text: names, modules, members, attributes"
-        ) from None
-    return PythonRefusals(
-        names=frozenset(read.names),
-        modules=frozenset(read.modules),
-        members=frozenset(read.members),
-        attributes=frozenset(read.attributes),
-    )
+    form = ", ".join(_RefusalFile.model_fields)
+    return PythonRefusals(**load_lists(FILE_NAME, config_dir, _RefusalFile, form))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -3,19 +3,17 @@
 Threat: Privilege escalation via tool calls
 """
 
-import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from app.domain.errors import ConfigurationError
+from app.tools.refusal_lists import load_lists
 from app.tools.shell_flags import FlagRule, flag_rule
 
 FILE_NAME = "shell_refusals.toml"
-_MAX_FILE_BYTES = 256 * 1024
 
 UNREADABLE = "the command cannot be read for certain: it is not well formed, too long, or unusual"
 UNKNOWN_NAME = "the name of a command in it is only known when it runs"
@@ -48,12 +46,17 @@ SENTENCES = frozenset(
 )
 
 
+def _flag_rule_text(text: str) -> str:
+    flag_rule(text)
+    return text
+
+
 class _RefusalFile(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     names: list[str] = []
     shells: list[str] = []
-    flags: list[str] = []
+    flags: list[Annotated[str, AfterValidator(_flag_rule_text)]] = []
     strict: list[str] = []
     variables: list[str] = []
 
@@ -67,12 +70,6 @@ class ShellRefusals:
     flags: frozenset[str]
     strict: frozenset[str]
     variables: frozenset[str]
-
-    def plus(self, other: "ShellRefusals") -> "ShellRefusals":
-        """All that either refuses."""
-        return ShellRefusals(
-            **{one.name: getattr(self, one.name) | getattr(other, one.name) for one in fields(self)}
-        )
 
     @cached_property
     def flag_rules(self) -> dict[str, list[FlagRule]]:
@@ -106,29 +103,5 @@ def flags_not_allowed(command: str) -> str:
 
 def load_shell_refusals(config_dir: Path | None) -> ShellRefusals:
     """The shipped list and, when the operator has one, theirs. ConfigurationError if malformed."""
-    shipped = resources.files("app.tools").joinpath(FILE_NAME).read_bytes()
-    refusals = _parsed(shipped)
-    added = None if config_dir is None else config_dir / FILE_NAME
-    if added is None or not added.exists():
-        return refusals
-    try:
-        data = added.read_bytes()
-    except OSError:
-        raise ConfigurationError(f"{FILE_NAME} cannot be read") from None
-    return refusals.plus(_parsed(data))
-
-
-def _parsed(data: bytes) -> ShellRefusals:
-    names = [one.name for one in fields(ShellRefusals)]
-    try:
-        if len(data) > _MAX_FILE_BYTES:
-            raise ConfigurationError(f"{FILE_NAME} is too large")
-        read = _RefusalFile.model_validate(tomllib.loads(data.decode()))
-        for text in read.flags:
-            flag_rule(text)
-    except (ValidationError, ValueError):
-        raise ConfigurationError(
-            f"{FILE_NAME} may hold only lists of text: {', '.join(names)}; "
-            "flags as `command -x/--long -y`"
-        ) from None
-    return ShellRefusals(**{name: frozenset(getattr(read, name)) for name in names})
+    form = f"{', '.join(_RefusalFile.model_fields)}; flags as `command -x/--long -y`"
+    return ShellRefusals(**load_lists(FILE_NAME, config_dir, _RefusalFile, form))

@@ -9,6 +9,8 @@ call takes as long as COUNTED_TOOLS_SECONDS says.
 from collections import Counter
 from pathlib import Path
 
+from tests.support.installed_distribution import installed
+
 NAMES = ("count_once", "count_again", "count_pure")
 PLACE = "COUNTED_TOOLS_DIR"
 _MODULE = """
@@ -65,20 +67,9 @@ _POINTS = {"count_once": "ONCE", "count_again": "AGAIN", "count_pure": "PURE"}
 
 def installed_counters(scratch: Path) -> Path:
     """Put the tools where an installer would; the directory to put on the path."""
-    place = "mf_counted_tools-1.0.dist-info"
-    points = "".join(f"{name} = mf_counted_tools:{what}\n" for name, what in _POINTS.items())
-    files = {
-        "mf_counted_tools.py": _MODULE,
-        f"{place}/METADATA": "Metadata-Version: 2.1\nName: mf-counted-tools\nVersion: 1.0\n",
-        f"{place}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{place}/INSTALLER": "tests\n",
-        f"{place}/entry_points.txt": f"[meshflow.tools]\n{points}",
-    }
-    for name, text in files.items():
-        file = scratch / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    return scratch
+    sources = {"mf_counted_tools.py": _MODULE}
+    tools = {name: f"mf_counted_tools:{what}" for name, what in _POINTS.items()}
+    return installed(scratch, "mf_counted_tools", sources, tools)
 
 
 def executions(directory: Path, what: str = "began") -> Counter[str]:

@@ -5,6 +5,8 @@ Among its tools is one that keeps the contract; each of the others breaks it in 
 
 from pathlib import Path
 
+from tests.support.installed_distribution import installed
+
 MODULE = "mf_probe_tools"
 _TOOL = """
 from app.domain.run import JsonObject
@@ -81,18 +83,7 @@ _OFFERED = {
 
 def installed_tools(scratch: Path) -> Path:
     """Put its files where an installer would, and give the directory to put on the path."""
-    place = f"{MODULE}-1.0.dist-info"
-    points = "".join(f"{name} = {MODULE}.{what}\n" for name, what in _OFFERED.items())
-    files = {
-        f"{MODULE}/__init__.py": "",
-        **{f"{MODULE}/{name}.py": text for name, text in _MODULES.items()},
-        f"{place}/METADATA": "Metadata-Version: 2.1\nName: mf-probe-tools\nVersion: 1.0\n",
-        f"{place}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{place}/INSTALLER": "tests\n",
-        f"{place}/entry_points.txt": f"[meshflow.tools]\n{points}",
-    }
-    for name, text in files.items():
-        file = scratch / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    return scratch
+    sources = {f"{MODULE}/__init__.py": ""}
+    sources |= {f"{MODULE}/{name}.py": text for name, text in _MODULES.items()}
+    tools = {name: f"{MODULE}.{what}" for name, what in _OFFERED.items()}
+    return installed(scratch, MODULE, sources, tools)

@@ -1,6 +1,7 @@
 """Scenes of a governed run over HTTP, and what can be counted of them outside the process."""
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -283,3 +284,23 @@ DENIED: Mapping[Point, Callable[[Observed, str, str], None]] = {
     Point.TOOL_RESULT: result_denied,
     Point.RUN_OUTPUT: output_denied,
 }
+
+
+def headers_of(roles: Roles, ending: Ending) -> list[dict[str, Any]]:
+    """The headers of a run's records, in order."""
+    found = rows(roles, "select header from record where run_id = $1 order by seq", ending.run_id)
+    return [json.loads(bytes(row["header"])) for row in found]
+
+
+def told_results(api: FakeMessagesApi) -> list[str]:
+    """What the model was told its calls came to."""
+    told = []
+    for message in api.requests[-1].body["messages"]:
+        if isinstance(message["content"], list):
+            for part in message["content"]:
+                if part["type"] == "tool_result":
+                    content = part["content"]
+                    told.append(
+                        content if isinstance(content, str) else "".join(p["text"] for p in content)
+                    )
+    return told

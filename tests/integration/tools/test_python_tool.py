@@ -1,10 +1,8 @@
 """The tool `python` through the whole service: allowed, run confined, recorded with its engine."""
 
 import errno
-import json
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -17,11 +15,11 @@ from app.tools.python_tool import python_spec
 from app.tools.tool_contract import contract_gaps
 from tests.integration.gate.gate_scenes import (
     ANSWER,
-    Ending,
     files_under,
-    rows,
+    headers_of,
     run_to_end,
     served_by_the_fake,
+    told_results,
 )
 from tests.support import fake_messages_api as fake
 from tests.support.databases import DatabaseServer, Roles, database_server
@@ -46,25 +44,6 @@ def _python(text: str, call_id: str = "toolu_9") -> Call:
     return Call(name="python", arguments={"code": text}, call_id=call_id)
 
 
-def _headers(roles: Roles, ending: Ending) -> list[dict[str, Any]]:
-    found = rows(roles, "select header from record where run_id = $1 order by seq", ending.run_id)
-    return [json.loads(bytes(row["header"])) for row in found]
-
-
-def _results(api: fake.FakeMessagesApi) -> list[str]:
-    """What the model was told its calls came to."""
-    told = []
-    for message in api.requests[-1].body["messages"]:
-        if isinstance(message["content"], list):
-            for part in message["content"]:
-                if part["type"] == "tool_result":
-                    content = part["content"]
-                    told.append(
-                        content if isinstance(content, str) else "".join(p["text"] for p in content)
-                    )
-    return told
-
-
 def test_a_program_runs_confined_and_the_records_say_by_what_and_how(roles: Roles) -> None:
     script = [
         fake.tool_use(_python("open('made.txt', 'w').write('42')\nprint(6 * 7)", "toolu_1")),
@@ -76,12 +55,12 @@ def test_a_program_runs_confined_and_the_records_say_by_what_and_how(roles: Role
         files = files_under(live.workspace)
         listed = client.get("/v1/tools").json()["data"]
     assert ending.status == "succeeded"
-    first, second = _results(api)
+    first, second = told_results(api)
     assert first == "42"
     assert "Permission denied" in second
     assert "[exit code 1]" in second
     assert list(files.values()) == ["42"]
-    headers = _headers(roles, ending)
+    headers = headers_of(roles, ending)
     assert {header["sandbox"] for header in headers} == {"strict"}
     finished = [header for header in headers if header["kind"] == "tool.finished"]
     assert [header["engine"] for header in finished] == ["native", "native"]
@@ -105,8 +84,8 @@ def test_the_first_layer_refuses_before_anything_runs(roles: Roles, text: str, t
     with served_by_the_fake(roles, script) as (live, api), live.client() as client:
         ending = run_to_end(client, DO_IT)
         files = files_under(live.workspace)
-    assert "refused before it ran" in _results(api)[0]
-    assert told in _results(api)[0]
+    assert "refused before it ran" in told_results(api)[0]
+    assert told in told_results(api)[0]
     assert ending.outcomes("tool.finished") == ["error"]
     assert files == {}
 
@@ -123,7 +102,7 @@ def test_a_file_of_the_file_tools_is_seen_and_the_other_way_round(roles: Roles) 
     ]
     with served_by_the_fake(roles, script) as (live, api), live.client() as client:
         run_to_end(client, DO_IT)
-    assert _results(api)[-1] == "42"
+    assert told_results(api)[-1] == "42"
 
 
 def test_what_the_model_is_told_names_no_place_of_the_host(roles: Roles) -> None:
@@ -131,7 +110,7 @@ def test_what_the_model_is_told_names_no_place_of_the_host(roles: Roles) -> None
     with served_by_the_fake(roles, script) as (live, api), live.client() as client:
         run_to_end(client, DO_IT)
         where = str(live.directory)
-    told = _results(api)[0]
+    told = told_results(api)[0]
     assert "JSONDecodeError" in told
     assert 'File "<python>' in told
     assert where not in told
@@ -145,8 +124,8 @@ def test_without_walls_every_record_says_so(roles: Roles) -> None:
         live.client() as client,
     ):
         ending = run_to_end(client, DO_IT)
-    assert _results(api) == ["root"]
-    assert {header["sandbox"] for header in _headers(roles, ending)} == {"off-unsafe"}
+    assert told_results(api) == ["root"]
+    assert {header["sandbox"] for header in headers_of(roles, ending)} == {"off-unsafe"}
 
 
 def test_a_missing_layer_takes_the_tool_off_the_list_with_the_reason(
@@ -181,12 +160,12 @@ def test_the_other_interpreter_runs_when_it_is_asked_for_and_every_record_names_
         ending = run_to_end(client, DO_IT)
         files = files_under(live.workspace)
         listed = client.get("/v1/tools").json()["data"]
-    first, second = _results(api)
+    first, second = told_results(api)
     assert first == "42"
     assert 'File "<python>", line 1' in second
     assert "PermissionError" in second
     assert list(files.values()) == ["42"]
-    headers = _headers(roles, ending)
+    headers = headers_of(roles, ending)
     finished = [header for header in headers if header["kind"] == "tool.finished"]
     assert [header["engine"] for header in finished] == ["monty", "monty"]
     (tool,) = [tool for tool in listed if tool["name"] == "python"]
@@ -206,9 +185,9 @@ def test_where_only_landlock_lacks_the_other_interpreter_takes_over_and_says_so(
         ending = run_to_end(client, DO_IT)
         listed = client.get("/v1/tools").json()["data"]
         files = files_under(live.workspace)
-    assert "PermissionError" in _results(api)[0]
+    assert "PermissionError" in told_results(api)[0]
     assert files == {}
-    finished = [head for head in _headers(roles, ending) if head["kind"] == "tool.finished"]
+    finished = [head for head in headers_of(roles, ending) if head["kind"] == "tool.finished"]
     assert [header["engine"] for header in finished] == ["monty"]
     (tool,) = [tool for tool in listed if tool["name"] == "python"]
     assert tool["available"]

@@ -1,6 +1,5 @@
 """The tool `shell` through the whole service: read, allowed, run confined, its engine recorded."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,9 +16,10 @@ from tests.integration.gate.gate_scenes import (
     ANSWER,
     Ending,
     files_under,
-    rows,
+    headers_of,
     run_to_end,
     served_by_the_fake,
+    told_results,
 )
 from tests.support import fake_messages_api as fake
 from tests.support.databases import DatabaseServer, Roles, database_server
@@ -56,23 +56,8 @@ def _shell(text: str, call_id: str = "toolu_9") -> Call:
 
 
 def _finished(roles: Roles, ending: Ending) -> list[dict[str, Any]]:
-    found = rows(roles, "select header from record where run_id = $1 order by seq", ending.run_id)
-    headers = [json.loads(bytes(row["header"])) for row in found]
+    headers = headers_of(roles, ending)
     return [header for header in headers if header["kind"] == "tool.finished"]
-
-
-def _results(api: fake.FakeMessagesApi) -> list[str]:
-    """What the model was told its calls came to."""
-    told = []
-    for message in api.requests[-1].body["messages"]:
-        if isinstance(message["content"], list):
-            for part in message["content"]:
-                if part["type"] == "tool_result":
-                    content = part["content"]
-                    told.append(
-                        content if isinstance(content, str) else "".join(p["text"] for p in content)
-                    )
-    return told
 
 
 def _listed(live: Any, name: str = "shell") -> dict[str, Any]:
@@ -93,7 +78,7 @@ def test_a_command_runs_confined_and_the_records_say_by_what(roles: Roles) -> No
         files = files_under(live.workspace)
         tool = _listed(live)
     assert ending.status == "succeeded"
-    first, second = _results(api)
+    first, second = told_results(api)
     assert first == "45\n/workspace"
     assert "nosuch: command not found" in second
     assert "[exit code 7]" in second
@@ -128,7 +113,7 @@ def test_the_patterns_of_the_security_policy_are_refused_before_anything_runs(
         with live.client() as client:
             ending = run_to_end(client, DO_IT)
         files = files_under(live.workspace)
-    told = _results(api)
+    told = told_results(api)
     assert len(told) == len(calls)
     assert all(one.startswith("refused before it ran: ") for one in told), told
     assert ending.outcomes("tool.finished") == ["error"] * len(calls)
@@ -148,7 +133,7 @@ def test_the_operators_list_adds_to_what_is_refused(roles: Roles, tmp_path: Path
         live.client() as client,
     ):
         run_to_end(client, DO_IT)
-    assert all(told.startswith("refused before it ran: ") for told in _results(api))
+    assert all(told.startswith("refused before it ran: ") for told in told_results(api))
 
 
 def test_with_a_list_of_programs_the_shell_runs_those_and_says_so(
@@ -170,7 +155,7 @@ def test_with_a_list_of_programs_the_shell_runs_those_and_says_so(
     ):
         ending = run_to_end(client, DO_IT)
         tool = _listed(live)
-    _, sorted_text, piped, spawning, unlisted = _results(api)
+    _, sorted_text, piped, spawning, unlisted = told_results(api)
     assert sorted_text == "a\nb"
     assert "there is no shell here" in piped
     assert "refused before it ran" in spawning

@@ -239,6 +239,7 @@ def test_a_malformed_value_is_refused_by_name_and_not_shown(name: str, value: st
         "nobody@/none",
         "u:p%40q@10.0.0.1:65535/",
         "u:p@h/d?ssl=verify-full&target_session_attrs=primary",
+        "u@h/d?passfile=/run/secrets/pgpass&prepared_statement_cache_size=0",
     ],
 )
 def test_a_database_url_that_can_be_opened_is_taken(place: str) -> None:
@@ -250,6 +251,8 @@ def test_a_database_url_that_can_be_opened_is_taken(place: str) -> None:
     [
         f"{PASSWORD}=1",
         "command_timeout=1",
+        "prepared_statement_cache_size=all",
+        "gsslib=other",
         "server_settings=x",
         f"sslmode={PASSWORD}",
         "ssl=require&ssl=disable",
