@@ -25,7 +25,7 @@ class BoundedH11(H11Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A peer that says nothing is waited for no longer than one that speaks slowly."""
         super().connection_made(cast("asyncio.Transport", transport))
-        self._deadline = self.loop.call_later(self.request_seconds, self.transport.close)
+        self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
@@ -37,7 +37,18 @@ class BoundedH11(H11Protocol):
         super().data_received(data)
         if self.conn.their_state not in _INCOMPLETE:
             self._disarm()
-        elif self._deadline is None and not self.transport.is_closing():
+        else:
+            self._arm()
+
+    def on_response_complete(self) -> None:
+        """The next request may have begun while this one was answered."""
+        super().on_response_complete()
+        begun, _ = self.conn.trailing_data
+        if begun and self.conn.their_state in _INCOMPLETE:
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._deadline is None and not self.transport.is_closing():
             self._deadline = self.loop.call_later(self.request_seconds, self.transport.close)
 
     def _disarm(self) -> None:
