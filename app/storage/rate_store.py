@@ -25,13 +25,16 @@ class RateStore:
     async def exchange(self, counted: Mapping[tuple[TenantId, str], int]) -> SharedUse | None:
         """Add what was counted since the last time, by tenant and fingerprint; learn the sums.
 
-        None when nothing was counted: then nothing is asked. LedgerUnavailableError.
+        None when nothing was counted, and nothing is asked, or when all tenants were deleted.
+        LedgerUnavailableError.
         """
         if not counted:
             return None
         tenants, refs = zip(*counted, strict=True)
         async with self._database.driver() as raw:
             rows = await raw.fetch(_EXCHANGE, [*tenants], [*refs], [*counted.values()])
+        if not rows:
+            return None
         return SharedUse(
             minute=int(rows[0]["minute"]),
             left_seconds=int(rows[0]["left_seconds"]),

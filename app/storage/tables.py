@@ -376,6 +376,9 @@ rate_use = Table(
     Column("minute", BigInteger, nullable=False),
     Column("used", BigInteger, nullable=False),
     PrimaryKeyConstraint("tenant_id", "key_ref", "minute", name="pk_rate_use"),
+    ForeignKeyConstraint(
+        ["tenant_id"], ["tenants.tenant_id"], name="fk_rate_use_tenant", ondelete="CASCADE"
+    ),
     CheckConstraint("key_ref ~ '^[0-9a-f]{16}$'", name="ck_rate_use_key_ref"),
     CheckConstraint("used >= 0", name="ck_rate_use_used"),
     prefixes=["UNLOGGED"],

@@ -203,7 +203,6 @@ BEGIN
   DELETE FROM public.left_out x WHERE x.tenant_id = p_log;
   DELETE FROM public.erasure x WHERE x.tenant_id = p_log;
   DELETE FROM public.kek_retirement x WHERE x.tenant_id = p_log;
-  DELETE FROM public.rate_use x WHERE x.tenant_id = p_log; -- its table: migration 0007
   DELETE FROM public.runs x WHERE x.tenant_id = p_log;
   DELETE FROM public.tenants x WHERE x.tenant_id = p_log;
   PERFORM public.erase_receipt(p_operator, p_erasure, p_keks, p_record_run, p_record_seq, p_at, p_due, p_reason);

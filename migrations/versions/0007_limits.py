@@ -25,7 +25,7 @@ def upgrade() -> None:
     for policy in (
         f"app_own_tenant ON rate_use FOR SELECT TO mf_app USING ({_OWN_TENANT})",
         "writer_all ON rate_use TO mf_writer USING (true) WITH CHECK (true)",
-        "erase_owner_all ON rate_use TO mf_erase_owner USING (true) WITH CHECK (true)",
+        "erase_owner_none ON rate_use TO mf_erase_owner USING (false)",
         "owner_reads ON rate_use FOR SELECT TO CURRENT_USER USING (true)",
         "eraser_none ON rate_use TO mf_eraser USING (false)",
         "sequencer_none ON rate_use TO mf_sequencer USING (false)",
@@ -34,7 +34,6 @@ def upgrade() -> None:
         op.execute(f"CREATE POLICY {policy}")
     op.execute("GRANT SELECT ON rate_use TO mf_app")
     op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON rate_use TO mf_writer")
-    op.execute("GRANT SELECT, DELETE ON rate_use TO mf_erase_owner")
     op.execute("GRANT mf_writer TO CURRENT_USER")
     op.execute("GRANT CREATE ON SCHEMA public TO mf_writer")
     op.execute(f"REVOKE ALL ON FUNCTION {_EXCHANGE} FROM PUBLIC")

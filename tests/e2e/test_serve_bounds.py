@@ -101,7 +101,7 @@ def hasty(answering: Answering, request: pytest.FixtureRequest) -> Iterator[str]
     """Where the hasty server listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(
-            answering, http=request.param, lifespan="off", log_config=None, timeout_keep_alive=60
+            answering, http=request.param, lifespan="off", log_config=None, timeout_keep_alive=300
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

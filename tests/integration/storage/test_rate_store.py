@@ -13,8 +13,17 @@ from tests.support.databases import Roles, connect
 
 pytestmark = pytest.mark.anyio
 
-ACME = TenantId(UUID(int=1))
+ACME, GONE = TenantId(UUID(int=1)), TenantId(UUID(int=2))
 KEY, OTHER = "0" * 16, "1" * 16
+
+
+@pytest.fixture(autouse=True)
+async def acme(roles: Roles) -> None:
+    superuser = await connect(roles.superuser)
+    await superuser.execute(
+        "INSERT INTO tenants (tenant_id, name) VALUES ($1, 'acme') ON CONFLICT DO NOTHING", ACME
+    )
+    await superuser.close()
 
 
 async def test_what_two_processes_count_is_summed(roles: Roles) -> None:
@@ -54,3 +63,19 @@ async def test_a_key_is_never_stored_whatever_is_told(roles: Roles) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
         await RateStore(database).exchange({(ACME, "mf_a-whole-key"): 1})
     await database.close()
+
+
+async def test_nothing_is_kept_of_a_tenant_that_is_gone(roles: Roles) -> None:
+    database = Database(roles.app)
+    store = RateStore(database)
+    assert await store.exchange({(GONE, KEY): 1}) is None
+    beside = await store.exchange({(GONE, KEY): 1, (ACME, KEY): 2})
+    assert beside is not None
+    assert beside.used[KEY] >= 2
+    await database.close()
+    superuser = await connect(roles.superuser)
+    assert await superuser.fetchval("SELECT count(*) FROM rate_use WHERE tenant_id = $1", GONE) == 0
+    assert await superuser.fetchval("SELECT count(*) FROM rate_use") > 0
+    await superuser.execute("DELETE FROM tenants WHERE tenant_id = $1", ACME)
+    assert await superuser.fetchval("SELECT count(*) FROM rate_use") == 0
+    await superuser.close()

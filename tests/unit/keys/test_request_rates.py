@@ -100,3 +100,10 @@ def test_the_minute_is_the_one_of_the_database(rates: RequestRates, clock: Clock
     rates.telling()
     rates.learn(SharedUse(minute=8, left_seconds=60, used={ONE.fingerprint: 1}))
     assert allowed(rates, ONE, 5) == 2
+
+
+def test_the_minute_is_the_database_s(rates: RequestRates) -> None:
+    rates.learn(SharedUse(minute=7, left_seconds=30, used={ONE.fingerprint: 3, TWO.fingerprint: 3}))
+    assert allowed(rates, TWO, 5) == 0
+    rates.learn(SharedUse(minute=8, left_seconds=60, used={ONE.fingerprint: 1}))
+    assert allowed(rates, TWO, 5) == 3
