@@ -9,7 +9,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .PHONY: help serve demo test check lanes proof openapi migration \
-  bench-help bench-submit bench-run bench-ledger bench-tamper bench-tools chaos env-serve env-test lint
+  bench-help bench-http bench-run bench-ledger bench-tamper bench-tools chaos env-serve env-test lint
 
 help: ## say what there is
 	@echo "MeshFlow: make <target>"
@@ -34,7 +34,7 @@ lanes: env-test ## what is shipped: reproducible wheel, wheel alone by pip, the 
 proof: env-test ## every attack, bench and chaos test at full counts; writes the tables in docs/
 	MESHFLOW_PROOF=1 $(PYTEST) -n $(WORKERS) $(ARGS)
 	$(BIN)/python -m bench.tamper_bench --full
-	for bench in help submit run ledger; do $(BIN)/python -m bench.$${bench}_bench || exit 1; done
+	for bench in help http run ledger; do $(BIN)/python -m bench.$${bench}_bench || exit 1; done
 	$(BIN)/python -m bench.tools_bench --attacks --write
 	$(BIN)/python -m bench.figures_table
 
@@ -47,8 +47,8 @@ migration: env-test ## start a migration (name=what_it_does)
 bench-help: env-test ## measure what `meshflow --help` costs
 	$(BIN)/python -m bench.help_bench $(ARGS)
 
-bench-submit: env-test ## measure accepting a task
-	$(BIN)/python -m bench.submit_bench $(ARGS)
+bench-http: env-test ## measure what a caller pays: accepting a task, a governed model call, the wait to start
+	$(BIN)/python -m bench.http_bench $(ARGS)
 
 bench-run: env-test ## measure whole runs
 	$(BIN)/python -m bench.run_bench $(ARGS)

@@ -27,8 +27,12 @@ class Goal:
 
 
 GOALS = (
-    Goal("submit", "rps_ratio", "POST /v1/runs, share of the baseline's rate", "at least", 0.2),
-    Goal("submit", "p99_ratio", "POST /v1/runs, p99 by the baseline's", "at most", 4),
+    Goal("http", "post_ratio", "POST /v1/runs, share of the baseline's rate", "at least", 0.25),
+    Goal("http", "post_p99_ratio", "POST /v1/runs, p99 by the baseline's", "at most", 3),
+    Goal("http", "governed_ratio_16", "governed call by 16, share of bare SDK's", "at least", 0.75),
+    Goal("http", "governed_added_p50_ms", "governed call, added to p50, ms", "at most", 3),
+    Goal("http", "governed_added_p99_ms", "governed call, added to p99, ms", "at most", 15),
+    Goal("http", "start_p99_ms", "from accepted to begun, p99, ms", "at most", 25),
     Goal("run", "cpu_ms_per_run", "CPU of a run with two tool calls, ms", "at most", 6),
     Goal("run", "idle_rss_mb", "memory of an idle server, MB", "at most", 110),
     Goal("help", "cpu_ms", "CPU of `meshflow --help`, ms", "at most", 400),

@@ -135,27 +135,46 @@ def durable_database() -> Iterator[dict[str, str]]:
         shutil.rmtree(state, ignore_errors=True)
 
 
-BODY = json.dumps({"task": "Calculate 6*7 and write the result to answer.txt"})
-REQUEST = (
-    "POST /v1/runs HTTP/1.1\r\nHost: localhost\r\n"
-    f"Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
-    f"Content-Length: {len(BODY)}\r\n\r\n{BODY}"
-)
+def _request(body: dict[str, object], *headers: str) -> str:
+    written = json.dumps(body)
+    head = (
+        "POST /v1/runs HTTP/1.1",
+        "Host: localhost",
+        f"Authorization: Bearer {KEY}",
+        "Content-Type: application/json",
+        *headers,
+        f"Content-Length: {len(written)}",
+    )
+    return "\r\n".join((*head, "", written))
+
+
+SUBMITTING = _request({"task": "Calculate 6*7 and write the result to answer.txt"})
+ASKING = _request({"task": "Say a word.", "tools": []}, "Prefer: wait=30")
 
 
 def submit_job(server: BenchServer, seconds: int, connections: int) -> dict[str, object]:
-    """What the load client is to do: the same for baseline and subject."""
+    """A task is handed in: what the load client is to do, the same for baseline and subject."""
+    return _job(server, SUBMITTING, 202, seconds, connections)
+
+
+def asking_job(server: BenchServer, seconds: int, connections: int) -> dict[str, object]:
+    """A task is handed in and its end waited for."""
+    return _job(server, ASKING, 200, seconds, connections)
+
+
+def _job(
+    server: BenchServer, request: str, expect: int, seconds: int, connections: int
+) -> dict[str, object]:
     return {
         "port": server.port,
-        "request": REQUEST,
-        "expect": 202,
+        "request": request,
+        "expect": expect,
         "seconds": seconds,
         "connections": connections,
     }
 
 
-def configuration(server: BenchServer, seconds: int, connections: int) -> dict[str, object]:
+def configuration(server: BenchServer, job: dict[str, object]) -> dict[str, object]:
     """All that must not differ between baseline and subject."""
-    job = submit_job(server, seconds, connections)
-    del job["port"]
-    return {"flags": server.flags, "client": job, "auth": "one SHA-256 key, Bearer"}
+    client = {name: value for name, value in job.items() if name != "port"}
+    return {"flags": server.flags, "client": client, "auth": "one SHA-256 key, Bearer"}

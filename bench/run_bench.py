@@ -55,8 +55,8 @@ def main() -> None:
         ):
             idle_mb = subject.rss_mb()
             same_or_fail(
-                configuration(baseline, SECONDS, CONNECTIONS),
-                configuration(subject, SECONDS, CONNECTIONS),
+                configuration(baseline, submit_job(baseline, SECONDS, CONNECTIONS)),
+                configuration(subject, submit_job(subject, SECONDS, CONNECTIONS)),
             )
             pairs = []
             for number in range(ROUNDS):
