@@ -72,10 +72,11 @@ class Lost:
 
 
 @contextmanager
-def lost_run(roles: Roles, first: ModelReply, **body: object) -> Iterator[Lost]:
+def lost_run(roles: Roles, first: ModelReply, *, hosts: str = "", **body: object) -> Iterator[Lost]:
     gate = Gate()
     provider = ScriptedProvider([first, says("never heard")], before_reply=FromTheSecond(gate))
-    with live_server(roles, _with(provider)) as live, live.client() as client:
+    settings = {"MESHFLOW_FETCH_HOSTS": hosts}
+    with live_server(roles, _with(provider), **settings) as live, live.client() as client:
         asked = {"task": "Calculate 6*7", **body}
         public = client.post("/v1/runs", json=asked).raise_for_status().json()["id"]
         assert gate.reached.wait(60)
@@ -143,6 +144,36 @@ def test_a_process_under_another_policy_ends_it(roles: Roles) -> None:
     with lost_run(roles, SUM) as lost, live_server(roles, other):
         assert lost.over()["error"] == {"code": "owner_lost"}
     assert heir.requests == []
+
+
+def test_a_process_that_would_not_let_the_task_in_ends_it(roles: Roles) -> None:
+    heir = ScriptedProvider([says("never asked")])
+    closed = replace(_with(heir), book=replace(roster.rule_book(), run_submit=()))
+    with lost_run(roles, SUM) as lost, live_server(roles, closed):
+        assert lost.over()["error"] == {"code": "owner_lost"}
+    assert heir.requests == []
+
+
+def test_a_process_without_its_tools_ends_it(roles: Roles) -> None:
+    heir = ScriptedProvider([says("never asked")])
+    tools = ["calculator", "http_fetch"]
+    with (
+        lost_run(roles, SUM, hosts="example.com", tools=tools) as lost,
+        live_server(roles, _with(heir)),
+    ):
+        assert lost.over()["error"] == {"code": "owner_lost"}
+    assert heir.requests == []
+
+
+LATER = "INSERT INTO run_work SELECT tenant_id, run_id, 900, NULL, NULL, '\\x00' FROM run_work"
+
+
+def test_what_a_slow_owner_wrote_after_the_ledger_was_read_is_left_out(roles: Roles) -> None:
+    heir = ScriptedProvider([says("It is 42.")])
+    with lost_run(roles, SUM) as lost:
+        elsewhere(lambda: _tampered(roles, lost.run_id, f"{LATER} WHERE seq = 0 AND run_id = $1"))
+        with live_server(roles, _with(heir)):
+            assert lost.over()["status"] == "succeeded"
 
 
 async def _tampered(roles: Roles, run_id: UUID, change: str) -> None:
