@@ -144,17 +144,15 @@ class Takeover:
         provider = None if price is None else parts.providers.get(price.provider)
         if price is None or provider is None:
             raise WorkingCopyError("this process has not the model")
-        specs = {spec.name: spec for spec in parts.driving.toolbox.specs}
-        if not set(said.tools) <= specs.keys():
-            raise WorkingCopyError("this process has not the tools")
-        in_files = any(specs[name].effect in _IN_FILES for name in progress.calls_made)
-        if in_files and not parts.has_workspace(place.tenant_id, place.run_id):
-            raise WorkingCopyError("the files of the run are not here")
         verdict = parts.driving.gate.run_submit(
             SubmitInput(submission=said, platform_tools=parts.tenant_tools(task.tenant))
         )
         if isinstance(verdict, Deny):
             raise WorkingCopyError("the task is not admitted any more")
+        in_files = {spec.name for spec in parts.driving.toolbox.specs if spec.effect in _IN_FILES}
+        wrote = not in_files.isdisjoint(progress.calls_made)
+        if wrote and not parts.has_workspace(place.tenant_id, place.run_id):
+            raise WorkingCopyError("the files of the run are not here")
         return RunJob(
             place=place,
             task=verdict,
