@@ -2,7 +2,7 @@
 
 `baseline` answers with the body, `bare-sdk` with what the model said; `subject` and `governed` are
 MeshFlow, and `admission` is MeshFlow whose model never answers. All run under the same uvicorn
-flags, which are printed as the first line of output. `messages` is the provider that is asked.
+flags, which are printed as the first line of output.
 """
 
 import asyncio
@@ -28,7 +28,6 @@ from app.providers.anthropic import AnthropicProvider
 from app.providers.provider import ModelProvider
 from app.settings import Settings
 from app.wiring import Overrides
-from tests.support.fake_messages_api import fake_messages_api, text
 
 KEY = "bench-key-00000000000000000000000000000001"
 PROVIDER_KEY = "sk-bench"
@@ -123,19 +122,9 @@ def meshflow(kind: str, directory: Path, environ: Mapping[str, str]) -> FastAPI:
     return create_app(settings, overrides=overrides)
 
 
-def provide() -> None:
-    """Be the provider until told to stop; the first line of output is its address."""
-    with fake_messages_api(lambda seen: text(f"Heard {len(seen.body['messages'])}.")) as api:
-        print(json.dumps({"url": api.base_url}), flush=True)
-        sys.stdin.read()
-
-
 def main() -> None:
     """Serve until told to stop."""
     kind, directory = sys.argv[1], Path(sys.argv[2])
-    if kind == "messages":
-        provide()
-        return
     environ = {name: value for name, value in os.environ.items() if name.startswith("MESHFLOW_")}  # noqa: TID251 - the bench hands its settings over
     is_plain = kind in {"baseline", "bare-sdk"}
     app = baseline(environ) if is_plain else meshflow(kind, directory, environ)

@@ -42,18 +42,19 @@ Figures = dict[str, float]
 def provider() -> Iterator[str]:
     """The address of the provider that both sides ask, in a process of its own."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.bench_server", "messages", "."],
-        stdin=subprocess.PIPE,
+        [sys.executable, "-m", "bench.messages_provider"],
         stdout=subprocess.PIPE,
         env={"PATH": "/usr/bin:/bin"},
         cwd=ROOT,
     )
     try:
-        if process.stdout is None or process.stdin is None:
-            raise AssertionError("no pipes")
-        yield json.loads(process.stdout.readline())["url"]
+        if process.stdout is None:
+            raise AssertionError("no output")
+        port = json.loads(process.stdout.readline())["port"]
+        yield f"http://127.0.0.1:{port}"
     finally:
-        process.communicate(timeout=60)
+        process.terminate()
+        process.wait(timeout=60)
 
 
 def accepting(directory: Path, environ: dict[str, str]) -> tuple[Figures, Figures]:
