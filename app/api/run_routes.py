@@ -21,6 +21,7 @@ from app.api.run_views import (
     StartedRunView,
     VerificationView,
     broken_verification,
+    ended_view,
     received_view,
     remains_verification,
     started_view,
@@ -31,10 +32,12 @@ from app.api.run_views import (
 from app.api.submissions import submission_of
 from app.domain.errors import InvalidSubmissionError, LedgerBrokenError, NotFoundError
 from app.domain.run import TERMINAL, Caller, RunId, RunStatus, Scope, parse_run_id, public_run_id
+from app.runs.notifier import RunEnd
 
 router = APIRouter(tags=["runs"])
 
 MAX_WAIT_SECONDS = 30
+LOOK_SECONDS = 0.5
 # RFC 7240 §2: preferences are told apart by commas outside of quotes; a name is in any case, its
 # value a token or quoted, parameters are ignored, and of two of one name the first counts.
 _PREFERENCE = re.compile(r"""(?:[^,"]|"(?:[^"\\]|\\.)*")+""", re.ASCII)
@@ -110,7 +113,9 @@ async def create(
     if not seconds:
         return as_json(started_view(started.run, started.task, receipt), 202, headers)
     headers["Preference-Applied"] = f"wait={seconds}"
-    await _finished_within(services, caller, run_id, seconds)
+    end = await _ended_within(services, caller, run_id, seconds)
+    if end is not None:
+        return as_json(ended_view(started.run, started.task, end, receipt), 200, headers)
     dossier = await services.ledger.read_run(caller.tenant_id, run_id, with_output=True)
     view = received_view(view_of(dossier), receipt)
     return as_json(view, 200 if view.status in TERMINAL else 202, headers)
@@ -266,19 +271,22 @@ def _wait_seconds(prefer: Sequence[str]) -> int:
     return 0
 
 
-async def _finished_within(
+async def _ended_within(
     services: ApiServices, caller: Caller, run_id: RunId, seconds: int
-) -> None:
-    """Return when the run is over, or when the time is; holds nothing while it waits."""
+) -> RunEnd | None:
+    """Return when the run is over, or when the time is; holds nothing while it waits.
+
+    How it ended if this process drove it: then nothing has to be read. Another process rings no
+    bell here, so the run's row is looked at now and then.
+    """
     loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    while (left := until - loop.time()) > 0:
-        waiting = asyncio.ensure_future(services.bell.wait(run_id, min(left, 1.0)))
-        await asyncio.sleep(0)  # the bell is listened to before the look, so no ring is missed
-        try:
-            row = await services.ledger.row(caller.tenant_id, run_id)
-            if row.status in TERMINAL:
-                return
-            await waiting
-        finally:
-            waiting.cancel()
+    until, look_at = loop.time() + seconds, loop.time() + LOOK_SECONDS
+    while (now := loop.time()) < until:
+        end = await services.bell.wait(run_id, max(0.0, min(until, look_at) - now))
+        if end is not None:
+            return end
+        if loop.time() >= look_at:
+            look_at += LOOK_SECONDS
+            if (await services.ledger.row(caller.tenant_id, run_id)).status in TERMINAL:
+                return None
+    return None

@@ -1,6 +1,7 @@
 """What readers of runs are shown: closed models without defaults, made from verified records."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
@@ -12,6 +13,7 @@ from app.audit.run_dossier import Remains, RunDossier
 from app.domain.errors import ChainBreak
 from app.domain.run import OutputState, RunId, RunKind, RunRow, RunStatus, public_run_id
 from app.ledger.chain import VerifiedChain
+from app.runs.notifier import RunEnd
 
 
 class UsageView(View):
@@ -169,6 +171,25 @@ def started_view(run: RunRow, task: bytes, receipt: ReceiptView) -> StartedRunVi
     state = OutputState.SCRUBBED
     told = _told(run, parsed(TaskView, task), integrity=pending(1), output=None, state=state)
     return StartedRunView(**told, receipt=receipt)
+
+
+def ended_view(run: RunRow, task: bytes, end: RunEnd, receipt: ReceiptView) -> StartedRunView:
+    """A run as this process has just ended it: what it wrote, and read back from nowhere."""
+    row = replace(
+        run,
+        status=end.status,
+        error_code=end.error_code,
+        usage=end.usage,
+        entries=end.entries,
+        finished_at=end.finished_at,
+    )
+    told = None if end.told is None else parsed(OutputView, end.told)
+    state = OutputState.SCRUBBED if end.output is None else OutputState.FULL
+    output = end.output if end.output is not None or told is None else told.text
+    view = _told(
+        row, parsed(TaskView, task), integrity=pending(end.entries), output=output, state=state
+    )
+    return StartedRunView(**view, receipt=receipt)
 
 
 def received_view(view: RunView, receipt: ReceiptView) -> StartedRunView:

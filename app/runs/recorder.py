@@ -27,7 +27,7 @@ from app.ledger.sealing import NONCE_BYTES, seal_result, seal_work
 from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, WriterKey
 from app.privacy.scrubber import Scrubber, machine_note
 from app.runs.event_drafts import draft_of
-from app.runs.notifier import Bell
+from app.runs.notifier import Bell, RunEnd
 from app.runs.run_keys import RunKeys
 from app.runs.working_copy import step_bytes
 from app.storage.companions import (
@@ -169,8 +169,23 @@ class LedgerRecorder:
         self._companions.clear()
         self._opened_at = None
         self._place = replace(place, head=head)
-        parts.bell.ring(place.run_id)
+        parts.bell.ring(place.run_id, self._end(events[-1], usage, now))
         return head.next_seq - 1
+
+    def _end(self, last: RunEvent, usage: Usage, now: datetime) -> RunEnd | None:
+        if not isinstance(last, RunFinished):
+            return None
+        is_kept = last.output is not None and self._parts.result_ttl_seconds > 0
+        told = self._recorded[-1].fields.get("output")
+        return RunEnd(
+            status=last.status,
+            error_code=last.error_code,
+            usage=usage,
+            finished_at=now,
+            entries=self._place.head.next_seq,
+            output=last.output.text if last.output is not None and is_kept else None,
+            told=None if told is None else told.value,
+        )
 
     def _wrapped_again(self, item: Companion, now: datetime) -> Companion:
         place, keys = self._place, self._parts.keys

@@ -7,6 +7,7 @@ import pytest
 
 from app.api import run_routes
 from app.domain.run import TERMINAL, RunStatus
+from app.domain.step import ModelReply
 from tests.support.api_matrix import (
     Gate,
     calls,
@@ -114,6 +115,29 @@ def test_a_wait_that_is_too_short_gives_the_unfinished_run(api_databases: Databa
         assert response.headers["preference-applied"] == "wait=1"
         assert response.json()["status"] in {"queued", "running"}
         gate.open()
+
+
+@pytest.mark.parametrize("kept", ["1d", "0"])
+@pytest.mark.parametrize(
+    "replies", [[says("Write to jo.doe@example.com.")], [calls("calculator", expression="1+1")], []]
+)
+def test_who_waited_is_told_what_a_reader_is_told(
+    api_databases: DatabaseServer, replies: list[ModelReply], kept: str
+) -> None:
+    with (
+        live_server(
+            api_databases.new_database(), scripted(*replies), MESHFLOW_RESULT_TTL=kept
+        ) as server,
+        server.client() as client,
+    ):
+        body = {"task": "Calculate 1+1", "metadata": {"ticket": "T-1"}}
+        waited = client.post("/v1/runs", json=body, headers={"Prefer": "wait=30"}).json()
+        read = client.get(f"/v1/runs/{waited['id']}").json()
+    assert waited["status"] in {"succeeded", "failed"}
+    assert waited.pop("receipt")
+    for told in (waited, read):
+        assert told.pop("integrity")["size"] == told["entries"]
+    assert waited == read
 
 
 def test_a_wait_is_capped(acme: httpx2.Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """A run whose process fell silent goes on in another exactly where it was, or it ends."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -104,6 +105,28 @@ def test_another_process_asks_the_model_exactly_what_the_lost_one_asked(roles: R
     kinds = [entry["kind"] for entry in entries]
     assert kinds[-4:] == ["run.resumed", "llm.requested", "llm.responded", "run.finished"]
     assert kinds.count("tool.decided") == 1
+
+
+def test_who_waits_here_is_told_of_an_end_elsewhere(roles: Roles) -> None:
+    heir = ScriptedProvider([says("It is 42.")])
+    gate = Gate()
+    left = ScriptedProvider([SUM, says("never heard")], before_reply=FromTheSecond(gate))
+    wait = {"Prefer": "wait=30"}
+    with (
+        live_server(roles, _with(left)) as live,
+        live.client() as client,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        asked = beside.submit(client.post, "/v1/runs", json={"task": "6*7"}, headers=wait)
+        assert gate.reached.wait(60)
+        with live.client() as other:
+            public = other.get("/v1/runs").json()["data"][0]["id"]
+        run_id = RunId(UUID(public.removeprefix("run_")))
+        elsewhere(lambda: _orphaned(roles, run_id))
+        with live_server(roles, _with(heir)):
+            told = asked.result().json()
+        gate.open()
+    assert (told["status"], told["output"]) == ("succeeded", "It is 42.")
 
 
 def test_a_wish_to_cancel_that_nobody_was_there_to_hear_is_heard_by_the_heir(roles: Roles) -> None:
