@@ -99,7 +99,7 @@ def test_a_running_run_is_told_live_and_the_stream_ends_with_it(
 ) -> None:
     with gated.client() as client, gated.client() as other:
         run_id = client.post("/v1/runs", json={"task": "6*7"}).json()["id"]
-        assert gate.reached.wait(30)
+        assert gate.reached.wait(120)
         assert [event.kind for event in replay(other, run_id, follow="false")] == KINDS[:3]
         with client.stream("GET", f"/v1/runs/{run_id}/events") as response:
             events = stream_events(response.iter_lines())
@@ -115,7 +115,7 @@ def test_a_running_run_is_told_live_and_the_stream_ends_with_it(
 def test_readers_that_come_and_go_all_see_the_same(gated: LiveServer, gate: Gate) -> None:
     with gated.client() as client:
         run_id = client.post("/v1/runs", json={"task": "6*7"}).json()["id"]
-        assert gate.reached.wait(30)
+        assert gate.reached.wait(120)
         seen: list[list[StreamEvent]] = []
 
         def read() -> None:
@@ -129,7 +129,7 @@ def test_readers_that_come_and_go_all_see_the_same(gated: LiveServer, gate: Gate
             next(stream_events(leaver.iter_lines()))
         gate.open()
         for reader in readers:
-            reader.join(30)
+            reader.join(120)
     assert len(seen) == 6
     assert all(events == seen[0] for events in seen)
     assert [event.kind for event in seen[0]] == KINDS
@@ -170,7 +170,7 @@ def test_a_silent_stream_says_that_it_is_still_there(
     monkeypatch.setattr(stream_routes, "POLL_SECONDS", 0.05)
     with gated.client() as client:
         run_id = client.post("/v1/runs", json={"task": "6*7"}).json()["id"]
-        assert gate.reached.wait(30)
+        assert gate.reached.wait(120)
         with client.stream("GET", f"/v1/runs/{run_id}/events") as response:
             events = stream_events(response.iter_lines())
             told = [next(events) for _ in range(5)]
@@ -185,7 +185,7 @@ def test_a_stream_ends_after_its_longest_time_and_can_be_taken_up_again(
 ) -> None:
     with gated.client() as client:
         run_id = client.post("/v1/runs", json={"task": "6*7"}).json()["id"]
-        assert gate.reached.wait(30)
+        assert gate.reached.wait(120)
         with monkeypatch.context() as shortened:
             shortened.setattr(stream_routes, "MAX_STREAM_SECONDS", 0)
             first = replay(client, run_id)

@@ -45,7 +45,7 @@ def test_a_task_is_accepted_before_it_is_done(api_databases: DatabaseServer) -> 
         assert response.headers["retry-after"] == "1"
         assert response.headers["cache-control"] == "no-store"
         assert (run["status"], run["output"], run["finished_at"]) == ("queued", None, None)
-        gate.reached.wait(30)
+        gate.reached.wait(120)
         during = client.get(response.headers["location"]).json()
         assert (during["status"], during["output"]) == ("running", None)
         gate.open()
@@ -177,10 +177,10 @@ def test_a_model_call_in_progress_is_stopped_by_a_cancel(api_databases: Database
         server.client() as client,
     ):
         run_id = client.post("/v1/runs", json={"task": "x"}).json()["id"]
-        assert gate.reached.wait(30)
+        assert gate.reached.wait(120)
         asked = client.post(f"/v1/runs/{run_id}/cancel")
         assert asked.status_code == 202
-        assert gate.cancelled.wait(30)
+        assert gate.cancelled.wait(120)
         run = _ended(client, run_id)
         assert (run["status"], run["output"]) == ("cancelled", None)
         entries = client.get(f"/v1/runs/{run_id}/entries").json()["data"]
@@ -201,7 +201,7 @@ def test_a_cancel_asked_twice_is_recorded_once(api_databases: DatabaseServer) ->
         server.client() as client,
     ):
         run_id = client.post("/v1/runs", json={"task": "x"}).json()["id"]
-        assert gate.reached.wait(30)
+        assert gate.reached.wait(120)
         answers = [client.post(f"/v1/runs/{run_id}/cancel").status_code for _ in range(5)]
         assert set(answers) <= {200, 202}
         _ended(client, run_id)

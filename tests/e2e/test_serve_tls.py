@@ -107,7 +107,7 @@ def test_a_proxy_that_does_tls_may_be_spoken_to_in_plain_http(
                 pass
             assert client.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
         server.process.send_signal(2)  # an impatient operator: no more waiting
-        assert server.process.wait(30) == 0
+        assert server.process.wait(120) == 0
 
 
 def test_a_trusted_proxy_without_a_proxy_is_a_contradiction(untouched: dict[str, str]) -> None:

@@ -187,8 +187,8 @@ def stream_events(lines: Iterator[str]) -> Iterator[StreamEvent]:
 
 
 def patiently() -> Iterator[None]:
-    """Turns to look again; AssertionError when what is waited for has not come in a minute."""
-    until = time.monotonic() + 60
+    """Turns to look again; AssertionError when what is waited for has not come in two minutes."""
+    until = time.monotonic() + 120
     while time.monotonic() < until:
         yield
         time.sleep(0.01)

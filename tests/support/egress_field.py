@@ -203,7 +203,7 @@ def field_beside(server_tls: ssl.SSLContext, trusted: ssl.SSLContext) -> Iterato
         asyncio.run_coroutine_threadsafe(scene.__aexit__(None, None, None), loop).result(30)
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(30)
+        thread.join(120)
         loop.close()
 
 

@@ -351,9 +351,9 @@ def fake_messages_api(script: Script) -> Iterator[FakeMessagesApi]:
     thread = threading.Thread(target=run, name="fake-messages-api")
     thread.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(120)
         yield api
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+        thread.join(120)
         assert not thread.is_alive()

@@ -208,7 +208,7 @@ def test_a_run_that_is_under_way_is_not_erased(postgres: DatabaseServer) -> None
     with live_server(postgres.new_database(), overrides) as live, live.client() as client:
         told = client.post("/v1/runs", json={"task": "wait"}).json()
         run = Run(public=told["id"], run_id=UUID(told["id"].removeprefix("run_")))
-        assert gate.reached.wait(20)
+        assert gate.reached.wait(120)
 
         async def refused() -> None:
             async with erasing_beside(live) as erasing:

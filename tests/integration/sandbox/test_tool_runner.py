@@ -304,7 +304,7 @@ async def test_a_zygote_that_nobody_wants_any_more_while_it_starts_has_its_own_s
 
     def late(end: socket.socket, configuration: ZygoteConfiguration) -> "subprocess.Popen[bytes]":
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(120)
         inherited.append(end.fileno())
         return spawn(end, configuration)
 

@@ -227,7 +227,7 @@ def served(app: WitnessApp) -> Iterator[int]:
         yield listener.getsockname()[1]
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(120)
         listener.close()
 
 
