@@ -121,6 +121,13 @@ class Deployment:
         if self.logs is not None:
             await self.logs.keeper.run_forever()
 
+    async def clear_set_aside(self) -> None:
+        """Remove what a process that died had set aside of workspaces."""
+        try:
+            await asyncio.to_thread(self.workspaces.set_aside.remove_all)
+        except OSError as refused:
+            _log.error("what was set aside could not be removed (errno %s)", refused.errno)
+
     async def _learn_tenants(self) -> None:
         # A tenant that was deleted and named again has another id.
         names = await self.tenants.look(

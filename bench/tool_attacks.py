@@ -30,6 +30,7 @@ from tests.support.escape_scene import (
     corpus,
     escape_scene,
     held,
+    lent,
     monty_runner,
     open_directory,
     request_for,
@@ -302,9 +303,13 @@ async def _over_deadline(
             # The first call also starts the interpreter that the others are forked from.
             await runner.run(request_for("1", directory, engine=engine))
         for row in rows:
-            with open_directory() as base, held(base) as directory:
+            with lent() as (workspace, directory, _):
                 request = request_for(
-                    row["payload"], directory, engine=engine, wall_seconds=DOS_SECONDS
+                    row["payload"],
+                    directory,
+                    engine=engine,
+                    workspace=workspace,
+                    wall_seconds=DOS_SECONDS,
                 )
                 began = time.monotonic()
                 await runner.run(request)

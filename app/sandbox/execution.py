@@ -79,11 +79,22 @@ class ExecLimits:
     workspace_entries: int = 2_000
 
 
+class LentWorkspace(Protocol):
+    """The workspace that a call was lent a descriptor of."""
+
+    def renew(self, flooded: int) -> Callable[[], None] | None:
+        """Put an empty directory in the place of `flooded` and give what takes that one apart.
+
+        None when there is nothing left to do. Blocking; ToolError when it cannot be done.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecRequest:
     """One call. `workspace_fd` is only borrowed: it must stay open until the call has ended.
 
     `tenant_hex` and `run_hex` are random ids: they choose the worker and never reach the program.
+    `workspace` is what the descriptor is of; without it a flooded one is emptied in place.
     """
 
     engine: EngineName
@@ -93,6 +104,7 @@ class ExecRequest:
     workspace_fd: int
     stdin: bytes = b""
     limits: ExecLimits = ExecLimits()
+    workspace: LentWorkspace | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from typing import Final, assert_never
 
@@ -24,10 +24,10 @@ from app.sandbox.execution import (
     ExecStatus,
     SourceText,
 )
+from app.sandbox.flooded_workspaces import FloodedWorkspaces
 from app.sandbox.python_engine import PythonEngine
 from app.sandbox.sandbox_profile import SandboxProfile, WorkerAccount
 from app.sandbox.worker_protocol import MAX_PROGRAM_BYTES, Done, Ended, encode_program
-from app.sandbox.workspace_quota import exceeds_quota, wipe
 from app.sandbox.zygote_configuration import ZygoteConfiguration
 from app.sandbox.zygote_link import CallInFlight, ZygoteLink
 from app.sandbox.zygote_pool import PoolLimits, ZygotePool
@@ -64,6 +64,7 @@ class ToolRunner:
         self._pool = ZygotePool(self._start_zygote, options.pool)
         self._seats = asyncio.Semaphore(options.concurrency)
         self._waiting = 0
+        self._flooded = FloodedWorkspaces()
 
     def unavailable(self, engine: EngineName) -> str | None:
         """Why this engine cannot run here, as one sentence, or None when it can."""
@@ -103,12 +104,14 @@ class ToolRunner:
         finally:
             self._waiting -= 1
         try:
+            await self._flooded.room()
             return await self._run(request, program)
         finally:
             self._seats.release()
 
     async def close(self) -> None:
         """End every worker. May be called again."""
+        self._flooded.close()
         await self._pool.close()
 
     async def _start_zygote(self, engine: EngineName) -> ZygoteLink:
@@ -142,7 +145,7 @@ class ToolRunner:
             # Also after a cancelled call, and after a zygote that could not look.
             # With a descriptor of its own: a cancelled caller closes theirs at once.
             own = os.dup(request.workspace_fd)
-            looked = asyncio.to_thread(_wiped_when_over, own, limits)
+            looked = self._flooded.emptied_when_over(own, request.workspace, limits)
             over = await asyncio.shield(asyncio.ensure_future(looked))
         if over and result.ended_by is not EndedBy.WORKSPACE_QUOTA:
             return replace(
@@ -286,29 +289,3 @@ def _memory_file(data: bytes) -> int:
     seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
     return descriptor
-
-
-def _wiped_when_over(workspace_fd: int, limits: ExecLimits) -> bool:
-    """Whether the workspace held too much, or could not be counted; it was then emptied.
-
-    Closes the descriptor.
-    """
-    try:
-        return _wiped(workspace_fd, limits)
-    finally:
-        os.close(workspace_fd)
-
-
-def _wiped(workspace_fd: int, limits: ExecLimits) -> bool:
-    with suppress(OSError):
-        if not exceeds_quota(
-            workspace_fd,
-            total_bytes=limits.workspace_bytes,
-            entries=limits.workspace_entries,
-        ):
-            return False
-    try:
-        wipe(workspace_fd)
-    except OSError as refused:
-        _log.error("a workspace over its quota could not be emptied (errno %s)", refused.errno)
-    return True

@@ -29,8 +29,8 @@ from app.sandbox.held_files import (
 )
 from app.sandbox.openat2 import HOLD_DIRECTORY, Opener, open_beneath
 from app.sandbox.sandbox_profile import WorkerAccount
+from app.sandbox.set_aside import SetAside
 from app.sandbox.workspace_path import (
-    MAX_DEPTH,
     TEMPORARY_PREFIX,
     TEXTS,
     parse_file_path,
@@ -44,6 +44,7 @@ from app.sandbox.workspace_search import (
     SearchOutcome,
     WorkspaceSearch,
 )
+from app.sandbox.workspace_usage import count_usage, weight
 
 _ID_DIGITS = 32
 
@@ -75,14 +76,6 @@ class Entry:
     size: int
 
 
-@dataclass(slots=True)
-class _Usage:
-    """What a walk has counted so far."""
-
-    entries: int = 0
-    total_bytes: int = 0
-
-
 def _kind(mode: int) -> EntryKind:
     if stat.S_ISREG(mode):
         return EntryKind.FILE
@@ -107,12 +100,14 @@ class Workspace:
         token_hex: Callable[[int], str],
         names: tuple[str, str],
         owner: WorkerAccount | None,
+        root: "WorkspaceRoot",
     ) -> None:
         self._descriptor = descriptor
         self._opener = opener
         self._quota = quota
         self._token_hex = token_hex
         self._owner = owner
+        self._root = root
         self.tenant_hex, self.run_hex = names
         self._closed = False
         self._guard = threading.Lock()  # for the descriptor: its number must not be reused in use
@@ -130,6 +125,17 @@ class Workspace:
         """A descriptor of the directory, for a confined worker; closed with the block."""
         with self._held() as own:
             yield own
+
+    def renew(self, flooded: int) -> Callable[[], None] | None:
+        """See LentWorkspace. From then on this is the empty directory, for whoever asks next."""
+        with told_plainly():
+            take_apart = self._root.set_aside.take(self.tenant_hex, self.run_hex, flooded)
+            if take_apart is not None:
+                fresh = self._root.open_run(self.tenant_hex, self.run_hex)
+                with closing(fresh), self._guard:
+                    if not self._closed:
+                        os.dup2(fresh, self._descriptor, inheritable=False)
+            return take_apart
 
     def read_file(self, path: str, limit_bytes: int, *, offset: int = 0) -> bytes:
         """At most `limit_bytes` of a regular file from `offset`; b'' past its end. ToolError."""
@@ -241,32 +247,13 @@ class Workspace:
         missing: Sequence[str],
     ) -> None:
         """Refuse a write after which the workspace would hold more than its quota."""
-        usage = _Usage()
-        self._count(root, usage, MAX_DEPTH)
+        usage = count_usage(self._opener, root, self._quota.entries)
         entries = usage.entries + len(missing) + (replaced is None)
         if entries > self._quota.entries:
             raise ToolError(f"the workspace may hold at most {self._quota.entries} entries")
-        total = usage.total_bytes + len(data) - (0 if replaced is None else _weight(replaced))
+        total = usage.total_bytes + len(data) - (0 if replaced is None else weight(replaced))
         if total > self._quota.total_bytes:
             raise ToolError(f"the workspace may hold at most {self._quota.total_bytes} bytes")
-
-    def _count(self, directory: int, usage: _Usage, depth: int) -> None:
-        """Add what is beneath `directory`, following nothing; stop once the quota is passed."""
-        if depth < 0:
-            raise ToolError("the workspace is nested too deeply")
-        flags = os.O_RDONLY | os.O_DIRECTORY
-        with closing(self._opener(directory, (), flags, 0)) as opened, os.scandir(opened) as names:
-            for item in names:
-                usage.entries += 1
-                if usage.entries > self._quota.entries:
-                    return
-                with suppress(FileNotFoundError):
-                    facts = item.stat(follow_symlinks=False)
-                    if not stat.S_ISDIR(facts.st_mode):
-                        usage.total_bytes += _weight(facts)
-                        continue
-                    with closing(self._opener(opened, (item.name,), HOLD_DIRECTORY, 0)) as below:
-                        self._count(below, usage, depth - 1)
 
     def _replace(self, parent: int, name: str, data: bytes) -> None:
         """Write under a name of our own, then rename within the held directory: never through."""
@@ -288,11 +275,6 @@ class Workspace:
             raise
 
 
-def _weight(facts: os.stat_result) -> int:
-    """The bytes a file counts for: what it claims or what it occupies, whichever is more."""
-    return max(facts.st_size, facts.st_blocks * 512)
-
-
 class WorkspaceRoot:
     """Where every run's workspace lies; holds one descriptor until `close`."""
 
@@ -310,6 +292,7 @@ class WorkspaceRoot:
         self._quota = quota
         self._token_hex = token_hex
         self._owner = owner
+        self.set_aside = SetAside(descriptor, opener=opener, token_hex=token_hex)
 
     def for_run(self, tenant_hex: str, run_hex: str) -> Workspace:
         """Open `<tenant>/<run>`, made 0700 when missing; the caller closes it.
@@ -320,18 +303,7 @@ class WorkspaceRoot:
         if not (_is_id(tenant_hex) and _is_id(run_hex)):
             raise ToolError("the workspace could not be opened")
         with told_plainly():
-            held = os.dup(self._descriptor)
-            try:
-                for name in (tenant_hex, run_hex):
-                    with suppress(FileExistsError):
-                        os.mkdir(name, 0o700, dir_fd=held)
-                    below = self._opener(held, (name,), HOLD_DIRECTORY, 0)
-                    hand_over(self._owner, name, held, is_run=name == run_hex)
-                    os.close(held)
-                    held = below
-            except BaseException:
-                os.close(held)
-                raise
+            held = self.open_run(tenant_hex, run_hex)
         return Workspace(
             held,
             opener=self._opener,
@@ -339,10 +311,28 @@ class WorkspaceRoot:
             token_hex=self._token_hex,
             names=(tenant_hex, run_hex),
             owner=self._owner,
+            root=self,
         )
+
+    def open_run(self, tenant_hex: str, run_hex: str) -> int:
+        """A descriptor of the run's directory, made when missing. OSError."""
+        held = os.dup(self._descriptor)
+        try:
+            for name in (tenant_hex, run_hex):
+                with suppress(FileExistsError):
+                    os.mkdir(name, 0o700, dir_fd=held)
+                below = self._opener(held, (name,), HOLD_DIRECTORY, 0)
+                hand_over(self._owner, name, held, is_run=name == run_hex)
+                os.close(held)
+                held = below
+        except BaseException:
+            os.close(held)
+            raise
+        return held
 
     def close(self) -> None:
         """Let go of the directory; workspaces already open stay open."""
+        self.set_aside.close()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -127,7 +127,8 @@ def _listed(name: str, entry: _Entry, refusals: _Refusals) -> ListedProgram:
         raise ConfigurationError(f"{FILE_NAME}: a program's name is a plain word")
     if not path.is_absolute() or ".." in path.parts or not path.is_file():
         raise ConfigurationError(f"{FILE_NAME}: the path of '{name}' is no absolute path of a file")
-    known = sorted({_plain(name), _plain(path.name), _plain(path.resolve().name)})
+    called = (name, path.name, path.resolve().name)
+    known = sorted({form for one in called for form in (one.lower(), _plain(one))})
     if not set(refusals.never).isdisjoint(known):
         raise ConfigurationError(f"{FILE_NAME}: '{name}' runs other programs and is never listed")
     refused = [argument for one in known for argument in refusals.arguments.get(one, [])]

@@ -115,6 +115,7 @@ class PythonTool:
                 tenant_hex=workspace.tenant_hex,
                 run_hex=workspace.run_hex,
                 workspace_fd=directory,
+                workspace=workspace,
             )
             try:
                 result = await self._runner.run(request)

@@ -100,6 +100,7 @@ class ShellTool:
                 tenant_hex=workspace.tenant_hex,
                 run_hex=workspace.run_hex,
                 workspace_fd=directory,
+                workspace=workspace,
             )
             try:
                 result = await self._runner.run(request)

@@ -28,12 +28,14 @@ from app.sandbox.execution import (
     ExecLimits,
     ExecRequest,
     ExecResult,
+    LentWorkspace,
     SourceText,
 )
 from app.sandbox.python_engine import PYTHON_ENGINES, PythonEngine, installed_monty
 from app.sandbox.runner_assembly import bashkit_place
 from app.sandbox.sandbox_profile import SandboxProfile, WorkerAccount
 from app.sandbox.tool_runner import RunnerOptions, ToolRunner
+from app.sandbox.workspace import Workspace, open_workspace_root
 
 CORPORA = Path(__file__).parents[1] / "security" / "corpus"
 NUMBERS = json.loads((Path(__file__).parent / "libseccomp_numbers.json").read_text())
@@ -98,6 +100,20 @@ def held(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+@contextmanager
+def lent() -> Iterator[tuple[Workspace, int, Path]]:
+    """A run's workspace as a tool has it: itself, a descriptor that it lends, and its place."""
+    with open_directory() as base:
+        root = open_workspace_root(base, forbidden=[], owner=worker_account())
+        workspace = root.for_run(TENANT, RUN)
+        try:
+            with workspace.lend() as descriptor:
+                yield workspace, descriptor, base / TENANT / RUN
+        finally:
+            workspace.close()
+            root.close()
+
+
 def monty_runner(
     mode: SandboxMode = SandboxMode.STRICT, *, has_files: bool = True, **options: Any
 ) -> ToolRunner:
@@ -113,6 +129,7 @@ def request_for(
     workspace_fd: int,
     tenant_hex: str = TENANT,
     engine: EngineName = EngineName.NATIVE,
+    workspace: LentWorkspace | None = None,
     **limits: Any,
 ) -> ExecRequest:
     """A call of an engine that takes text."""
@@ -122,6 +139,7 @@ def request_for(
         tenant_hex=tenant_hex,
         run_hex=RUN,
         workspace_fd=workspace_fd,
+        workspace=workspace,
         limits=ExecLimits(**limits),
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.sandbox.execution import EndedBy, EngineName, ExecResult, ExecStatus
 from app.sandbox.tool_runner import ToolRunner
-from tests.support.escape_scene import held, open_directory, request_for, runner_for
+from tests.support.escape_scene import held, lent, open_directory, request_for, runner_for
 
 # The hostile call, the one after it, and how many names the first left in its workspace.
 DosEnds = dict[str, tuple[ExecResult, ExecResult, int]]
@@ -52,10 +52,18 @@ def assert_held(ends: tuple[ExecResult, ExecResult, int]) -> None:
 async def _exhausted(
     runner: ToolRunner, text: str, engine: EngineName, wall_seconds: float
 ) -> tuple[ExecResult, ExecResult, int]:
-    with open_directory() as base, held(base) as directory:
+    with lent() as (workspace, directory, place):
         hostile = await runner.run(
-            request_for(text, directory, engine=engine, wall_seconds=wall_seconds, cpu_seconds=2)
+            request_for(
+                text,
+                directory,
+                engine=engine,
+                workspace=workspace,
+                wall_seconds=wall_seconds,
+                cpu_seconds=2,
+            )
         )
-        left = len(list(base.iterdir()))
+        left = len(list(place.iterdir()))
+    with open_directory() as base, held(base) as directory:
         after = await runner.run(request_for(_AFTER[engine], directory, engine=engine))
         return hostile, after, left

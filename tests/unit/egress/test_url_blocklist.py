@@ -1,6 +1,8 @@
 """The first layer: the shipped patterns, and an operator's that only add."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +11,16 @@ from app.egress.egress_settings import shipped_blocklist
 from app.egress.url_blocklist import UrlBlocklist, blocklist
 
 SHIPPED = shipped_blocklist()
+_CORPUS = Path(__file__).parents[2] / "security" / "corpus" / "url_first_layer.jsonl"
+ROWS: list[dict[str, Any]] = [json.loads(line) for line in _CORPUS.read_text().splitlines()]
 OWN = b"[own]\npattern = 'top-secret'\nwhy = 'ours'\n"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row["id"] for row in ROWS])
+def test_each_part_of_each_pattern_finds_what_no_other_does(row: dict[str, Any]) -> None:
+    """Every alternative of the shipped patterns has a row that it alone finds."""
+    body = row["body"].encode() or None
+    assert SHIPPED.finds(row["url"], row["url"], body) == row["entry"]
 
 
 @pytest.mark.parametrize(

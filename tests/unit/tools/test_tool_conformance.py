@@ -31,6 +31,8 @@ from app.sandbox.workspace import Workspace, open_workspace_root
 from app.tools.http_fetch import HttpFetch
 from app.tools.python_guard import load_refusals
 from app.tools.python_tool import PythonTool
+from app.tools.shell_guard import load_shell_refusals
+from app.tools.shell_tool import ShellTool
 from app.tools.tool_contract import contract_gaps
 from app.tools.toolbox import Tool, Toolbox
 from tests.support.egress_field import egress_field
@@ -44,9 +46,12 @@ def _runner() -> ToolRunner:
     return build_runner(asked, account=worker_account())
 
 
-def _confined(runner: ToolRunner) -> tuple[Tool, ...]:
+def _confined(runner: ToolRunner) -> tuple[Tool, Tool]:
     """The tools that need a worker."""
-    return (PythonTool(runner, load_refusals(None), runner.python_engine),)
+    return (
+        PythonTool(runner, load_refusals(None), runner.python_engine),
+        ShellTool(runner, load_shell_refusals(None)),
+    )
 
 
 def _web(client: EgressClient) -> HttpFetch:
@@ -64,6 +69,7 @@ GOOD: dict[str, JsonObject] = {
     "list_files": {"path": "."},
     "search_files": {"query": "text"},
     "python": {"code": "print(6 * 7)"},
+    "shell": {"command": "echo text"},
     "http_fetch": {"url": "http://www.allowed.example/page"},
 }
 # The rest has no use for the files of the run.
@@ -225,6 +231,7 @@ def test_only_what_is_kept_or_looked_into_as_it_is_is_free_text() -> None:
         ("write_file", "content"),
         ("json_query", "document"),
         ("python", "code"),
+        ("shell", "command"),
     }
 
 
@@ -239,6 +246,7 @@ def test_the_roster_has_an_example_for_every_tool() -> None:
         "list_files": Effect.READ,
         "search_files": Effect.READ,
         "python": Effect.EXECUTE,
+        "shell": Effect.EXECUTE,
         "http_fetch": Effect.NETWORK,
     }
 
