@@ -65,6 +65,11 @@ class Database:
             },
         )
 
+    def has_connections_to_spare(self) -> bool:
+        """Whether one could be had without a wait, and another one after it."""
+        pool = self._engine.pool
+        return isinstance(pool, QueuePool) and pool.checkedout() + 1 < pool.size()
+
     async def close(self) -> None:
         """Close every connection; those in use have a moment to come back."""
         pool = self._engine.pool

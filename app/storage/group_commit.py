@@ -23,6 +23,10 @@ from app.storage.database import Database
 MOST_TOGETHER = 512
 MOST_OUTSTANDING = 4096
 _MOST_BYTES = 4 << 20  # of payloads in one statement; one append alone may be larger
+# Answered at a time, and enough for a flush of its own: while half of those who append are being
+# committed, the other half seal what comes next.
+AT_ONCE = 64
+_MOST_FLUSHERS = 2
 _PATIENCE_TURNS = 3  # of the loop: what those who were just answered append next comes at once
 _BATCH_ID_BYTES = 16
 _HELD = "MF014"  # somebody holds a row of the named runs: they wait for it alone
@@ -47,7 +51,10 @@ _Group = Sequence[_Waiting]
 
 
 class GroupCommit:
-    """Runs one statement for many callers. One flush at a time: the next one fills meanwhile."""
+    """Runs one statement for many callers: what is appended during a flush goes with the next one.
+
+    A second flush runs beside the first when enough wait; never both with records of one run.
+    """
 
     def __init__(
         self,
@@ -64,7 +71,7 @@ class GroupCommit:
         self._translated = translated
         self._queue: deque[_Waiting] = deque()
         self._in_flight: set[tuple[bytes, bytes]] = set()
-        self._flusher: asyncio.Task[None] | None = None
+        self._flushers: list[asyncio.Task[None]] = []
 
     async def append(self, sealed: SealedAppend, companions: Sequence[JsonObject]) -> SealedBatch:
         """The batch that holds it; durable when this returns.
@@ -76,13 +83,25 @@ class GroupCommit:
             raise OverloadedError(retry_after_seconds=1)
         waiting = _Waiting(sealed, companions, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
-        # A second flusher at a time gains nothing: what waits would be sent in two halves.
-        if self._flusher is None or self._flusher.done():
-            self._flusher = asyncio.create_task(self._flush_all())
+        self._see_to_a_flusher()
         return await waiting.done
 
+    def _see_to_a_flusher(self) -> None:
+        """One at least; a second one when it has a flush to do and need not wait to do it."""
+        self._flushers = [task for task in self._flushers if not task.done()]
+        running = len(self._flushers)
+        if not running or (
+            running < _MOST_FLUSHERS
+            and len(self._queue) >= AT_ONCE
+            and self._database.has_connections_to_spare()
+        ):
+            self._flushers.append(asyncio.create_task(self._flush_all()))
+
     async def _flush_all(self) -> None:
-        """Ends when nobody waits, and gives way to nobody between that look and its end."""
+        """Ends when nobody waits, and gives way to nobody between that look and its end.
+
+        Whoever waits for a run in another flush is left to that one, which looks again after it.
+        """
         try:
             while group := self._next_group():
                 await self._flush(deque([group]))
@@ -131,7 +150,7 @@ class GroupCommit:
     async def _write_all(self, raw: asyncpg.Connection, groups: deque[_Group]) -> None:
         while groups:
             batches = await self._write(raw, groups[0])
-            self._acknowledge(groups.popleft(), batches)
+            await self._acknowledge_all(groups.popleft(), batches)
             for _ in range(_PATIENCE_TURNS):
                 if groups:
                     break
@@ -169,6 +188,19 @@ class GroupCommit:
             return [rest] if rest and named else []
         middle = len(group) // 2
         return [group[:middle], group[middle:]]
+
+    async def _acknowledge_all(self, group: _Group, batches: Sequence[SealedBatch]) -> None:
+        """Some at a time, so that what they append next is on its way while others are told."""
+        told = 0
+        try:
+            while told < len(group):
+                if told:
+                    await asyncio.sleep(0)
+                self._acknowledge(group[told : told + AT_ONCE], batches[told : told + AT_ONCE])
+                told += AT_ONCE
+        except asyncio.CancelledError:  # all of it is durable, whatever ends this task
+            self._acknowledge(group[told:], batches[told:])
+            raise
 
     def _acknowledge(self, group: _Group, batches: Sequence[SealedBatch]) -> None:
         for item, batch in zip(group, batches, strict=True):
