@@ -48,12 +48,14 @@ class Walls:
     """What is prepared once and applied in every worker: the filter and the readable places.
 
     `abi` 0: this kernel has no Landlock, and the engine is one that may run without.
+    `has_workspace`: without files the workspace is no more to be reached than any other place.
     """
 
     abi: int
     program: FilterProgram
     readable: tuple[PathRule, ...]
     may_fork: bool = False
+    has_workspace: bool = True
 
 
 @contextmanager
@@ -130,6 +132,7 @@ def build_walls(
         program=build_filter(architecture, rules),
         readable=tuple(readable),
         may_fork=rules.may_execute,
+        has_workspace=needs_landlock,
     )
 
 
@@ -161,7 +164,8 @@ def confine(kernel: Kernel, walls: Walls | None, *, workspace_fd: int, limits: E
     if walls.abi:
         with _layer("Landlock"):
             workspace = PathRule(descriptor=workspace_fd, is_directory=True, access=WORKSPACE)
-            restrict(kernel, walls.abi, (*walls.readable, workspace))
+            own = (workspace,) if walls.has_workspace else ()
+            restrict(kernel, walls.abi, (*walls.readable, *own))
     with _layer("the resource limits"):  # after Landlock, which needs a descriptor
         _apply_limits(limits)
         if walls.may_fork:

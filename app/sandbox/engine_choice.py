@@ -61,6 +61,16 @@ def load_engine(configured: ZygoteConfiguration, kernel: Kernel) -> Engine:
             assert_never(configured.engine)
 
 
+def load_waiting(configured: ZygoteConfiguration, kernel: Kernel) -> Engine | None:
+    """What a worker does that is made before its call, or None: this engine's workers never wait.
+
+    It has no files: when it is confined nobody knows yet whose it will be.
+    """
+    if configured.engine is EngineName.MONTY:
+        return Monty(kernel, has_files=False).wait
+    return None
+
+
 def reachable(configured: ZygoteConfiguration) -> list[tuple[str, int]]:
     """Paths and Landlock rights beside the workspace. Some of them may not exist."""
     profile = configured.profile

@@ -12,6 +12,7 @@ import ctypes
 import fcntl
 import glob
 import os
+from collections.abc import Sequence
 from typing import Final
 
 from app.sandbox.execution import Argv, ExecLimits, Program, SourceText
@@ -63,8 +64,14 @@ class Monty:
             case Argv():
                 return _COULD_NOT
             case SourceText():
-                pass
-        words = [word.encode() for word in arguments(limits, has_files=self._has_files)]
+                return self._become(arguments(limits, has_files=self._has_files))
+
+    def wait(self, _: Program, __: ExecLimits) -> int:
+        """Become the interpreter that waits for a program on descriptor 0, in its own protocol."""
+        return self._become(["monty", "subprocess"])
+
+    def _become(self, given: Sequence[str]) -> int:
+        words = [word.encode() for word in given]
         argv = (ctypes.c_char_p * (len(words) + 1))(*words, None)
         environ = (ctypes.c_char_p * 1)(None)
         empty = ctypes.create_string_buffer(b"")
@@ -84,11 +91,20 @@ class Monty:
 
 def arguments(limits: ExecLimits, *, has_files: bool) -> list[str]:
     """How the interpreter is started: limits below those that end it from outside, and no host."""
-    ends = max(min(limits.wall_seconds, limits.cpu_seconds) - _AHEAD_SECONDS, _LEAST_SECONDS)
     heap = min(HEAP_BYTES, limits.memory_bytes)
-    given = ["monty", "--max-memory", str(heap), "--max-feed-duration", f"{ends:.3f}"]
-    sleeps = max(limits.wall_seconds - _AHEAD_SECONDS, _LEAST_SECONDS)
-    given += ["--max-total-sleep", f"{sleeps:.3f}"]
+    given = ["monty", "--max-memory", str(heap)]
+    given += ["--max-feed-duration", f"{longest_run(limits):.3f}"]
+    given += ["--max-total-sleep", f"{longest_sleep(limits):.3f}"]
     if has_files:
         given += ["--mount", f".::/workspace::rw::{limits.workspace_bytes}"]
     return [*given, PROGRAM_FILE]
+
+
+def longest_run(limits: ExecLimits) -> float:
+    """After how many seconds of its own time Monty ends the program itself."""
+    return max(min(limits.wall_seconds, limits.cpu_seconds) - _AHEAD_SECONDS, _LEAST_SECONDS)
+
+
+def longest_sleep(limits: ExecLimits) -> float:
+    """How many seconds a program may sleep in all."""
+    return max(limits.wall_seconds - _AHEAD_SECONDS, _LEAST_SECONDS)

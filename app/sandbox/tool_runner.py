@@ -4,16 +4,17 @@ Threat: Privilege escalation via tool calls
 """
 
 import asyncio
-import fcntl
 import logging
 import os
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields, replace
-from typing import Final, assert_never
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from app.domain.errors import ConfinementError, OverloadedError
 from app.domain.sandbox_mode import SandboxMode
+from app.sandbox.call_ends import OVER_QUOTA, capped, judged, not_run
 from app.sandbox.captured_output import CapturedOutput
 from app.sandbox.execution import (
     EndedBy,
@@ -25,16 +26,18 @@ from app.sandbox.execution import (
     SourceText,
 )
 from app.sandbox.flooded_workspaces import FloodedWorkspaces
+from app.sandbox.memory_file import memory_file
 from app.sandbox.python_engine import PythonEngine
 from app.sandbox.sandbox_profile import SandboxProfile, WorkerAccount
+from app.sandbox.waiting_monty import GRACE_SECONDS, WaitingRoom, may_do_without_files
 from app.sandbox.worker_protocol import MAX_PROGRAM_BYTES, Done, Ended, encode_program
 from app.sandbox.zygote_configuration import ZygoteConfiguration
 from app.sandbox.zygote_link import CallInFlight, ZygoteLink
 from app.sandbox.zygote_pool import PoolLimits, ZygotePool
 
 _log = logging.getLogger(__name__)
-_GRACE_SECONDS: Final = 2.0  # beyond its own deadline a zygote is taken for lost
 _RETRY_AFTER_SECONDS: Final = 1
+_LEAST_WALL_SECONDS: Final = 0.1
 MAX_STDIN_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -48,12 +51,10 @@ class RunnerOptions:
     libraries: Mapping[EngineName, tuple[str, ...]] = field(default_factory=dict)
     concurrency: int = 2 * (os.cpu_count() or 1)
     queue: int = 32
+    makes_ahead: bool = True  # a worker of `monty` for the next call, before there is one
     keeps_spare: bool = False  # once an engine is used, the next tenant need not wait for it
     pool: PoolLimits = field(default_factory=PoolLimits)
     python: PythonEngine = field(default_factory=PythonEngine)
-
-
-_OVER_QUOTA: Final = "the workspace held more than its quota and was emptied"
 
 
 class ToolRunner:
@@ -62,6 +63,7 @@ class ToolRunner:
     def __init__(self, options: RunnerOptions) -> None:
         self._options = options
         self._pool = ZygotePool(self._start_zygote, options.pool)
+        self._room = WaitingRoom()
         self._seats = asyncio.Semaphore(options.concurrency)
         self._waiting = 0
         self._flooded = FloodedWorkspaces()
@@ -92,10 +94,10 @@ class ToolRunner:
         """
         gap = self.unavailable(request.engine)
         if gap is not None:
-            return _not_run(ExecStatus.UNAVAILABLE, EndedBy.CONFINEMENT, gap)
+            return not_run(ExecStatus.UNAVAILABLE, EndedBy.CONFINEMENT, gap)
         program = encode_program(request.program)
         if len(program) > MAX_PROGRAM_BYTES or len(request.stdin) > MAX_STDIN_BYTES:
-            return _not_run(ExecStatus.REFUSED, EndedBy.FIRST_LAYER, "the program is too long")
+            return not_run(ExecStatus.REFUSED, EndedBy.FIRST_LAYER, "the program is too long")
         if self.is_full:
             raise OverloadedError(_RETRY_AFTER_SECONDS)
         self._waiting += 1
@@ -114,7 +116,30 @@ class ToolRunner:
         self._flooded.close()
         await self._pool.close()
 
+    @property
+    def calls_at_once(self) -> int:
+        """How many calls were answered by a worker that had waited for one."""
+        return self._room.calls
+
+    async def until_one_waits(self, tenant_hex: str) -> bool:
+        """Whether the tenant's next call of `monty` finds a worker that waits, as one does idle.
+
+        It is being made when this is asked: benches and tests ask, calls never wait for it.
+        """
+        await asyncio.sleep(0)  # what the last call left to do is done first
+        link = self._pool.link_of(tenant_hex, EngineName.MONTY)
+        return link is not None and await self._room.ready(link)
+
     async def _start_zygote(self, engine: EngineName) -> ZygoteLink:
+        link = await self._started(engine)
+        self._prepare(engine, link, capped(ExecLimits(), self._options.profile.limits))
+        return link
+
+    def _prepare(self, engine: EngineName, link: ZygoteLink, limits: ExecLimits) -> None:
+        if engine is EngineName.MONTY and self._options.makes_ahead:
+            self._room.prepare(link, limits)
+
+    async def _started(self, engine: EngineName) -> ZygoteLink:
         python, is_monty = self._options.python, engine is EngineName.MONTY
         return await ZygoteLink.start(
             ZygoteConfiguration(
@@ -130,18 +155,48 @@ class ToolRunner:
     async def _run(self, request: ExecRequest, program: bytes) -> ExecResult:
         if self.mode is SandboxMode.OFF_UNSAFE:
             _log.warning("a program runs unconfined: MESHFLOW_SANDBOX is off-unsafe")
-        limits = _capped(request.limits, self._options.profile.limits)
+        limits = capped(request.limits, self._options.profile.limits)
         try:
             lease = await self._pool.take(request.tenant_hex, request.engine)
         except ConfinementError as refused:
             _log.error("no worker: %s", refused)
-            return _not_run(ExecStatus.UNAVAILABLE, EndedBy.CONFINEMENT, str(refused))
+            return not_run(ExecStatus.UNAVAILABLE, EndedBy.CONFINEMENT, str(refused))
         if self._options.keeps_spare:
             self._pool.warm(request.engine)
         try:
-            result = await _Attempt(lease.link, request, limits).run(program)
+            began = time.monotonic()
+            result = await self._at_once(lease.link, request, limits)
+            if result is None:
+                left = _left_of(limits, time.monotonic() - began)
+                result = await self._in_workspace(lease.link, request, left, program)
+            return result
         finally:
             self._pool.give_back(lease)
+            # After the answer, which does not wait for it.
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._prepare, request.engine, lease.link, limits)
+
+    async def _at_once(
+        self, link: ZygoteLink, request: ExecRequest, limits: ExecLimits
+    ) -> ExecResult | None:
+        """The result of a worker that waited, or None: one that sees the workspace has to run."""
+        match request.engine, request.program:
+            case EngineName.MONTY, SourceText(text=text) if may_do_without_files(text):
+                waiting = self._room.take(link, limits)
+            case _:
+                return None
+        if waiting is None:
+            return None
+        result = await waiting.run(text)
+        self._room.calls += result is not None
+        return result
+
+    async def _in_workspace(
+        self, link: ZygoteLink, request: ExecRequest, limits: ExecLimits, program: bytes
+    ) -> ExecResult:
+        try:
+            result = await _Attempt(link, request, limits).run(program)
+        finally:
             # Also after a cancelled call, and after a zygote that could not look.
             # With a descriptor of its own: a cancelled caller closes theirs at once.
             own = os.dup(request.workspace_fd)
@@ -152,7 +207,7 @@ class ToolRunner:
                 result,
                 status=ExecStatus.KILLED,
                 ended_by=EndedBy.WORKSPACE_QUOTA,
-                reason=_OVER_QUOTA,
+                reason=OVER_QUOTA,
             )
         return result
 
@@ -175,7 +230,7 @@ class _Attempt:
             held.callback(stderr.close)
             inputs = []
             for data in (program, _standard_input(self._request)):
-                inputs.append(_memory_file(data))
+                inputs.append(memory_file(data))
                 held.callback(os.close, inputs[-1])
             call = self._link.begin(
                 self._limits, [self._request.workspace_fd, *inputs, stdout.writer, stderr.writer]
@@ -194,7 +249,7 @@ class _Attempt:
         try:
             await asyncio.wait(
                 (call.answer, overflow),
-                timeout=self._limits.wall_seconds + _GRACE_SECONDS,
+                timeout=self._limits.wall_seconds + GRACE_SECONDS,
                 return_when=asyncio.FIRST_COMPLETED,
             )
         finally:
@@ -206,7 +261,7 @@ class _Attempt:
         if call.answer.done():
             return
         call.stop()
-        await asyncio.wait((call.answer,), timeout=_GRACE_SECONDS)
+        await asyncio.wait((call.answer,), timeout=GRACE_SECONDS)
         if not call.answer.done():
             call.link.abandon()
             await asyncio.wait((call.answer,))
@@ -215,9 +270,9 @@ class _Attempt:
         self, done: Done | None, stdout: CapturedOutput, stderr: CapturedOutput
     ) -> ExecResult:
         if done is None:
-            return _not_run(ExecStatus.UNAVAILABLE, EndedBy.WORKER, "the worker was lost")
+            return not_run(ExecStatus.UNAVAILABLE, EndedBy.WORKER, "the worker was lost")
         out, err = stdout.finish(), stderr.finish()
-        status, ended_by, reason = _judged(done, overflowed=self._overflowed.is_set())
+        status, ended_by, reason = judged(done, overflowed=self._overflowed.is_set())
         return ExecResult(
             status=status,
             exit_code=done.exit_code if done.ended is Ended.EXITED else None,
@@ -233,40 +288,12 @@ class _Attempt:
         )
 
 
-def _judged(done: Done, *, overflowed: bool) -> tuple[ExecStatus, EndedBy | None, str]:
-    """What the end of a worker means, and the sentence that says it."""
-    if overflowed:
-        return ExecStatus.KILLED, EndedBy.OUTPUT_LIMIT, "the program wrote more than it may"
-    match done.ended:
-        case Ended.EXITED:
-            return (ExecStatus.ERROR if done.exit_code else ExecStatus.OK), None, ""
-        case Ended.SIGNALLED:
-            return ExecStatus.KILLED, EndedBy.SIGNAL, f"the program died of signal {done.signal}"
-        case Ended.DEADLINE:
-            return ExecStatus.TIMEOUT, EndedBy.DEADLINE, "the program ran out of time"
-        case Ended.CPU_LIMIT:
-            return ExecStatus.TIMEOUT, EndedBy.CPU_LIMIT, "the program ran out of processor time"
-        case Ended.QUOTA:
-            return ExecStatus.KILLED, EndedBy.WORKSPACE_QUOTA, _OVER_QUOTA
-        case Ended.ASKED:
-            return ExecStatus.TIMEOUT, EndedBy.WORKER, "the program was stopped"
-        case Ended.NOT_CONFINED:
-            return ExecStatus.UNAVAILABLE, EndedBy.CONFINEMENT, done.problem
-        case _:
-            assert_never(done.ended)
-
-
-def _not_run(status: ExecStatus, ended_by: EndedBy, reason: str) -> ExecResult:
-    return ExecResult(status=status, ended_by=ended_by, reason=reason)
-
-
-def _capped(asked: ExecLimits, most: ExecLimits) -> ExecLimits:
-    """What was asked for, and never more than the profile gives."""
-    return ExecLimits(
-        **{
-            limit.name: min(getattr(asked, limit.name), getattr(most, limit.name))
-            for limit in fields(ExecLimits)
-        }
+def _left_of(limits: ExecLimits, spent_seconds: float) -> ExecLimits:
+    """What a call may still use after its first attempt."""
+    return replace(
+        limits,
+        wall_seconds=max(limits.wall_seconds - spent_seconds, _LEAST_WALL_SECONDS),
+        cpu_seconds=max(limits.cpu_seconds - int(spent_seconds), 1),
     )
 
 
@@ -277,15 +304,3 @@ def _standard_input(request: ExecRequest) -> bytes:
             return text.encode(errors="replace")
         case _:
             return request.stdin
-
-
-def _memory_file(data: bytes) -> int:
-    """A descriptor that holds `data` and that nobody can change any more; at its beginning."""
-    descriptor = os.memfd_create("call", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-    return descriptor

@@ -32,10 +32,18 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """Fork a worker for this call."""
+    """Fork a worker for this call; one that `waits` has no deadline until its call has begun."""
 
     call: int
     limits: ExecLimits
+    waits: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """The worker that waited has its program now: from here on its time counts."""
+
+    call: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +61,14 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Forked:
+    """The worker that is to wait has this process id; it is used for its clock alone."""
+
+    call: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
     """The worker of this call and all it started are gone."""
 
@@ -66,29 +82,37 @@ class Done:
     problem: str
 
 
-def encode(message: Start | Stop | Ready | Done) -> bytes:
+def encode(message: Start | Begun | Stop | Ready | Forked | Done) -> bytes:
     """The packet of a message."""
     return json.dumps({"kind": type(message).__name__, **asdict(message)}).encode()
 
 
-def decode_request(packet: bytes) -> Start | Stop:
+def decode_request(packet: bytes) -> Start | Begun | Stop:
     """What the server asks. ValueError or KeyError for anything else."""
     words = json.loads(packet)
     match words.pop("kind"):
         case "Start":
-            return Start(call=int(words["call"]), limits=_limits(words["limits"]))
+            return Start(
+                call=int(words["call"]),
+                limits=_limits(words["limits"]),
+                waits=bool(words["waits"]),
+            )
+        case "Begun":
+            return Begun(call=int(words["call"]))
         case "Stop":
             return Stop(call=int(words["call"]))
         case _:
             raise ValueError("no such request")
 
 
-def decode_answer(packet: bytes) -> Ready | Done:
+def decode_answer(packet: bytes) -> Ready | Forked | Done:
     """What a zygote says. ValueError, KeyError or TypeError for anything else."""
     words = json.loads(packet)
     match words.pop("kind"):
         case "Ready":
             return Ready(problem=str(words["problem"]))
+        case "Forked":
+            return Forked(call=int(words["call"]), pid=int(words["pid"]))
         case "Done":
             return Done(
                 call=int(words["call"]),

@@ -19,7 +19,7 @@ from typing import Final, assert_never
 
 from app.domain.errors import ConfinementError
 from app.sandbox.confinement import Walls, build_walls, confine, drop_power
-from app.sandbox.engine_choice import load_engine, not_here
+from app.sandbox.engine_choice import load_engine, load_waiting, not_here
 from app.sandbox.execution import EngineName, ExecLimits
 from app.sandbox.kernel_calls import (
     PR_SET_CHILD_SUBREAPER,
@@ -33,8 +33,10 @@ from app.sandbox.worker_places import held_places
 from app.sandbox.worker_protocol import (
     DESCRIPTORS,
     MAX_PACKET_BYTES,
+    Begun,
     Done,
     Ended,
+    Forked,
     Ready,
     Start,
     Stop,
@@ -48,15 +50,27 @@ _TICK_SECONDS: Final = 0.05
 _LARGEST_SHARE: Final = 8  # a look at the quotas may take an eighth of the time
 
 
+_NO_WORKSPACE: Final = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """What a worker is confined by, and what it does then."""
+
+    engine: Engine
+    walls: Walls | None
+
+
 @dataclass(slots=True, kw_only=True)
 class _Call:
-    """A worker that runs."""
+    """A worker that runs, or one that `waits` for its program and has no deadline yet."""
 
     pid: int
     workspace: int
     status: int
     limits: ExecLimits
     began: float
+    waits: bool
     killed_for: Ended | None = None
 
 
@@ -68,8 +82,7 @@ def serve_zygote(descriptor: int, configuration: str) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, ceiling))
     link = socket.socket(fileno=descriptor)
     link.set_inheritable(False)
-    problem, walls = "", None
-    engine: Engine = not_here
+    problem, usual, waiting = "", _Kind(engine=not_here, walls=None), None
     is_monty = configured.engine is EngineName.MONTY
     try:
         engine = load_engine(configured, kernel)
@@ -77,19 +90,28 @@ def serve_zygote(descriptor: int, configuration: str) -> None:
         drop_power(kernel, configured.account)
         kernel.prctl(PR_SET_DUMPABLE, 0)
         kernel.prctl(PR_SET_CHILD_SUBREAPER, 1)
-        walls = build_walls(
-            kernel,
-            configured.profile,
-            readable,
-            may_become=is_monty,
-            needs_landlock=configured.has_files,
+        usual = _Kind(
+            engine=engine,
+            walls=build_walls(
+                kernel,
+                configured.profile,
+                readable,
+                may_become=is_monty,
+                needs_landlock=configured.has_files,
+            ),
         )
-        problem = _tried(kernel, walls)
+        problem = _tried(kernel, usual.walls)
+        waits = load_waiting(configured, kernel)
+        if waits is not None:
+            walls = build_walls(
+                kernel, configured.profile, readable, may_become=True, needs_landlock=False
+            )
+            waiting = _Kind(engine=waits, walls=walls)
     except (ConfinementError, OSError) as refused:
         problem = str(refused)
     gc.collect()
     gc.freeze()
-    zygote = Zygote(kernel, link, engine, walls, BECOMES if is_monty else MAX_DESCRIPTORS)
+    zygote = Zygote(kernel, link, usual, waiting, BECOMES if is_monty else MAX_DESCRIPTORS)
     link.send(encode(Ready(problem=problem)))
     if not problem:
         zygote.serve()
@@ -123,14 +145,14 @@ class Zygote:
         self,
         kernel: Kernel,
         link: socket.socket,
-        engine: Engine,
-        walls: Walls | None,
+        usual: _Kind,
+        waiting: _Kind | None,
         kept: int,
     ) -> None:
         self._kernel = kernel
         self._link = link
-        self._engine = engine
-        self._walls = walls
+        self._usual = usual
+        self._waiting = waiting
         self._kept = kept
         self._calls: dict[int, _Call] = {}
         self._next_look = 0.0
@@ -154,11 +176,15 @@ class Zygote:
                 self._end_in_time()
 
     def _patience(self) -> float | None:
-        if not self._calls:
+        running = self._running()
+        if not running:
             return None
         now = time.monotonic()
-        deadlines = [call.began + call.limits.wall_seconds for call in self._calls.values()]
+        deadlines = [call.began + call.limits.wall_seconds for call in running]
         return max(0.0, min([*deadlines, self._next_look]) - now)
+
+    def _running(self) -> list[_Call]:
+        return [call for call in self._calls.values() if not call.waits]
 
     def _hear(self) -> bool:
         """Take one request; False when the server is gone."""
@@ -176,6 +202,10 @@ class Zygote:
                     for descriptor in descriptors:
                         os.close(descriptor)
                     self._answer(request.call, Ended.NOT_CONFINED, "descriptors were lost")
+            case Begun():
+                call = self._calls.get(request.call)
+                if call is not None:
+                    self._time(call)
             case Stop():
                 call = self._calls.get(request.call)
                 if call is not None:
@@ -184,11 +214,22 @@ class Zygote:
                 assert_never(request)
         return True
 
-    def _start(self, request: Start, descriptors: list[int]) -> None:
-        status, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        began, zygote = time.monotonic(), os.getpid()
-        if not self._calls:
+    def _time(self, call: _Call) -> None:
+        """From now on the call has its deadline."""
+        began = time.monotonic()
+        if not self._running():
             self._next_look = began + _TICK_SECONDS
+        call.began, call.waits = began, False
+
+    def _start(self, request: Start, descriptors: list[int]) -> None:
+        kind = self._waiting if request.waits else self._usual
+        if kind is None:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self._answer(request.call, Ended.NOT_CONFINED, "workers of this engine never wait")
+            return
+        status, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        zygote = os.getpid()
         try:
             pid = os.fork()
         except OSError as refused:
@@ -208,18 +249,30 @@ class Zygote:
             )
             become_worker(
                 self._kernel,
-                self._walls,
+                kind.walls,
                 handed,
                 request.limits,
-                self._engine,
+                kind.engine,
                 zygote,
                 kept=self._kept,
             )
         for descriptor in (program, stdin, stdout, stderr, told):
             os.close(descriptor)
-        self._calls[request.call] = _Call(
-            pid=pid, workspace=workspace, status=status, limits=request.limits, began=began
+        if request.waits:  # it has none: what it was handed is only a place to be
+            os.close(workspace)
+            workspace = _NO_WORKSPACE
+            self._link.send(encode(Forked(call=request.call, pid=pid)))
+        call = _Call(
+            pid=pid,
+            workspace=workspace,
+            status=status,
+            limits=request.limits,
+            began=0.0,
+            waits=True,
         )
+        if not request.waits:
+            self._time(call)
+        self._calls[request.call] = call
 
     def _reap(self) -> None:
         """Tell of every worker that ended, once whatever it left behind is gone too."""
@@ -246,7 +299,8 @@ class Zygote:
         told = _status_told(call.status)
         if call.killed_for is None and self._is_over(call):
             call.killed_for = Ended.QUOTA
-        os.close(call.workspace)
+        if call.workspace != _NO_WORKSPACE:
+            os.close(call.workspace)
         code = os.waitstatus_to_exitcode(status)
         ended = Ended.EXITED if code >= 0 else Ended.SIGNALLED
         out_of_time = cpu_seconds >= call.limits.cpu_seconds
@@ -269,12 +323,12 @@ class Zygote:
         self._link.send(encode(done))
 
     def _end_in_time(self) -> None:
-        now = time.monotonic()
-        for call in self._calls.values():
+        now, running = time.monotonic(), self._running()
+        for call in running:
             if now >= call.began + call.limits.wall_seconds:
                 self._kill(call, Ended.DEADLINE)
-        if self._calls and now >= self._next_look:
-            for call in self._calls.values():
+        if running and now >= self._next_look:
+            for call in running:
                 if call.killed_for is None and self._is_over(call):
                     self._kill(call, Ended.QUOTA)
             took = time.monotonic() - now
@@ -284,6 +338,8 @@ class Zygote:
     def _is_over(call: _Call) -> bool:
         """Whether the workspace holds too much; one that cannot be counted does."""
         limits = call.limits
+        if call.workspace == _NO_WORKSPACE:
+            return False
         try:
             return exceeds_quota(
                 call.workspace,

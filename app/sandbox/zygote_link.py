@@ -18,7 +18,9 @@ from app.domain.errors import ConfinementError
 from app.sandbox.execution import ExecLimits
 from app.sandbox.worker_protocol import (
     MAX_PACKET_BYTES,
+    Begun,
     Done,
+    Forked,
     Ready,
     Start,
     Stop,
@@ -40,7 +42,7 @@ class ZygoteLink:
         self._link = link
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[Ready | None] = self._loop.create_future()
-        self._waiting: dict[int, asyncio.Future[Done | None]] = {}
+        self._waiting: dict[int, CallInFlight] = {}
         self._is_lost = False
         self._orphans: list[int] = []
         self._next_call = 0
@@ -89,12 +91,17 @@ class ZygoteLink:
         """The zygote's process id."""
         return self._process.pid
 
-    def begin(self, limits: ExecLimits, descriptors: list[int]) -> "CallInFlight":
-        """Send a call, without waiting. The caller closes its own descriptors afterwards."""
+    def begin(
+        self, limits: ExecLimits, descriptors: list[int], *, waits: bool = False
+    ) -> "CallInFlight":
+        """Send a call, without waiting. The caller closes its own descriptors afterwards.
+
+        One that `waits` has no deadline before `CallInFlight.begun`.
+        """
         self._next_call += 1
         answer: asyncio.Future[Done | None] = self._loop.create_future()
         call = CallInFlight(number=self._next_call, answer=answer, link=self)
-        packet = encode(Start(call=call.number, limits=limits))
+        packet = encode(Start(call=call.number, limits=limits, waits=waits))
         try:
             if self._is_lost:
                 raise BrokenPipeError
@@ -104,8 +111,12 @@ class ZygoteLink:
             self._lose()
             answer.set_result(None)
             return call
-        self._waiting[call.number] = answer
+        self._waiting[call.number] = call
         return call
+
+    def begun(self, number: int) -> None:
+        """From now on the worker that waited has its deadline. OSError: nothing is heard there."""
+        self._link.send(encode(Begun(call=number)))
 
     def stop(self, number: int) -> None:
         """Ask for a worker's end; its call is still answered."""
@@ -149,10 +160,14 @@ class ZygoteLink:
             case Ready():
                 if not self._ready.done():
                     self._ready.set_result(message)
+            case Forked(call=number, pid=pid):
+                call = self._waiting.get(number)
+                if call is not None:
+                    call.pid = pid
             case Done(call=number):
-                answer = self._waiting.pop(number, None)
-                if answer is not None and not answer.done():
-                    answer.set_result(message)
+                call = self._waiting.pop(number, None)
+                if call is not None and not call.answer.done():
+                    call.answer.set_result(message)
             case _:
                 assert_never(message)
 
@@ -163,19 +178,27 @@ class ZygoteLink:
         self._loop.remove_reader(self._link.fileno())
         if not self._ready.done():
             self._ready.set_result(None)
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_result(None)
+        for call in self._waiting.values():
+            if not call.answer.done():
+                call.answer.set_result(None)
         self._waiting.clear()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class CallInFlight:
-    """A call that was sent. `answer` is None when the zygote was lost on the way."""
+    """A call that was sent. `answer` is None when the zygote was lost on the way.
+
+    `pid` is only known of a worker that waits, and only to ask for its processor time.
+    """
 
     number: int
     answer: "asyncio.Future[Done | None]"
     link: ZygoteLink
+    pid: int = 0
+
+    def begun(self) -> None:
+        """From now on the worker that waited has its deadline. OSError: nothing is heard there."""
+        self.link.begun(self.number)
 
     def stop(self) -> None:
         """Ask for the worker's end; the call is still answered."""

@@ -74,6 +74,11 @@ class ZygotePool:
         if lease.is_retired and not lease.in_flight:
             self._end(lease)
 
+    def link_of(self, tenant_hex: str, engine: EngineName) -> ZygoteLink | None:
+        """The zygote that the tenant's next call would have, if there is one already."""
+        lease = self._leases.get((tenant_hex, engine))
+        return None if lease is None else lease.link
+
     def warm(self, engine: EngineName) -> None:
         """Start a zygote that belongs to nobody yet, so that the next new tenant need not wait."""
         if not self._is_closed and engine not in self._spare:

@@ -16,12 +16,15 @@ _END: Final = re.compile(
 _ERROR: Final = b"error: "
 _PROGRAM: Final = b"/proc/self/fd/0"
 _SHOWN_PROGRAM: Final = b"<python>"
+_NOT_BEGUN: Final = b"error:\n"  # before the error of a program that cannot be read
 _NOTHING: Final = b"None"
 
 
 def without_marks(result: ExecResult) -> ExecResult:
     """The result with a last value on standard output and an error's own text; no time in it."""
     said, value = result.stderr.replace(_PROGRAM, _SHOWN_PROGRAM), b""
+    if result.status is not ExecStatus.OK:
+        said = said.removeprefix(_NOT_BEGUN)
     ends = list(_END.finditer(said))
     if ends:
         said, value = said[: ends[-1].start()], said[ends[-1].end() :].rstrip(b"\n")

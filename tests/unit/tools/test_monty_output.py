@@ -22,7 +22,8 @@ _MARK = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
             "",
             'Trace:\n  File "<python>", line 1\nKeyError\n',
         ),
-        (ExecStatus.ERROR, "", "error:\nSyntaxError: x\n", "", "error:\nSyntaxError: x\n"),
+        (ExecStatus.ERROR, "", "error:\nSyntaxError: x\n", "", "SyntaxError: x\n"),
+        (ExecStatus.OK, "", f"error:\n1s {_MARK} None\n", "", "error:\n"),
         (ExecStatus.TIMEOUT, "a", "", "a", ""),
     ],
 )
