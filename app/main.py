@@ -172,6 +172,7 @@ def _background(deployment: Deployment) -> tuple[Coroutine[None, None, None], ..
         deployment.follow_keys(),
         deployment.keep_logs(),
         deployment.share_rates(),
+        deployment.services.idempotency.trim_forever(),
     )
 
 
