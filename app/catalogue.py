@@ -14,6 +14,7 @@ from app.keys.agent_catalogue import (
     load_agents,
     settings_of,
 )
+from app.keys.signed_cursors import SignedCursors
 from app.ledger_assembly import LedgerParts, utc_now
 from app.runs.idempotency_desk import IdempotencyDesk
 from app.runs.notifier import Bell
@@ -67,6 +68,7 @@ class Catalogue:
             idempotency=IdempotencyDesk(
                 store=IdempotencyStore(parts.database), digests=parts.digests, now=utc_now
             ),
+            cursors=SignedCursors(parts.digests, utc_now),
             stops=StopSwitch(runs=parts.runs, admin_log=parts.admin_log),
             ledger=parts.replay,
             erasures=parts.desk,

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
@@ -17,7 +18,7 @@ from app.api.entry_views import EntryPage, entry_of
 from app.api.idempotency_header import IDEMPOTENCY_KEY, Done, claim_of, once, replayed
 from app.api.problems import problem_of, problems
 from app.api.receipt_views import receipt_view
-from app.api.run_requests import RunCreate
+from app.api.run_requests import MomentIn, RunCreate
 from app.api.run_views import (
     RunPage,
     RunView,
@@ -39,7 +40,16 @@ from app.domain.errors import (
     NotFoundError,
 )
 from app.domain.idempotency import KeyClaim, Outcome
-from app.domain.run import TERMINAL, Caller, RunId, RunStatus, Scope, parse_run_id, public_run_id
+from app.domain.run import (
+    TERMINAL,
+    Caller,
+    RunFilter,
+    RunId,
+    RunStatus,
+    Scope,
+    parse_run_id,
+    public_run_id,
+)
 from app.runs.service import StartedRun
 
 router = APIRouter(tags=["runs"])
@@ -178,23 +188,32 @@ async def list(  # noqa: A001 - the operation is runs_list
     cursor: Annotated[str | None, Query(max_length=64)] = None,
     status: RunStatus | None = None,
     agent: Annotated[str | None, Query(pattern=r"^[a-z0-9_.-]{1,64}$")] = None,
+    created_after: MomentIn | None = None,
+    created_before: MomentIn | None = None,
 ) -> Response:
     """Runs of the key's tenant, newest first, without content.
+
+    A cursor goes with the filters that it came with, and is good for a day at least.
 
     Unverified summaries: a list reads the rows of runs and not their ledgers. Reading one run, its
     entries, its events or its verification holds its row against its ledger.
     """
     require(caller, Scope.RUN, Scope.AUDIT)
-    before = None if cursor is None else _cursor(cursor)
-    rows = await services.ledger.page(
-        caller.tenant_id, before=before, status=status, agent=agent, limit=limit + 1
+    tenant_id, cursors = caller.tenant_id, services.cursors
+    wanted = RunFilter(
+        status=status, agent=agent, created_after=created_after, created_before=created_before
     )
+    place = _place(wanted)
+    before = None
+    if cursor is not None:
+        before = _position(cursors.open(tenant_id, place, cursor))
+    rows = await services.ledger.page(tenant_id, before=before, wanted=wanted, limit=limit + 1)
     shown = rows[:limit]
     more = len(rows) > limit
     page = RunPage(
         data=[summary_of(row) for row in shown],
         has_more=more,
-        next_cursor=public_run_id(shown[-1].run_id) if more else None,
+        next_cursor=cursors.seal(tenant_id, place, shown[-1].run_id.bytes) if more else None,
     )
     return as_json(page)
 
@@ -314,11 +333,16 @@ async def _remains(services: ApiServices, caller: Caller, run_id: RunId) -> Veri
         return broken_verification(run_id, error.found)
 
 
-def _cursor(text: str) -> RunId:
-    run_id = parse_run_id(text)
-    if run_id is None:
-        raise InvalidSubmissionError("/query/cursor", "not a cursor of this service")
-    return run_id
+def _place(wanted: RunFilter) -> bytes:
+    """What a cursor of the list of runs is for: the list, and all that narrows it."""
+    narrowed = (wanted.status, wanted.agent, wanted.created_after, wanted.created_before)
+    return "\0".join(("runs", *("" if item is None else str(item) for item in narrowed))).encode()
+
+
+def _position(position: bytes | None) -> RunId:
+    if position is None:
+        raise InvalidSubmissionError("/query/cursor", "not a cursor of this list and its filters")
+    return RunId(UUID(bytes=position))
 
 
 def _wait_seconds(prefer: Sequence[str]) -> int:

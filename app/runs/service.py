@@ -4,7 +4,7 @@ Threat: Prompt injection via task input
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -32,6 +32,7 @@ from app.policy.gate import DascGate
 from app.policy.gate_inputs import SubmitInput
 from app.providers.prices import ModelPrice, model_named
 from app.providers.provider import ModelProvider
+from app.runs.admission import SubmissionRoom
 from app.runs.executor import RunExecutor, RunJob
 from app.runs.opening import RunOpener
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
@@ -63,6 +64,7 @@ class ServiceParts:
     new_command_id: Callable[[], UUID]
     tenant_tools: Callable[[str], frozenset[str]]
     workers_are_full: Callable[[], bool]
+    room: SubmissionRoom = field(default_factory=SubmissionRoom)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,20 +90,22 @@ class RunService:
         PolicyDeniedError after the refusal is recorded; InvalidSubmissionError for a model or
         tool that does not exist; OverloadedError and LedgerUnavailableError before anything.
         KeyBusyError and KeyTakenError: another request has the key, nothing was done.
-        ToolsBusyError too, for a run whose tools would only stand in a queue that is full.
+        TenantBusyError too, when too much of the tenant is on its way, and ToolsBusyError for a
+        run whose tools would only stand in a queue that is full.
         """
         price, provider = self._resolved(submission)
         if self._parts.workers_are_full() and self._uses_workers(submission):
             raise ToolsBusyError(_WORKERS_SECONDS)
         run_id = self._parts.new_run_id()
-        self._parts.executor.admit(run_id)
-        try:
-            return await self._start(caller, submission, run_id, (price, provider), key)
-        except BaseException:
-            # Not started, refused or cancelled: the room goes back. A row that is there all the
-            # same is driven by nobody, and the sweep ends it as interrupted.
-            self._parts.executor.forget(run_id)
-            raise
+        with self._parts.room.taken(caller.tenant):
+            self._parts.executor.admit(run_id)
+            try:
+                return await self._start(caller, submission, run_id, (price, provider), key)
+            except BaseException:
+                # Not started, refused or cancelled: the room goes back. A row that is there all
+                # the same is driven by nobody, and the sweep ends it as interrupted.
+                self._parts.executor.forget(run_id)
+                raise
 
     async def cancel(self, caller: Caller, run_id: RunId, status: RunStatus) -> bool:
         """Ask a run to stop; durable when this returns. False when it is over already."""

@@ -7,17 +7,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID, uuid4
 
-import asyncpg
 import httpx2
 import pytest
 
-from tests.api.test_overloaded_ledger import held_back
+from app.runs.idempotency_desk import IdempotencyDesk, SentRequest
 from tests.integration.erasing.erasing_scene import erasing_beside
 from tests.integration.gate.gate_scenes import rows
 from tests.security.tampering_scene import Run
-from tests.support.api_matrix import Operation, operations, patiently, problem_of
-from tests.support.databases import DatabaseServer
-from tests.support.live_server import LiveServer, live_server
+from tests.support.api_matrix import Operation, operations, problem_of
+from tests.support.databases import DatabaseServer, connect
+from tests.support.live_server import KEYS, LiveServer, live_server
 
 TASK = {"task": "6*7"}
 DENIED = {"task": "x", "capabilities": {"tools": ["no_such_tool"]}}
@@ -208,29 +207,36 @@ def _post(client: httpx2.Client, key: dict[str, str], gate: threading.Barrier) -
 async def test_while_the_first_is_not_answered_a_second_is_told_to_come_again(
     here: LiveServer, there: LiveServer
 ) -> None:
-    key = new_key()
-    with here.client() as one, there.client() as two, ThreadPoolExecutor(max_workers=2) as threads:
-        async with held_back(here.roles) as raw:
-            first = threads.submit(one.post, "/v1/runs", json=TASK, headers=key)
-            await _waits_for_the_lock(raw)
-            second = await asyncio.to_thread(one.post, "/v1/runs", json=TASK, headers=key)
-            problem_of(second, 409, "idempotency-in-flight")
-            assert not first.done()
-            # The other process cannot know yet; it is told when it comes to write.
-            third = threads.submit(two.post, "/v1/runs", json=TASK, headers=key)
-        answers = [await asyncio.to_thread(future.result) for future in (first, third)]
-        again = await asyncio.to_thread(two.post, "/v1/runs", json=TASK, headers=key)
-    assert again.status_code == 202
-    for answer in answers:
-        assert answer.status_code in {202, 409}
-        assert answer.status_code == 409 or answer.json()["id"] == again.json()["id"]
+    body, key = b'{"task":"6*7"}', "not answered yet"
+    headers = {"Idempotency-Key": f'"{key}"', "Content-Type": "application/json"}
+    with here.client() as one, there.client() as two:
+        desk: IdempotencyDesk = here.app.state.services.idempotency
+        grant = here.app.state.doorkeeper.source.ring.find(KEYS["acme"])
+        caller = here.app.state.doorkeeper.caller(grant)
+        sent = SentRequest(key=key, method="POST", path="/v1/runs", query=b"", body=body)
+        claim = desk.claim(caller, sent)
+        before = count_runs(here)
+        async with desk.alone(claim):
+            await _told_to_come_again(one, body, headers)
+        # The other process learns of it when it comes to write.
+        raw = await connect(here.roles.superuser)
+        async with raw.transaction():
+            held = "SELECT idempotency_held($1, $2)"
+            assert await raw.fetchval(held, caller.tenant_id, list(claim.keys)) is True
+            await _told_to_come_again(two, body, headers)
+        await raw.close()
+        assert count_runs(here) == before
+        first = two.post("/v1/runs", content=body, headers=headers)
+        again = one.post("/v1/runs", content=body, headers=headers)
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json()["id"] == again.json()["id"]
 
 
-async def _waits_for_the_lock(raw: asyncpg.Connection) -> None:
-    for _ in patiently():
-        if await raw.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-            return
-        await asyncio.sleep(0)
+async def _told_to_come_again(client: httpx2.Client, body: bytes, headers: dict[str, str]) -> None:
+    answer = await asyncio.to_thread(client.post, "/v1/runs", content=body, headers=headers)
+    problem_of(answer, 409, "idempotency-in-flight")
+    assert answer.headers["retry-after"] == "1"
+    assert "idempotency-replayed" not in answer.headers
 
 
 def _submitted(client: httpx2.Client, key: dict[str, str]) -> Run:
