@@ -14,13 +14,16 @@ from app.keys.agent_catalogue import (
     load_agents,
     settings_of,
 )
-from app.ledger_assembly import LedgerParts
+from app.keys.signed_cursors import SignedCursors
+from app.ledger_assembly import LedgerParts, utc_now
+from app.runs.idempotency_desk import IdempotencyDesk
 from app.runs.notifier import Bell
 from app.runs.service import RunService
 from app.runs.stopping import StopSwitch
 from app.sandbox.tool_runner import ToolRunner
 from app.sequencing.ledger_pulse import Vitals
 from app.settings import Settings
+from app.storage.idempotency_store import IdempotencyStore
 from app.tools.program_list import ProgramList
 from app.tools.toolbox import Toolbox
 
@@ -62,6 +65,10 @@ class Catalogue:
         """What the routes need."""
         return ApiServices(
             runs=runs,
+            idempotency=IdempotencyDesk(
+                store=IdempotencyStore(parts.database), digests=parts.digests, now=utc_now
+            ),
+            cursors=SignedCursors(parts.digests, utc_now),
             stops=StopSwitch(runs=parts.runs, admin_log=parts.admin_log),
             ledger=parts.replay,
             erasures=parts.desk,

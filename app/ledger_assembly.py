@@ -23,6 +23,7 @@ from app.audit.witnessing import Witnessing
 from app.domain.errors import ConfigurationError
 from app.domain.sandbox_mode import SandboxMode
 from app.erasing.assembly import SharedParts
+from app.keys.daily_digests import DailyDigests
 from app.keys.enrolment_keys import EnrolmentKeys
 from app.keys.erasure_keys import published_erasure_keys
 from app.keys.key_store import FileKeyStore
@@ -54,6 +55,7 @@ class LedgerParts:
     runs: RunStore
     keys: FileKeyStore
     run_keys: RunKeys
+    digests: DailyDigests
     signing: SigningKeys
     writer: WriterKey
     admin_log: AdminLog
@@ -133,6 +135,7 @@ def ledger_parts(settings: Settings) -> LedgerParts:
         runs=runs,
         keys=keys,
         run_keys=run_keys,
+        digests=DailyDigests(keys),
         signing=signing,
         writer=writer,
         admin_log=admin_log,

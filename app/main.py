@@ -173,6 +173,7 @@ def _background(deployment: Deployment) -> tuple[Coroutine[None, None, None], ..
         deployment.keep_logs(),
         deployment.share_rates(),
         deployment.clear_set_aside(),
+        deployment.services.idempotency.trim_forever(),
     )
 
 

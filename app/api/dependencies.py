@@ -14,6 +14,8 @@ from app.audit.proof_desk import ProofDesk
 from app.audit.replay_ledger import ReplayLedger
 from app.domain.run import Agent, Budget
 from app.domain.step import ToolSpec
+from app.keys.signed_cursors import SignedCursors
+from app.runs.idempotency_desk import IdempotencyDesk
 from app.runs.notifier import Bell
 from app.runs.service import RunService
 from app.runs.stopping import StopSwitch
@@ -26,6 +28,8 @@ class ApiServices:
 
     runs: RunService
     stops: StopSwitch
+    idempotency: IdempotencyDesk
+    cursors: SignedCursors
     ledger: ReplayLedger
     erasures: ErasureDesk
     proofs: ProofDesk

@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from app.api.auth import CallerDep, require
-from app.api.dependencies import ServicesDep
+from app.api.dependencies import ApiServices, ServicesDep
 from app.api.erasure_views import (
     ErasureCreate,
     ErasureView,
@@ -15,12 +15,19 @@ from app.api.erasure_views import (
     diff_view,
     erasure_view,
 )
+from app.api.idempotency_header import IDEMPOTENCY_KEY, Done, once
 from app.api.problems import problems
 from app.api.run_routes import as_json, found_run_id
 from app.audit.run_diff import diff_of
-from app.domain.erasure import ErasureAction, parse_erasure_id, public_erasure_id
+from app.domain.erasure import (
+    ErasureAction,
+    ErasureReceipt,
+    parse_erasure_id,
+    public_erasure_id,
+)
 from app.domain.errors import InvalidSubmissionError, NotFoundError
-from app.domain.run import Scope, public_run_id
+from app.domain.idempotency import Outcome
+from app.domain.run import Caller, Scope, public_run_id
 
 router = APIRouter(tags=["erasures"])
 RELEASED = "released"
@@ -31,23 +38,42 @@ RELEASED = "released"
     status_code=202,
     response_model=ErasureView,
     responses=problems(400, 403, 404, 409, 413, 415, 422),
+    openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
-async def create(body: ErasureCreate, caller: CallerDep, services: ServicesDep) -> Response:
+async def create(
+    request: Request, body: ErasureCreate, caller: CallerDep, services: ServicesDep
+) -> Response:
     """Ask that content of a run, or the run, be erased. The request is durable; see the receipt."""
     require(caller, Scope.ERASE)
+
+    async def do() -> Done:
+        receipt = await _asked(body, caller, services)
+        told = public_erasure_id(receipt.request.erasure_id)
+        return _accepted(receipt), Outcome(status=202, told=told)
+
+    async def again(first: Outcome) -> Response:
+        erasure_id = parse_erasure_id(first.told or "")
+        if erasure_id is None:
+            raise NotFoundError("no such erasure")
+        return _accepted(await services.erasures.receipt(caller.tenant_id, erasure_id))
+
+    return await once(request, caller, services, do, again)
+
+
+async def _asked(body: ErasureCreate, caller: Caller, services: ApiServices) -> ErasureReceipt:
     run_id, why = found_run_id(body.run_id), body.legal_basis
     who, ref = caller.actor, body.request_ref
     ledger, tenant = services.ledger, caller.tenant_id
     if ErasureAction(body.action) is ErasureAction.ANONYMIZE_RUN:
-        receipt = await ledger.anonymize_run(
+        return await ledger.anonymize_run(
             tenant, run_id, legal_basis=why, request_ref=ref, actor=who, fields=body.fields
         )
-    elif body.fields is not None:
+    if body.fields is not None:
         raise InvalidSubmissionError("/body/fields", "only anonymize_run takes names of fields")
-    else:
-        receipt = await ledger.delete_run(
-            tenant, run_id, legal_basis=why, request_ref=ref, actor=who
-        )
+    return await ledger.delete_run(tenant, run_id, legal_basis=why, request_ref=ref, actor=who)
+
+
+def _accepted(receipt: ErasureReceipt) -> Response:
     place = f"/v1/erasures/{public_erasure_id(receipt.request.erasure_id)}"
     return as_json(erasure_view(receipt), 202, {"Location": place, "Retry-After": "1"})
 

@@ -18,6 +18,10 @@ from app.domain.errors import (
     ForbiddenError,
     IllegalTransitionError,
     InvalidSubmissionError,
+    KeyBusyError,
+    KeyErasedError,
+    KeyMalformedError,
+    KeyReusedError,
     KeyStoreError,
     LedgerBrokenError,
     LedgerError,
@@ -28,6 +32,7 @@ from app.domain.errors import (
     OverloadedError,
     PolicyDeniedError,
     StaleEpochError,
+    TenantBusyError,
     ToolsBusyError,
 )
 
@@ -95,9 +100,14 @@ PROBLEMS: Mapping[type[Exception], Kind] = {
     NotSequencedError: Kind(409, "not-sequenced", "Not in the signed log yet"),
     StaleEpochError: Kind(409, "run-taken-over", "Another process owns the run"),
     IllegalTransitionError: Kind(409, "illegal-transition", "The run's state forbids this"),
+    KeyMalformedError: Kind(400, "idempotency-key-malformed", "The Idempotency-Key is none"),
+    KeyBusyError: Kind(409, "idempotency-in-flight", "The first request is not answered yet"),
+    KeyErasedError: Kind(409, "idempotency-erased", "What the key began was erased"),
+    KeyReusedError: Kind(422, "idempotency-key-reused", "The key came with another request"),
     LedgerError: Kind(503, "ledger-refused", "The ledger refused the record"),
     KeyStoreError: Kind(503, "key-store-unavailable", "The key store cannot be used"),
     OverloadedError: Kind(503, "overloaded", "Too much is in flight"),
+    TenantBusyError: Kind(429, "tenant-busy", "Too much of this tenant is in flight"),
     ToolsBusyError: Kind(429, "tools-busy", "Too many programs are waiting"),
     RequestValidationError: Kind(422, "validation", "The request does not fit the schema"),
 }
@@ -198,6 +208,11 @@ def install(app: FastAPI) -> None:
 
 
 async def _meshflow_error(request: Request, error: Exception) -> Response:
+    return problem_of(request, error)
+
+
+def problem_of(request: Request, error: Exception) -> Response:
+    """The answer to an error of ours."""
     kind = kind_of(error)
     detail = str(error) if kind is not _INTERNAL else _INTERNAL.title
     fields: tuple[FieldProblem, ...] = ()
@@ -212,6 +227,8 @@ async def _meshflow_error(request: Request, error: Exception) -> Response:
             fields = (FieldProblem(pointer=error.pointer, rule=error.reason),)
         case NotSequencedError():
             headers["Retry-After"] = str(_SEQUENCED_SECONDS)
+        case KeyBusyError():
+            headers["Retry-After"] = "1"
         case OverloadedError():
             headers["Retry-After"] = str(error.retry_after_seconds)
     return problem_response(

@@ -1,9 +1,11 @@
 """What a caller may send to start a run: closed models, bounded fields, one full example."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -15,12 +17,20 @@ from pydantic import (
 MAX_TEXT = 256 * 1024
 _MAX_DEPTH = 16
 _MAX_INTEGER = 2**53 - 1
+_FIRST_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MOMENT = datetime(9999, 12, 30, tzinfo=UTC)
 
 
 def _no_nul(text: str) -> str:
     if "\x00" in text:
         raise ValueError("a NUL character")
     return text
+
+
+def _within_all_calendars(moment: datetime) -> datetime:
+    if not _FIRST_MOMENT <= moment <= _LAST_MOMENT:
+        raise ValueError("a time that no run can have")
+    return moment.astimezone(UTC)
 
 
 def _plain_json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -46,6 +56,7 @@ def _check_json(value: JsonValue, depth: int) -> None:
             _check_json(item, depth + 1)
 
 
+MomentIn = Annotated[AwareDatetime, AfterValidator(_within_all_calendars)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT), AfterValidator(_no_nul)]
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_no_nul)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_.-]{1,64}$")]

@@ -3,18 +3,22 @@
 import asyncio
 import re
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
+from app.api.answers_again import receipt_again, refusal_of
 from app.api.auth import CallerDep, require
 from app.api.dependencies import ApiServices, ServicesDep
 from app.api.entity_tags import is_known, run_tag
 from app.api.entry_views import EntryPage, entry_of
-from app.api.problems import problems
+from app.api.idempotency_header import IDEMPOTENCY_KEY, Done, claim_of, once, replayed
+from app.api.problems import problem_of, problems
 from app.api.receipt_views import receipt_view
-from app.api.run_requests import RunCreate
+from app.api.run_requests import MomentIn, RunCreate
 from app.api.run_views import (
     RunPage,
     RunView,
@@ -30,9 +34,25 @@ from app.api.run_views import (
     view_of,
 )
 from app.api.submissions import submission_of
-from app.domain.errors import InvalidSubmissionError, LedgerBrokenError, NotFoundError
-from app.domain.run import TERMINAL, Caller, RunId, RunStatus, Scope, parse_run_id, public_run_id
+from app.domain.errors import (
+    InvalidSubmissionError,
+    KeyTakenError,
+    LedgerBrokenError,
+    NotFoundError,
+)
+from app.domain.idempotency import KeyClaim, Outcome
+from app.domain.run import (
+    TERMINAL,
+    Caller,
+    RunFilter,
+    RunId,
+    RunStatus,
+    Scope,
+    parse_run_id,
+    public_run_id,
+)
 from app.runs.notifier import RunEnd
+from app.runs.service import StartedRun
 
 router = APIRouter(tags=["runs"])
 
@@ -92,9 +112,9 @@ def as_json(view: BaseModel, status: int = 200, headers: dict[str, str] | None =
     response_model=StartedRunView,
     responses={
         200: {"model": StartedRunView, "description": "Finished within `Prefer: wait`"},
-        **problems(400, 403, 413, 415, 422),
+        **problems(400, 403, 409, 413, 415, 422),
     },
-    openapi_extra={"parameters": [_PREFER]},
+    openapi_extra={"parameters": [_PREFER, IDEMPOTENCY_KEY]},
 )
 async def create(
     request: Request, body: RunCreate, caller: CallerDep, services: ServicesDep
@@ -105,7 +125,14 @@ async def create(
     anybody, that this task was accepted, whatever the server then says.
     """
     require(caller, Scope.RUN)
-    started = await services.runs.start(caller, submission_of(body, caller, services))
+    claim = await claim_of(request, caller, services)
+    if claim is None:
+        started = await services.runs.start(caller, submission_of(body, caller, services))
+    else:
+        found = await _begun_once(body, caller, services, claim)
+        if isinstance(found, Outcome):
+            return replayed(await _again(request, caller, services, found))
+        started = found
     run_id = started.run.run_id
     receipt = receipt_view(started.receipt, services.certificate())
     headers = {"Location": f"/v1/runs/{public_run_id(run_id)}", "Retry-After": "1"}
@@ -121,6 +148,43 @@ async def create(
     return as_json(view, 200 if view.status in TERMINAL else 202, headers)
 
 
+async def _begun_once(
+    body: RunCreate, caller: Caller, services: ApiServices, claim: KeyClaim
+) -> StartedRun | Outcome:
+    """A run that began with this key, now or before."""
+    desk, tenant_id = services.idempotency, caller.tenant_id
+    async with desk.alone(claim):
+        known = await desk.known(tenant_id, claim)
+        if known is not None:
+            return known
+        try:
+            return await services.runs.start(caller, submission_of(body, caller, services), claim)
+        except KeyTakenError:
+            known = await desk.known(tenant_id, claim)
+            if known is None:
+                raise
+            return known
+
+
+async def _again(
+    request: Request, caller: Caller, services: ApiServices, first: Outcome
+) -> Response:
+    """What the first request is answered with now: the run as it is, or that it was refused."""
+    if first.run_id is None:
+        raise NotFoundError("no such run")
+    run_id, seconds = first.run_id, _wait_seconds(request.headers.getlist("prefer"))
+    headers = {"Location": f"/v1/runs/{public_run_id(run_id)}", "Retry-After": "1"}
+    if seconds and first.status != HTTPStatus.FORBIDDEN:
+        headers["Preference-Applied"] = f"wait={seconds}"
+        await _finished_within(services, caller, run_id, seconds)
+    dossier = await services.ledger.read_run(caller.tenant_id, run_id, with_output=True)
+    if first.status == HTTPStatus.FORBIDDEN:
+        return problem_of(request, refusal_of(dossier))
+    view = received_view(view_of(dossier), receipt_again(dossier))
+    is_over = bool(seconds) and view.status in TERMINAL
+    return as_json(view, HTTPStatus.OK if is_over else first.status, headers)
+
+
 @router.get("/runs", response_model=RunPage, responses=problems(403, 409, 422))
 async def list(  # noqa: A001 - the operation is runs_list
     caller: CallerDep,
@@ -129,23 +193,32 @@ async def list(  # noqa: A001 - the operation is runs_list
     cursor: Annotated[str | None, Query(max_length=64)] = None,
     status: RunStatus | None = None,
     agent: Annotated[str | None, Query(pattern=r"^[a-z0-9_.-]{1,64}$")] = None,
+    created_after: MomentIn | None = None,
+    created_before: MomentIn | None = None,
 ) -> Response:
     """Runs of the key's tenant, newest first, without content.
+
+    A cursor goes with the filters that it came with, and is good for a day at least.
 
     Unverified summaries: a list reads the rows of runs and not their ledgers. Reading one run, its
     entries, its events or its verification holds its row against its ledger.
     """
     require(caller, Scope.RUN, Scope.AUDIT)
-    before = None if cursor is None else _cursor(cursor)
-    rows = await services.ledger.page(
-        caller.tenant_id, before=before, status=status, agent=agent, limit=limit + 1
+    tenant_id, cursors = caller.tenant_id, services.cursors
+    wanted = RunFilter(
+        status=status, agent=agent, created_after=created_after, created_before=created_before
     )
+    place = _place(wanted)
+    before = None
+    if cursor is not None:
+        before = _position(cursors.open(tenant_id, place, cursor))
+    rows = await services.ledger.page(tenant_id, before=before, wanted=wanted, limit=limit + 1)
     shown = rows[:limit]
     more = len(rows) > limit
     page = RunPage(
         data=[summary_of(row) for row in shown],
         has_more=more,
-        next_cursor=public_run_id(shown[-1].run_id) if more else None,
+        next_cursor=cursors.seal(tenant_id, place, shown[-1].run_id.bytes) if more else None,
     )
     return as_json(page)
 
@@ -187,19 +260,30 @@ async def get(
     response_model=RunView,
     responses={
         200: {"model": RunView, "description": "The run is over already"},
-        **problems(403, 404, 409),
+        **problems(400, 403, 404, 409, 422),
     },
+    openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
-async def cancel(run_id: RunIdPath, caller: CallerDep, services: ServicesDep) -> Response:
+async def cancel(
+    request: Request, run_id: RunIdPath, caller: CallerDep, services: ServicesDep
+) -> Response:
     """Ask a run to stop as soon as possible. Recorded; repeating it changes nothing."""
     require(caller, Scope.RUN, Scope.OPERATE)
     found = found_run_id(run_id)
-    row = await services.ledger.row(caller.tenant_id, found)
-    asked = await services.runs.cancel(caller, found, row.status)
-    dossier = await services.ledger.read_run(
-        caller.tenant_id, found, with_output=Scope.RUN in caller.scopes
-    )
-    return as_json(view_of(dossier), 202 if asked else 200)
+
+    async def as_it_is(first: Outcome) -> Response:
+        dossier = await services.ledger.read_run(
+            caller.tenant_id, found, with_output=Scope.RUN in caller.scopes
+        )
+        return as_json(view_of(dossier), first.status)
+
+    async def do() -> Done:
+        row = await services.ledger.row(caller.tenant_id, found)
+        asked = await services.runs.cancel(caller, found, row.status)
+        outcome = Outcome(status=202 if asked else 200, run_id=found)
+        return await as_it_is(outcome), outcome
+
+    return await once(request, caller, services, do, as_it_is)
 
 
 @router.get(
@@ -254,11 +338,16 @@ async def _remains(services: ApiServices, caller: Caller, run_id: RunId) -> Veri
         return broken_verification(run_id, error.found)
 
 
-def _cursor(text: str) -> RunId:
-    run_id = parse_run_id(text)
-    if run_id is None:
-        raise InvalidSubmissionError("/query/cursor", "not a cursor of this service")
-    return run_id
+def _place(wanted: RunFilter) -> bytes:
+    """What a cursor of the list of runs is for: the list, and all that narrows it."""
+    narrowed = (wanted.status, wanted.agent, wanted.created_after, wanted.created_before)
+    return "\0".join(("runs", *("" if item is None else str(item) for item in narrowed))).encode()
+
+
+def _position(position: bytes | None) -> RunId:
+    if position is None:
+        raise InvalidSubmissionError("/query/cursor", "not a cursor of this list and its filters")
+    return RunId(UUID(bytes=position))
 
 
 def _wait_seconds(prefer: Sequence[str]) -> int:

@@ -19,7 +19,7 @@ from app.audit.run_dossier import Bookmark, Evidence, Remains, ReopenedRun, RunD
 from app.audit.witnessed_times import TimeDoubt, time_doubt
 from app.audit.witnessing import Witnessing
 from app.domain.errors import ChainBreak, KeyStoreError, LedgerBrokenError, NotFoundError
-from app.domain.run import OutputState, RunId, RunKind, RunRow, RunStatus, TenantId
+from app.domain.run import OutputState, RunFilter, RunId, RunKind, RunRow, TenantId
 from app.keys.key_store import KeyStore
 from app.ledger.chain import Resume, StoredRun, VerifiedChain, VerifiedRecord, verify_run
 from app.ledger.erasure_statement import Erased
@@ -178,14 +178,11 @@ class ReplayLedger(ErasureCalls):
         tenant_id: TenantId,
         *,
         before: RunId | None,
-        status: RunStatus | None,
-        agent: str | None,
+        wanted: RunFilter,
         limit: int,
     ) -> list[RunRow]:
         """Rows of a tenant's runs, newest first, unverified: their ledgers are not read."""
-        return await self._runs.page(
-            tenant_id, before=before, status=status, agent=agent, limit=limit
-        )
+        return await self._runs.page(tenant_id, before=before, wanted=wanted, limit=limit)
 
     async def reopen(self, tenant_id: TenantId, run_id: RunId) -> ReopenedRun:
         """A run for somebody who is about to take it over. NotFoundError; LedgerBrokenError."""

@@ -5,6 +5,9 @@ MeshFlowError
 ├── NotFoundError               no such object for this tenant (another tenant's looks the same)
 ├── ForbiddenError              the key lacks the scope
 ├── InvalidSubmissionError      well-formed, but asks for something that does not exist
+├── KeyMalformedError           an idempotency key that cannot be read
+├── KeyReusedError              an idempotency key that began another request
+├── KeyErasedError              an idempotency key whose request has no digest any more
 ├── PolicyDeniedError           the gate refused at admission; the refusal is a recorded run
 ├── LedgerError
 │   ├── LedgerUnavailableError  the ledger could not be reached: nothing was done, nothing will be
@@ -13,6 +16,8 @@ MeshFlowError
 │   ├── KeyRetiredError         a key was retired that something was to be wrapped under
 │   ├── StaleEpochError         somebody else owns the run now: stop at once
 │   ├── WriterRetiredError      this process's key was retired: it has to start anew
+│   ├── KeyBusyError            the first request with this idempotency key is not answered yet
+│   │   └── KeyTakenError       another process has just answered it: look again
 │   ├── NotSequencedError       no signed checkpoint covers what is asked for yet: come back
 │   ├── StaleTermError          another sequencer leads: this one must not write
 │   └── IllegalTransitionError  the run's state does not allow this change
@@ -27,6 +32,7 @@ MeshFlowError
 ├── ConfinementError            a worker could not be confined: nothing of the call was run
 ├── EgressError                 a request did not leave, or its answer may not be used
 └── OverloadedError             too much is in flight: come back later
+    ├── TenantBusyError         too much of this tenant is in flight
     └── ToolsBusyError          too many programs wait for a worker
 """
 
@@ -60,6 +66,27 @@ class InvalidSubmissionError(MeshFlowError):
         super().__init__(reason)
         self.pointer = pointer
         self.reason = reason
+
+
+class KeyMalformedError(MeshFlowError):
+    """The Idempotency-Key is not one string of 1 to 255 characters in quotes, sent once."""
+
+    def __init__(self) -> None:
+        super().__init__('an Idempotency-Key is a string in quotes: "..." of 1 to 255 characters')
+
+
+class KeyReusedError(MeshFlowError):
+    """The idempotency key began another request."""
+
+    def __init__(self) -> None:
+        super().__init__("this Idempotency-Key came with another request before")
+
+
+class KeyErasedError(MeshFlowError):
+    """What the idempotency key began was erased: nothing is told of it, and nothing begun anew."""
+
+    def __init__(self) -> None:
+        super().__init__("content of what this Idempotency-Key began was erased")
 
 
 class PolicyDeniedError(MeshFlowError):
@@ -114,6 +141,17 @@ class StaleEpochError(LedgerError):
 
 class WriterRetiredError(LedgerError):
     """The key with which this process signs was retired: nothing it appends is accepted."""
+
+
+class KeyBusyError(LedgerError):
+    """The first request with this idempotency key is not answered yet. Nothing was done."""
+
+    def __init__(self) -> None:
+        super().__init__("the first request with this Idempotency-Key is not answered yet")
+
+
+class KeyTakenError(KeyBusyError):
+    """Another process has answered the first request a moment ago: its answer is there."""
 
 
 class NotSequencedError(LedgerError):
@@ -201,6 +239,10 @@ class OverloadedError(MeshFlowError):
     def __init__(self, retry_after_seconds: int) -> None:
         super().__init__("too many runs are in flight")
         self.retry_after_seconds = retry_after_seconds
+
+
+class TenantBusyError(OverloadedError):
+    """As many submissions of this tenant as may be in flight in a process are; nothing was done."""
 
 
 class ToolsBusyError(OverloadedError):

@@ -192,6 +192,16 @@ class Agent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """Which runs a list shows: those for which all that is named here holds."""
+
+    status: RunStatus | None = None
+    agent: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
     """The state of a run as stored beside its ledger. Holds no content."""
 

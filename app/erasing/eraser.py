@@ -221,7 +221,8 @@ class Eraser:
         return await parts.planner.of_tenant(request, now, keks, is_forced=is_forced)
 
     def _keks_of(self, log_id: TenantId) -> tuple[str, ...]:
-        found = [self._parts.keys.kek_ids(f"{kind}/{log_id.hex}/") for kind in ("ledger", "work")]
+        kinds = ("ledger", "work", "digest")
+        found = [self._parts.keys.kek_ids(f"{kind}/{log_id.hex}/") for kind in kinds]
         return tuple(kek_id for some in found for kek_id in some)
 
     async def _carry_out(self, request: ErasureRequest, plan: Plan, forced: str | None) -> None:

@@ -20,6 +20,8 @@ from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from app.domain.errors import ConfigurationError, KeyStoreError
 from app.keys.private_files import (
@@ -39,6 +41,7 @@ _PREFIX = re.compile(r"[a-z0-9/]{0,80}")
 _FILE_BYTES = KEK_BYTES + hashlib.sha256().digest_size
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _CACHED_KEKS = 4096
+_MAC = b"meshflow/mac/v1"
 
 
 class KeyStore(Protocol):
@@ -52,6 +55,9 @@ class KeyStore(Protocol):
 
     def unwrap(self, kek_id: str, wrapped: bytes, aad: bytes) -> bytes:
         """The key again, or KeyStoreError."""
+
+    def mac(self, kek_id: str, message: bytes) -> bytes:
+        """HMAC-SHA256 under a key that only this KEK gives, or KeyStoreError."""
 
     def has_kek(self, kek_id: str) -> bool:
         """Whether the KEK exists now."""
@@ -70,6 +76,7 @@ _Signature = tuple[int, int, int, int]
 class _Cached:
     path: str
     aead: AESGCM
+    mac_key: bytes
     signature: _Signature
 
 
@@ -121,15 +128,22 @@ class FileKeyStore:
     def wrap(self, kek_id: str, key: bytes, aad: bytes) -> bytes:
         """`nonce12 ‖ AES-256-GCM`, bound to `aad`. KeyStoreError when the KEK is not there."""
         nonce = self._random(NONCE_BYTES)
-        return nonce + self._load(kek_id).encrypt(nonce, key, aad)
+        return nonce + self._load(kek_id).aead.encrypt(nonce, key, aad)
 
     def unwrap(self, kek_id: str, wrapped: bytes, aad: bytes) -> bytes:
         """The wrapped key. KeyStoreError when KEK, `aad` or a byte is not the same."""
-        aead = self._load(kek_id)
+        aead = self._load(kek_id).aead
         try:
             return aead.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], aad)
         except (InvalidTag, ValueError):
             raise KeyStoreError(f"what KEK {kek_id} wrapped does not open") from None
+
+    def mac(self, kek_id: str, message: bytes) -> bytes:
+        """HMAC-SHA256 under HKDF(KEK, `meshflow/mac/v1`): nobody can repeat it without the KEK.
+
+        KeyStoreError when the KEK is not there.
+        """
+        return hmac.digest(self._load(kek_id).mac_key, message, "sha256")
 
     def has_kek(self, kek_id: str) -> bool:
         """Whether the KEK's file is there, whole or not."""
@@ -193,13 +207,13 @@ class FileKeyStore:
         except FileNotFoundError:
             return None
 
-    def _load(self, kek_id: str) -> AESGCM:
+    def _load(self, kek_id: str) -> _Cached:
         """From memory while the file is unchanged, else from the file."""
         with _told_as(f"KEK {kek_id} cannot be read"):
             cached = self._cache.get(kek_id)
             if cached is not None:
                 if cached.signature == self._signature_now(cached.path):
-                    return cached.aead
+                    return cached
                 self._cache.pop(kek_id, None)
             path = self._path(kek_id)
             raw, found = read_private_file(path, _FILE_BYTES + 1)
@@ -210,9 +224,14 @@ class FileKeyStore:
             raise KeyStoreError(f"KEK {kek_id} is damaged")
         if len(self._cache) >= _CACHED_KEKS:
             self._cache.clear()
-        aead = AESGCM(key)
-        self._cache[kek_id] = _Cached(path=str(path), aead=aead, signature=_signature(found))
-        return aead
+        loaded = _Cached(
+            path=str(path),
+            aead=AESGCM(key),
+            mac_key=HKDF(SHA256(), KEK_BYTES, salt=None, info=_MAC).derive(key),
+            signature=_signature(found),
+        )
+        self._cache[kek_id] = loaded
+        return loaded
 
 
 def _check(kek_id: str, key: bytes) -> bytes:

@@ -37,6 +37,7 @@ from app.storage.companions import (
     NewResult,
     NewRun,
     NewWork,
+    TakenKey,
     WorkPart,
     WrappedKey,
 )
@@ -101,9 +102,12 @@ class LedgerRecorder:
         """Record this with whatever comes next, in the same transaction and before it."""
         self._held.append(event)
 
-    def open_run(self, new_run: NewRun) -> None:
-        """Let the first record bring the run's row and key with it, and bear its time."""
-        self._companions.append(new_run)
+    def open_run(self, new_run: NewRun, key: TakenKey | None = None) -> None:
+        """Let the first record bring the run's row and key with it, and bear its time.
+
+        `key`: an idempotency key that it takes, so that no other run can begin with it.
+        """
+        self._companions += [new_run] if key is None else [new_run, key]
         self._opened_at = new_run.created_at
 
     def open_work(self, key: WrappedKey, task: bytes) -> None:

@@ -4,12 +4,13 @@ Threat: Prompt injection via task input
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from app.domain.errors import InvalidSubmissionError, PolicyDeniedError, ToolsBusyError
+from app.domain.idempotency import KeyClaim
 from app.domain.record import RunFinished, RunSubmitted
 from app.domain.run import (
     TERMINAL,
@@ -24,22 +25,24 @@ from app.domain.run import (
     Usage,
     public_run_id,
 )
-from app.domain.verdict import Deny
+from app.domain.verdict import AdmittedTask, Deny
 from app.ledger.batches import RecordReceipt
 from app.ledger.writing import ChainHead
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import SubmitInput
 from app.providers.prices import ModelPrice, model_named
 from app.providers.provider import ModelProvider
+from app.runs.admission import SubmissionRoom
 from app.runs.executor import RunExecutor, RunJob
 from app.runs.opening import RunOpener
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.run_keys import RunKeys
 from app.runs.working_copy import WorkingTask, task_bytes
-from app.storage.companions import NewRun
+from app.storage.companions import NewRun, TakenKey
 from app.storage.run_store import RunStore
 from app.tools.toolbox import Toolbox
 
+_ACCEPTED, _REFUSED = 202, 403  # what a submission that comes again is answered with
 _WORKERS_SECONDS: Final = 1  # a program takes at most ten, and several run side by side
 _WORKERS: Final = frozenset({"seccomp"})  # what every tool needs that runs in a worker
 
@@ -61,6 +64,7 @@ class ServiceParts:
     new_command_id: Callable[[], UUID]
     tenant_tools: Callable[[str], frozenset[str]]
     workers_are_full: Callable[[], bool]
+    room: SubmissionRoom = field(default_factory=SubmissionRoom)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,25 +82,30 @@ class RunService:
     def __init__(self, parts: ServiceParts) -> None:
         self._parts = parts
 
-    async def start(self, caller: Caller, submission: Submission) -> StartedRun:
-        """Admit a task: durable when this returns.
+    async def start(
+        self, caller: Caller, submission: Submission, key: KeyClaim | None = None
+    ) -> StartedRun:
+        """Admit a task: durable when this returns, and no other run can begin with `key`.
 
         PolicyDeniedError after the refusal is recorded; InvalidSubmissionError for a model or
         tool that does not exist; OverloadedError and LedgerUnavailableError before anything.
-        ToolsBusyError too, for a run whose tools would only stand in a queue that is full.
+        KeyBusyError and KeyTakenError: another request has the key, nothing was done.
+        TenantBusyError too, when too much of the tenant is on its way, and ToolsBusyError for a
+        run whose tools would only stand in a queue that is full.
         """
         price, provider = self._resolved(submission)
         if self._parts.workers_are_full() and self._uses_workers(submission):
             raise ToolsBusyError(_WORKERS_SECONDS)
         run_id = self._parts.new_run_id()
-        self._parts.executor.admit(run_id)
-        try:
-            return await self._start(caller, submission, run_id, (price, provider))
-        except BaseException:
-            # Not started, refused or cancelled: the room goes back. A row that is there all the
-            # same is driven by nobody, and the sweep ends it as interrupted.
-            self._parts.executor.forget(run_id)
-            raise
+        with self._parts.room.taken(caller.tenant):
+            self._parts.executor.admit(run_id)
+            try:
+                return await self._start(caller, submission, run_id, (price, provider), key)
+            except BaseException:
+                # Not started, refused or cancelled: the room goes back. A row that is there all
+                # the same is driven by nobody, and the sweep ends it as interrupted.
+                self._parts.executor.forget(run_id)
+                raise
 
     async def cancel(self, caller: Caller, run_id: RunId, status: RunStatus) -> bool:
         """Ask a run to stop; durable when this returns. False when it is over already."""
@@ -128,9 +137,9 @@ class RunService:
         submission: Submission,
         run_id: RunId,
         model: tuple[ModelPrice, ModelProvider],
+        key: KeyClaim | None,
     ) -> StartedRun:
-        parts = self._parts
-        now = parts.now()
+        parts, now = self._parts, self._parts.now()
         verdict = parts.gate.run_submit(
             SubmitInput(submission=submission, platform_tools=parts.tenant_tools(caller.tenant))
         )
@@ -149,7 +158,7 @@ class RunService:
             created_at=now,
             key=wrapped,
         )
-        recorder.open_run(new_run)
+        recorder.open_run(new_run, _taken(key, verdict))
         submitted = RunSubmitted(
             actor=caller.actor,
             submission=submission,
@@ -182,6 +191,12 @@ class RunService:
         parts.executor.launch(job)
         queued = _queued(caller.tenant_id, run_id, new_run)
         return StartedRun(run=queued, task=told, receipt=receipt)
+
+
+def _taken(key: KeyClaim | None, verdict: AdmittedTask | Deny) -> TakenKey | None:
+    if key is None:
+        return None
+    return TakenKey(claim=key, status=_REFUSED if isinstance(verdict, Deny) else _ACCEPTED)
 
 
 def _first_place(tenant_id: TenantId, run_id: RunId, run_key: bytes, work_key: bytes) -> RunPlace:

@@ -4,6 +4,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.domain.idempotency import KeyClaim
 from app.domain.run import TRANSITIONS, Json, JsonObject, RunId, RunKind, RunStatus, Usage
 from app.storage.holds import ReleaseHold, SetHold, hold_json
 
@@ -73,7 +74,17 @@ class WorkPart:
     blob: bytes
 
 
-Companion = NewRun | Claim | Change | NewResult | NewWork | WorkPart | SetHold | ReleaseHold
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenKey:
+    """Companion: the idempotency key that a run begins with, so that no second one does."""
+
+    claim: KeyClaim
+    status: int  # with which the first request is answered
+
+
+Companion = (
+    NewRun | Claim | Change | NewResult | NewWork | WorkPart | TakenKey | SetHold | ReleaseHold
+)
 
 
 def companion_json(run_id: RunId, item: Companion) -> JsonObject:
@@ -121,6 +132,14 @@ def companion_json(run_id: RunId, item: Companion) -> JsonObject:
             }
         case NewWork():
             return {"op": "work.open", "run_id": run, "blob": _text(item.blob), **_key(item.key)}
+        case TakenKey():
+            return {
+                "op": "key.take",
+                "run_id": run,
+                "keys": [key.hex() for key in item.claim.keys],
+                "request": item.claim.requests[0].hex(),
+                "status": item.status,
+            }
         case WorkPart():
             return {"op": "work.put", "run_id": run, "seq": item.seq, "blob": _text(item.blob)}
 

@@ -52,6 +52,9 @@ REGISTRY: Final[Mapping[str, Fates]] = MappingProxyType(
         "erasure": _OF_THE_LOG,  # codes, ids and a salted hash; the receipt must last
         "kek_retirement": _OF_THE_LOG,
         "rate_use": _OF_THE_LOG,  # how often a key asked in this minute and the one before
+        # Digests under a key that lives two days, and ids; with content of a run the digest of the
+        # request that brought it goes. Rows of stops and erasures name no run and last 24 hours.
+        "idempotency": Fates(anonymize_run=Fate.EMPTIED, delete_run=Fate.GONE),
         "tenants": _OF_THE_LOG,
         # One row of the operator log, which is no tenant's.
         "sequencer_state": Fates(

@@ -16,7 +16,9 @@ from asyncpg.pgproto.pgproto import UUID as DriverUUID  # noqa: N811 - beside Py
 from app.domain.errors import (
     ChainBreak,
     IllegalTransitionError,
+    KeyBusyError,
     KeyRetiredError,
+    KeyTakenError,
     LedgerBrokenError,
     LedgerError,
     LedgerUnavailableError,
@@ -45,10 +47,11 @@ from app.storage.group_commit import GroupCommit
 from app.storage.ledger_rows import stored_batch, stored_record
 
 _NO_END = 2**62
-# The second function refuses what the first has not written: nothing rests on the order.
+# The others refuse what the first has not written: nothing rests on the order.
 APPEND = (
     "SELECT ledger_append($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20),"
-    " CASE WHEN $21 THEN work_keep($1, $2, $20) END"
+    " CASE WHEN $21 THEN work_keep($1, $2, $20) END,"
+    " CASE WHEN $22 THEN idempotency_keep($1, $2, $20) END"
 )
 _OF_THE_WORKING_COPY = frozenset({"work.open", "work.put", "run.change"})
 _STORED = """
@@ -283,6 +286,7 @@ def append_arguments(batch: SealedBatch, companions: Sequence[JsonObject]) -> tu
     pairs = [(DriverUUID(append.run), append) for append in batch.appends]
     records = [(run, record) for run, append in pairs for record in append.records]
     fields = [(run, item) for run, append in pairs for item in append.fields]
+    ops = {told["op"] for told in companions}
     return (
         UUID(bytes=batch.log),
         UUID(bytes=batch.batch_id),
@@ -304,7 +308,8 @@ def append_arguments(batch: SealedBatch, companions: Sequence[JsonObject]) -> tu
         [item.field for _, item in fields],
         [item.blob for _, item in fields],
         json.dumps(companions) if companions else None,
-        any(told["op"] in _OF_THE_WORKING_COPY for told in companions),
+        not _OF_THE_WORKING_COPY.isdisjoint(ops),
+        "key.take" in ops,
     )
 
 
@@ -324,5 +329,7 @@ def translated(error: asyncpg.PostgresError) -> Exception:
             return WriterRetiredError("the key of this process signs no more")
         case "MF007":
             return KeyRetiredError("a key was retired")
+        case "MF020" | "MF021" as state:
+            return KeyBusyError() if state == "MF020" else KeyTakenError()
         case _:
             return LedgerError(f"the ledger refused the append ({error.sqlstate})")

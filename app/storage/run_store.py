@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from app.domain.errors import ChainBreak, LedgerBrokenError
-from app.domain.run import RunId, RunKind, RunRow, RunStatus, TenantId, Usage
+from app.domain.run import RunFilter, RunId, RunKind, RunRow, RunStatus, TenantId, Usage
 from app.storage.companions import WrappedKey
 from app.storage.database import Database
 
@@ -52,6 +52,8 @@ _PAGE = (
     _COLUMNS
     + """WHERE tenant_id = $1 AND kind <> 'admin' AND ($2::uuid IS NULL OR run_id < $2)
   AND ($3::text IS NULL OR status = $3) AND ($4::text IS NULL OR agent = $4)
+  AND ($6::timestamptz IS NULL OR created_at > $6)
+  AND ($7::timestamptz IS NULL OR created_at < $7)
 ORDER BY run_id DESC LIMIT $5"""
 )
 
@@ -251,14 +253,21 @@ class RunStore:
         tenant_id: TenantId,
         *,
         before: RunId | None,
-        status: RunStatus | None,
-        agent: str | None,
+        wanted: RunFilter,
         limit: int,
     ) -> list[RunRow]:
         """Runs of a tenant, newest first, older than `before`."""
-        wanted = None if status is None else status.value
         async with self._database.snapshot(tenant_id) as raw:
-            rows = await raw.fetch(_PAGE, tenant_id, before, wanted, agent, limit)
+            rows = await raw.fetch(
+                _PAGE,
+                tenant_id,
+                before,
+                None if wanted.status is None else wanted.status.value,
+                wanted.agent,
+                limit,
+                wanted.created_after,
+                wanted.created_before,
+            )
         return [_run(row) for row in rows]
 
 

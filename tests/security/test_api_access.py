@@ -233,8 +233,10 @@ def test_another_tenants_run_looks_like_no_run_at_all(
             seen += 1
         assert seen >= 5
         assert outsider.get("/v1/runs").json()["data"] == []
-        cursor = {"cursor": run["id"]}
-        assert outsider.get("/v1/runs", params=cursor).json()["data"] == []
+        finished(owner, {"task": "6*7"})
+        cursor = {"cursor": owner.get("/v1/runs?limit=1").json()["next_cursor"]}
+        assert owner.get("/v1/runs", params=cursor).status_code == 200
+        problem_of(outsider.get("/v1/runs", params=cursor), 422, "invalid-submission")
 
 
 def test_each_scope_opens_its_operations_and_no_other(

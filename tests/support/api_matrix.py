@@ -115,7 +115,8 @@ def problem_of(response: httpx2.Response, status: int, code: str) -> dict[str, A
     assert body["request_id"] == response.headers["x-request-id"]
     assert response.headers["x-content-type-options"] == "nosniff"
     assert ("www-authenticate" in response.headers) == (status == 401)
-    assert ("retry-after" in response.headers) == (status in (429, 503) or code == "not-sequenced")
+    comes_again = status in (429, 503) or code in ("not-sequenced", "idempotency-in-flight")
+    assert ("retry-after" in response.headers) == comes_again
     return body
 
 

@@ -39,6 +39,10 @@ class ScheduledKeyStore:
         self._require_usable(kek_id)
         return self._inner.unwrap(kek_id, wrapped, aad)
 
+    def mac(self, kek_id: str, message: bytes) -> bytes:
+        self._require_usable(kek_id)
+        return self._inner.mac(kek_id, message)
+
     def has_kek(self, kek_id: str) -> bool:
         self._end_what_is_due()
         return self._inner.has_kek(kek_id)

@@ -14,7 +14,7 @@ import pytest
 from app.administration.admin_log import AdminLog, AdminParts
 from app.administration.writer_enrolment import WriterEnrolment
 from app.domain.errors import LedgerUnavailableError
-from app.domain.run import RunRow, TenantId
+from app.domain.run import RunFilter, RunRow, TenantId
 from app.keys.key_store import FileKeyStore
 from app.keys.signing_keys import ENROLMENT, SigningKeys
 from app.ledger.chain import VerifiedChain, verify_run
@@ -133,7 +133,7 @@ async def test_an_administration_run_is_no_run_of_a_list_and_nobodys_orphan(
     async with office_on(fresh, tmp_path) as office:
         log, runs = office.scene.tenant_id, office.scene.runs
         await office.log.append(log, "hold.set", {"reason": "court"})
-        assert await runs.page(log, before=None, status=None, agent=None, limit=10) == []
+        assert await runs.page(log, before=None, wanted=RunFilter(), limit=10) == []
         own = await runs.beat(UUID(bytes=office.scene.writer.writer_id), [], 15)
         assert own.orphans == ()
         async with scene_on(fresh) as other:

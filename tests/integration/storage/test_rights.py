@@ -33,6 +33,7 @@ TENANT_TABLES = (
     "run_result",
     "run_work",
     "rate_use",
+    "idempotency",
 )
 PARTITIONS = ("record_default", "payload_default", "leaf_default", "tile_default")
 ROLES = ("mf_app", "mf_audit", "mf_sequencer", "mf_eraser", "mf_writer", "mf_erase_owner")
@@ -169,7 +170,8 @@ async def test_row_level_security_hides_every_other_tenant(
         theirs = await scene.begun()
     assert theirs.tenant_id != author.tenant_id
     seen = f"SELECT DISTINCT tenant_id FROM {table}"
-    filled = table not in ("run_command", "run_result", "run_work", "rate_use", *ERASING)
+    filled = table not in ("run_command", "run_result", "run_work", "rate_use", "idempotency")
+    filled = filled and table not in ERASING
     async with logged_in(roles.superuser) as raw:
         for name, values in LOG_ROWS.items():
             await raw.execute(
@@ -238,6 +240,10 @@ RIGHTS = {
             "writer_tick",
             "results_expire",
             "rates_exchange",
+            "idempotency_begin",
+            "idempotency_end",
+            "idempotency_keep",
+            "idempotency_trim",
             "work_forget",
             "writer_commands",
             "work_keep",
@@ -266,11 +272,13 @@ RIGHTS = {
             "kek_rewrap",
             "kek_destroyed",
             "work_keep",
+            "idempotency_keep",
         }
     },
 }
 # Called by other functions only.
 INNER = {"erase_recorded", "erase_locked", "erase_receipt", "kek_in_use"}
+WRITERS_INNER = {"idempotency_held", "idempotency_anonymized"}
 
 
 @pytest.mark.parametrize("role", sorted(RIGHTS))
@@ -453,10 +461,10 @@ async def test_every_function_with_borrowed_rights_fixes_its_search_path(roles: 
         )
     borrowed = [row for row in rows if row["prosecdef"]]
     written, erased = RIGHTS["mf_app"]["EXECUTE"], RIGHTS["mf_eraser"]["EXECUTE"]
-    assert {row["proname"] for row in borrowed} == written | erased | INNER
+    assert {row["proname"] for row in borrowed} == written | erased | INNER | WRITERS_INNER
     for row in borrowed:
         assert row["proconfig"] == ["search_path=pg_catalog, public, pg_temp"], row["proname"]
-        owner = "mf_writer" if row["proname"] in written else "mf_erase_owner"
+        owner = "mf_writer" if row["proname"] in written | WRITERS_INNER else "mf_erase_owner"
         assert row["owner"] == owner, row["proname"]
     assert login is False
     assert inherited == []
