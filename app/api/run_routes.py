@@ -176,7 +176,7 @@ async def _again(
     headers = {"Location": f"/v1/runs/{public_run_id(run_id)}", "Retry-After": "1"}
     if seconds and first.status != HTTPStatus.FORBIDDEN:
         headers["Preference-Applied"] = f"wait={seconds}"
-        await _finished_within(services, caller, run_id, seconds)
+        await _ended_within(services, caller, run_id, seconds)
     dossier = await services.ledger.read_run(caller.tenant_id, run_id, with_output=True)
     if first.status == HTTPStatus.FORBIDDEN:
         return problem_of(request, refusal_of(dossier))
