@@ -18,6 +18,7 @@ from app.runs.notifier import Bell
 from app.runs.service import RunService
 from app.runs.stopping import StopSwitch
 from app.sequencing.ledger_pulse import Vitals
+from app.webhooks.endpoint_desk import EndpointDesk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class ApiServices:
     stops: StopSwitch
     ledger: ReplayLedger
     erasures: ErasureDesk
+    webhooks: EndpointDesk
     proofs: ProofDesk
     exports: BundleExporter
     keys: KeyLister

@@ -5,6 +5,8 @@ MeshFlowError
 ├── NotFoundError               no such object for this tenant (another tenant's looks the same)
 ├── ForbiddenError              the key lacks the scope
 ├── InvalidSubmissionError      well-formed, but asks for something that does not exist
+├── PreconditionRequiredError   the change has to say which version it means
+├── PreconditionFailedError     another version is in force than the change means
 ├── PolicyDeniedError           the gate refused at admission; the refusal is a recorded run
 ├── LedgerError
 │   ├── LedgerUnavailableError  the ledger could not be reached: nothing was done, nothing will be
@@ -60,6 +62,20 @@ class InvalidSubmissionError(MeshFlowError):
         super().__init__(reason)
         self.pointer = pointer
         self.reason = reason
+
+
+class PreconditionRequiredError(MeshFlowError):
+    """A change of something that others change too, without the version that it means."""
+
+    def __init__(self) -> None:
+        super().__init__("If-Match must name the entity tag that the change means")
+
+
+class PreconditionFailedError(MeshFlowError):
+    """Somebody else changed it since; nothing was done."""
+
+    def __init__(self) -> None:
+        super().__init__("it was changed since: read it again")
 
 
 class PolicyDeniedError(MeshFlowError):

@@ -41,6 +41,7 @@ REGISTRY: Final[Mapping[str, Fates]] = MappingProxyType(
         "run_work": Fates(anonymize_run=Fate.GONE, delete_run=Fate.GONE),
         "runs": _ALL_OF_A_RUN,
         "run_command": _ALL_OF_A_RUN,
+        "webhook_delivery": _ALL_OF_A_RUN,  # ids, states and times of it
         "run_hold": _ALL_OF_A_RUN,  # a hold forbids both, so there is none left
         "batch": _OF_THE_LOG,
         "leaf": _OF_THE_LOG,
@@ -52,6 +53,7 @@ REGISTRY: Final[Mapping[str, Fates]] = MappingProxyType(
         "erasure": _OF_THE_LOG,  # codes, ids and a salted hash; the receipt must last
         "kek_retirement": _OF_THE_LOG,
         "rate_use": _OF_THE_LOG,  # how often a key asked in this minute and the one before
+        "webhook_endpoint": _OF_THE_LOG,  # sealed under a key of the tenant
         "tenants": _OF_THE_LOG,
         # One row of the operator log, which is no tenant's.
         "sequencer_state": Fates(

@@ -21,6 +21,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import UserDefinedType
 
+from app.storage.webhook_tables import add_webhook_tables
+
 METADATA = MetaData()
 _NOW = text("now()")
 _ENDED = "'succeeded','failed','blocked','cancelled','expired','interrupted'"
@@ -383,3 +385,5 @@ rate_use = Table(
     CheckConstraint("used >= 0", name="ck_rate_use_used"),
     prefixes=["UNLOGGED"],
 )
+
+add_webhook_tables(METADATA)

@@ -1,0 +1,130 @@
+"""A receiver of webhooks on loopback that keeps what it was sent and answers as its path says.
+
+`/ok`, `/status/503`, `/later/120` (503 with Retry-After), `/moved` (307 to the inside), and those
+that never end well: `/silent`, `/drip` (a head a byte at a time), `/heads` (10 MB of them).
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+_FLOOD_BYTES = 10 << 20
+_INSIDE = b"http://127.0.0.1/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Received:
+    """One request as it came."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(kw_only=True)
+class Receiver:
+    """What came, and how paths are answered that the test has its own mind about."""
+
+    port: int = 0
+    received: list[Received] = field(default_factory=list)
+    statuses: dict[str, int] = field(default_factory=dict)  # by path, before what the path says
+    held: int = 0  # who is being kept waiting
+    most_held: int = 0
+    news: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def has(self, count: int, path: str | None = None) -> list[Received]:
+        """What came there, once it is so many."""
+        async with asyncio.timeout(60), self.news:
+            await self.news.wait_for(lambda: len(self.at(path)) >= count)
+        return self.at(path)
+
+    def at(self, path: str | None) -> list[Received]:
+        """What came to a path so far, or to any."""
+        return [one for one in self.received if path is None or one.path == path]
+
+
+@asynccontextmanager
+async def webhook_receiver(tls: ssl.SSLContext) -> AsyncIterator[Receiver]:
+    """The receiver until the block ends."""
+    receiver = Receiver()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await _answer(receiver, reader, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            tasks.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    receiver.port = server.sockets[0].getsockname()[1]
+    try:
+        yield receiver
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _answer(
+    receiver: Receiver, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    pairs = (line.split(": ", 1) for line in head[1:] if line)
+    headers = {name.lower(): value for name, value in pairs}
+    path = head[0].split(" ")[1]
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    async with receiver.news:
+        receiver.received.append(Received(path=path, headers=headers, body=body))
+        receiver.news.notify_all()
+    if path in receiver.statuses:
+        writer.write(_plain(receiver.statuses[path]))
+    elif path.startswith("/status/"):
+        writer.write(_plain(int(path.split("/")[2])))
+    elif path.startswith("/later/"):
+        writer.write(_plain(503, f"Retry-After: {path.split('/')[2]}\r\n".encode()))
+    elif path.startswith("/moved"):
+        writer.write(_plain(307, b"Location: " + _INSIDE + b"\r\n"))
+    elif path.startswith(("/silent", "/drip", "/heads")):
+        await _kept_waiting(receiver, path, reader, writer)
+    else:
+        writer.write(_plain(200))
+    await writer.drain()
+
+
+async def _kept_waiting(
+    receiver: Receiver, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    receiver.held += 1
+    receiver.most_held = max(receiver.most_held, receiver.held)
+    try:
+        if path.startswith("/heads"):
+            writer.write(b"HTTP/1.1 200 OK\r\n")
+            for _ in range(_FLOOD_BYTES // 4096):
+                writer.write(b"X-More: " + b"x" * 4086 + b"\r\n")
+                await writer.drain()
+        while not reader.at_eof() and reader.exception() is None:
+            if path.startswith("/drip"):
+                writer.write(b"H")
+                await writer.drain()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await reader.read(1)
+    finally:
+        receiver.held -= 1
+
+
+def _plain(status: int, more: bytes = b"") -> bytes:
+    phrase = HTTPStatus(status).phrase
+    head = f"HTTP/1.1 {status} {phrase}\r\nContent-Length: 0\r\n".encode()
+    return head + more + b"\r\n"
