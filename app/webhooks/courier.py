@@ -68,13 +68,17 @@ class Courier:
 
     async def deliver_forever(self) -> None:
         """Look for what is due, and send it. When it is cancelled, what is under way is let go."""
+        is_told = False
         try:
             while True:
                 try:
                     self._news.clear()
                     await self._look()
+                    is_told = False
                 except Exception as error:  # noqa: BLE001 - it is still due at the next look
-                    _log.warning("webhooks wait: %s", type(error).__name__)
+                    if not is_told:
+                        _log.warning("webhooks wait: %s", type(error).__name__)
+                    is_told = True
                 await asyncio.sleep(_PAUSE_SECONDS)
                 await self._some_time()
         finally:

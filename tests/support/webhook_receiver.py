@@ -6,10 +6,14 @@ that never end well: `/silent`, `/drip` (a head a byte at a time), `/heads` (10 
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
+
+from tests.support.egress_field import Field, egress_field
+from tests.support.egress_tls import field_tls
 
 _FLOOD_BYTES = 10 << 20
 _INSIDE = b"http://127.0.0.1/"
@@ -87,16 +91,17 @@ async def _answer(
     async with receiver.news:
         receiver.received.append(Received(path=path, headers=headers, body=body))
         receiver.news.notify_all()
+    what = path.partition("?")[0]
     if path in receiver.statuses:
         writer.write(_plain(receiver.statuses[path]))
-    elif path.startswith("/status/"):
-        writer.write(_plain(int(path.split("/")[2])))
-    elif path.startswith("/later/"):
-        writer.write(_plain(503, f"Retry-After: {path.split('/')[2]}\r\n".encode()))
-    elif path.startswith("/moved"):
+    elif what.startswith("/status/"):
+        writer.write(_plain(int(what.split("/")[2])))
+    elif what.startswith("/later/"):
+        writer.write(_plain(503, f"Retry-After: {what.split('/')[2]}\r\n".encode()))
+    elif what.startswith("/moved"):
         writer.write(_plain(307, b"Location: " + _INSIDE + b"\r\n"))
-    elif path.startswith(("/silent", "/drip", "/heads")):
-        await _kept_waiting(receiver, path, reader, writer)
+    elif what.startswith(("/silent", "/drip", "/heads")):
+        await _kept_waiting(receiver, what, reader, writer)
     else:
         writer.write(_plain(200))
     await writer.drain()
@@ -128,3 +133,46 @@ def _plain(status: int, more: bytes = b"") -> bytes:
     phrase = HTTPStatus(status).phrase
     head = f"HTTP/1.1 {status} {phrase}\r\nContent-Length: 0\r\n".encode()
     return head + more + b"\r\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HookField:
+    """The small internet and a receiver in it, on a loop of their own."""
+
+    net: Field
+    receiver: Receiver
+    loop: asyncio.AbstractEventLoop
+
+    def received(self, count: int, path: str | None = None) -> list[Received]:
+        """What came there, once it is so many."""
+        return asyncio.run_coroutine_threadsafe(self.receiver.has(count, path), self.loop).result(
+            90
+        )
+
+    def settle(self) -> None:
+        """All accepts and queries so far are written down."""
+        asyncio.run_coroutine_threadsafe(self.net.settle(), self.loop).result(60)
+
+
+@asynccontextmanager
+async def _hook_field() -> AsyncIterator[HookField]:
+    server_tls, trusted = field_tls()
+    async with egress_field(server_tls, trusted) as net, webhook_receiver(server_tls) as receiver:
+        net.secure.port = receiver.port
+        yield HookField(net=net, receiver=receiver, loop=asyncio.get_running_loop())
+
+
+@contextmanager
+def hook_field_beside() -> Iterator[HookField]:
+    """For servers that have a loop of their own, as `field_beside`."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    made = _hook_field()
+    try:
+        yield asyncio.run_coroutine_threadsafe(made.__aenter__(), loop).result(30)
+        asyncio.run_coroutine_threadsafe(made.__aexit__(None, None, None), loop).result(30)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(30)
+        loop.close()
