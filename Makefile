@@ -38,8 +38,9 @@ proof: env-test ## every attack, bench and chaos test at full counts; writes the
 	$(BIN)/python -m bench.tools_bench --attacks --write
 	$(BIN)/python -m bench.figures_table
 
-openapi: env-test ## write openapi/openapi.json from the code
+openapi: env-test ## write openapi/openapi.json and openapi/webhooks.json from the code
 	$(BIN)/meshflow openapi --write openapi/openapi.json
+	$(BIN)/meshflow openapi --webhooks --write openapi/webhooks.json
 
 migration: env-test ## start a migration (name=what_it_does)
 	@$(BIN)/python scripts/new_migration.py $(name)

@@ -26,6 +26,7 @@ from app.settings import Settings
 from app.storage.idempotency_store import IdempotencyStore
 from app.tools.program_list import ProgramList
 from app.tools.toolbox import Toolbox
+from app.webhooks.endpoint_desk import EndpointDesk
 
 
 class Catalogue:
@@ -61,6 +62,7 @@ class Catalogue:
         parts: LedgerParts,
         bell: Bell,
         vitals: Callable[[], Awaitable[Vitals]],
+        webhooks: EndpointDesk,
     ) -> ApiServices:
         """What the routes need."""
         return ApiServices(
@@ -72,6 +74,7 @@ class Catalogue:
             stops=StopSwitch(runs=parts.runs, admin_log=parts.admin_log),
             ledger=parts.replay,
             erasures=parts.desk,
+            webhooks=webhooks,
             proofs=parts.proofs,
             exports=parts.exports,
             keys=parts.key_lister,

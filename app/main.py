@@ -27,6 +27,7 @@ from app.api import (
     run_routes,
     stop_routes,
     stream_routes,
+    webhook_routes,
 )
 from app.api.auth import Doorkeeper, authenticated
 from app.api.middleware import Guard
@@ -118,6 +119,7 @@ def _mount(app: FastAPI, *, docs: bool) -> None:
         stop_routes,
         stream_routes,
         erasure_routes,
+        webhook_routes,
         ledger_routes,
         catalog_routes,
         metrics_routes,
@@ -174,6 +176,7 @@ def _background(deployment: Deployment) -> tuple[Coroutine[None, None, None], ..
         deployment.share_rates(),
         deployment.clear_set_aside(),
         deployment.services.idempotency.trim_forever(),
+        deployment.deliver(),
     )
 
 

@@ -42,6 +42,8 @@ from app.storage import schema
 from app.storage.database import Database
 from app.storage.rate_store import RateStore
 from app.storage.run_store import RunStore
+from app.webhooks.courier import Courier
+from app.webhooks.webhook_assembly import Webhooks, WebhookSurroundings, build_webhooks
 
 _log = logging.getLogger("meshflow")
 KEY_RELOAD_SECONDS = 2.0
@@ -85,6 +87,7 @@ class Deployment:
     writer_id: UUID
     providers: Mapping[str, ModelProvider]
     egress: EgressClient
+    courier: Courier
     workspaces: WorkspaceRoot
     runner: ToolRunner
     logs: KeeperOfLogs | None
@@ -127,6 +130,11 @@ class Deployment:
             await asyncio.to_thread(self.workspaces.set_aside.remove_all)
         except OSError as refused:
             _log.error("what was set aside could not be removed (errno %s)", refused.errno)
+
+    async def deliver(self) -> None:
+        """Tell webhooks what is committed, once this process may write."""
+        await self.ready.wait()
+        await self.courier.deliver_forever()
 
     async def _learn_tenants(self) -> None:
         # A tenant that was deleted and named again has another id.
@@ -185,12 +193,10 @@ class Deployment:
 def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     """Everything of one process. ConfigurationError on the first thing that is not right."""
     parts = ledger_parts(settings)
-    runs, run_keys = parts.runs, parts.run_keys
     account, no_account = roster.worker_account()
     workspaces, bell = _workspaces(settings, account), Bell()
     runner, programs = roster.worker_runner(settings, account, no_account)
-    logs = log_keeper(settings, parts)
-    recorder_parts = _recorder_parts(settings, parts, bell)
+    logs, recorder_parts = log_keeper(settings, parts), _recorder_parts(settings, parts, bell)
     egress = EgressClient(denied=settings.egress.denied, parts=overrides.egress)
     catalogue = Catalogue(
         settings, overrides.default_model, (runner, programs), egress, door.tenants
@@ -200,7 +206,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     takeover = _takeover(settings, parts, gate, recorder_parts, workspaces, catalogue, plugged)
     executor = RunExecutor(
         store=RunStore(parts.heartbeat),
-        keys=run_keys,
+        keys=parts.run_keys,
         writer_id=parts.writer_id,
         restore=takeover.restore,
         now=utc_now,
@@ -212,10 +218,10 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
             providers=plugged,
             toolbox=catalogue.toolbox,
             recorder_parts=recorder_parts,
-            run_keys=run_keys,
+            run_keys=parts.run_keys,
             executor=executor,
             opener=takeover.opener,
-            runs=runs,
+            runs=parts.runs,
             now=utc_now,
             new_run_id=lambda: new_run_id(utc_now(), os.urandom),
             new_command_id=uuid4,
@@ -223,24 +229,42 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
             workers_are_full=lambda: runner.is_full,
         )
     )
+    webhooks = _webhooks(settings, parts, egress)
     return Deployment(
-        services=catalogue.services(service, parts, bell, vitals_of(parts, logs)),
+        services=catalogue.services(service, parts, bell, vitals_of(parts, logs), webhooks.desk),
         doorkeeper=door.doorkeeper,
         rates=door.rates,
         database=parts.database,
         heartbeat=parts.heartbeat,
-        runs=runs,
-        tenants=TenantMemory(settings.ledger_key_dir, runs, os.urandom),
+        runs=parts.runs,
+        tenants=TenantMemory(settings.ledger_key_dir, parts.runs, os.urandom),
         executor=executor,
         enrolment=parts.enrolment,
         erasing=_erasing(settings, parts),
         writer_id=parts.writer_id,
         providers=plugged,
         egress=egress,
+        courier=webhooks.courier,
         workspaces=workspaces,
         runner=runner,
         logs=logs,
         ready=asyncio.Event(),
+    )
+
+
+def _webhooks(settings: Settings, parts: LedgerParts, egress: EgressClient) -> Webhooks:
+    return build_webhooks(
+        WebhookSurroundings(
+            database=parts.database,
+            keys=parts.keys,
+            egress=egress,
+            policy=settings.egress.webhook_policy(),
+            admin_log=parts.admin_log,
+            now=utc_now,
+            monotonic=time.monotonic,
+            entropy=os.urandom,
+            new_id=lambda: new_run_id(utc_now(), os.urandom),
+        )
     )
 
 

@@ -20,6 +20,7 @@ from app.runs.notifier import Bell
 from app.runs.service import RunService
 from app.runs.stopping import StopSwitch
 from app.sequencing.ledger_pulse import Vitals
+from app.webhooks.endpoint_desk import EndpointDesk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class ApiServices:
     cursors: SignedCursors
     ledger: ReplayLedger
     erasures: ErasureDesk
+    webhooks: EndpointDesk
     proofs: ProofDesk
     exports: BundleExporter
     keys: KeyLister

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
 from app.api.openapi_document import openapi_bytes
+from app.api.webhooks_document import webhooks_bytes
 
 router = APIRouter(include_in_schema=False)
 
@@ -62,3 +63,9 @@ async def docs_file(name: str) -> Response:
 async def document(request: Request) -> Response:
     """The API document, the same bytes as openapi/openapi.json."""
     return Response(content=openapi_bytes(request.app), media_type="application/json")
+
+
+@router.get("/webhooks.json")
+async def webhooks() -> Response:
+    """What webhooks send, the same bytes as openapi/webhooks.json."""
+    return Response(content=webhooks_bytes(), media_type="application/json")

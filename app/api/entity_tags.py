@@ -1,13 +1,25 @@
-"""Entity tags of runs (RFC 9110 §8.8.3): a poller that has seen a state is told 304 and no more.
+"""Entity tags (RFC 9110 §8.8.3): whoever knows a state is told 304, whoever missed one 412.
 
-A tag is a keyed digest of what is shown, under a key that dies with the run: it says nothing to
-whoever does not hold the run. It is weak, and a tag is given only after the run has verified.
+The tag of a run is a keyed digest of what is shown, under a key that dies with the run: it says
+nothing to whoever does not hold the run. It is weak, and given only after the run has verified.
 """
 
 import hmac
 
 _TAG_BYTES = 16
 _MOST_CHARACTERS = 4_096
+
+
+def version_tag(version: int) -> str:
+    """The tag of what has a number for each version: a strong one."""
+    return f'"{version}"'
+
+
+def is_meant(if_match: str, tag: str) -> bool:
+    """Whether a request's If-Match names this tag, compared strongly (RFC 9110 §13.1.1)."""
+    if len(if_match) > _MOST_CHARACTERS:
+        return False
+    return any(item.strip() in ("*", tag) for item in if_match.split(","))
 
 
 def run_tag(key: bytes, shown: bytes) -> str:

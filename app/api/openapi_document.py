@@ -14,6 +14,7 @@ TAGS = (
     {"name": "runs", "description": "Start tasks, follow them, read and verify their ledger."},
     {"name": "stops", "description": "Stop every run of the tenant, or of one agent, at once."},
     {"name": "erasures", "description": "Take content away lawfully, hold it, compare runs."},
+    {"name": "webhooks", "description": "Who is told of runs and checkpoints; see /webhooks.json."},
     {"name": "ledger", "description": "Proofs, keys and exports for whoever checks the ledger."},
     {"name": "catalog", "description": "What this deployment offers, and who you are."},
     {"name": "system", "description": "Liveness, readiness, version. Open."},

@@ -65,7 +65,8 @@ async def _revision(url: str, *, is_upgrade: bool) -> str | None:
 
 def print_openapi(invocation: Invocation, arguments: Namespace) -> int:
     """The API's description: printed, written, or compared. It does not depend on settings."""
-    document = _openapi_document(invocation)
+    document = _webhooks_document() if arguments.webhooks else _openapi_document(invocation)
+    flag = "--webhooks " if arguments.webhooks else ""
     check: Path | None = arguments.check
     target: Path | None = arguments.write
     try:
@@ -73,7 +74,8 @@ def print_openapi(invocation: Invocation, arguments: Namespace) -> int:
             if check.read_bytes() == document:
                 return OK
             raise CommandError(
-                f"{check} is not what this code serves: run `meshflow openapi --write {check}`",
+                f"{check} is not what this code serves:"
+                f" run `meshflow openapi {flag}--write {check}`",
                 FAILED,
             )
         if target is not None:
@@ -84,6 +86,12 @@ def print_openapi(invocation: Invocation, arguments: Namespace) -> int:
     sys.stdout.flush()
     sys.stdout.buffer.write(document)
     return OK
+
+
+def _webhooks_document() -> bytes:
+    from app.api.webhooks_document import webhooks_bytes
+
+    return webhooks_bytes()
 
 
 def _openapi_document(invocation: Invocation) -> bytes:

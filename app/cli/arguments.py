@@ -149,6 +149,7 @@ def _add_administration(commands: "_Commands[_Parser]") -> None:
     of_db.add_parser("upgrade", help="migrate to the newest revision", allow_abbrev=False)
     of_db.add_parser("current", help="print the revision the database is at", allow_abbrev=False)
     openapi = commands.add_parser("openapi", help="the API's description", allow_abbrev=False)
+    openapi.add_argument("--webhooks", action="store_true", help="of what webhooks send")
     how = openapi.add_mutually_exclusive_group()
     how.add_argument("--check", type=Path, metavar="PATH", help="exit 1 if PATH differs")
     how.add_argument("--write", type=Path, metavar="PATH", help="write it to PATH")

@@ -8,6 +8,8 @@ MeshFlowError
 ├── KeyMalformedError           an idempotency key that cannot be read
 ├── KeyReusedError              an idempotency key that began another request
 ├── KeyErasedError              an idempotency key whose request has no digest any more
+├── PreconditionRequiredError   the change has to say which version it means
+├── PreconditionFailedError     another version is in force than the change means
 ├── PolicyDeniedError           the gate refused at admission; the refusal is a recorded run
 ├── LedgerError
 │   ├── LedgerUnavailableError  the ledger could not be reached: nothing was done, nothing will be
@@ -87,6 +89,20 @@ class KeyErasedError(MeshFlowError):
 
     def __init__(self) -> None:
         super().__init__("content of what this Idempotency-Key began was erased")
+
+
+class PreconditionRequiredError(MeshFlowError):
+    """A change of something that others change too, without the version that it means."""
+
+    def __init__(self) -> None:
+        super().__init__("If-Match must name the entity tag that the change means")
+
+
+class PreconditionFailedError(MeshFlowError):
+    """Somebody else changed it since; nothing was done."""
+
+    def __init__(self) -> None:
+        super().__init__("it was changed since: read it again")
 
 
 class PolicyDeniedError(MeshFlowError):

@@ -27,8 +27,9 @@ from app.egress.url_policy import READING, SafeUrl, UrlPolicy, followed
 MAX_BODY_BYTES = 1 << 20
 MAX_REDIRECTS = 5
 DEADLINE_SECONDS = 15.0
+_LOOKUP_SECONDS = 5.0
 _WIRE_OVERHEAD_BYTES = 256 * 1024  # heads, chunk sizes and interim answers of one connection
-_MAX_CONNECTIONS = 64
+_MAX_CONNECTIONS = 128  # of which webhooks take half at most
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _FINAL_STATUSES = range(200, 600)  # RFC 9110, 15; an interim answer is none
 _AGENT = b"MeshFlow"
@@ -39,7 +40,7 @@ class EgressOrder:
     """One request. `headers` are of the code that asks, never of a model.
 
     Redirects are followed for GET and HEAD only: a body goes to one place, and the answer says
-    where the host would rather have it.
+    where the host would rather have it. With `max_body_bytes` 0 no body is read, of whatever kind.
     """
 
     url: str
@@ -110,6 +111,15 @@ class EgressClient:
             raise refused(Fault.PROTOCOL) from None
         finally:
             self._limits.discard(limit)
+
+    async def admit(self, url: str, policy: UrlPolicy) -> None:
+        """EgressError if a request to this URL would not leave now. Looks the name up, no more."""
+        judged = _judged(EgressOrder(url=url, policy=policy, method="POST", body=b""), url)
+        try:
+            async with asyncio.timeout(_LOOKUP_SECONDS):
+                await self._backend.public_addresses(judged.host)
+        except TimeoutError:
+            raise refused(Fault.DEADLINE) from None
 
     async def close(self) -> None:
         """Send nothing more; what is under way ends at once with an EgressError."""
@@ -203,7 +213,7 @@ async def _read(order: EgressOrder, url: SafeUrl, response: httpcore2.Response) 
     if response.status not in _FINAL_STATUSES:
         raise refused(Fault.PROTOCOL)
     body, truncated = bytearray(), False
-    if response.status not in _REDIRECTS or order.method not in READING:
+    if order.max_body_bytes and (response.status not in _REDIRECTS or order.method not in READING):
         if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
             raise refused(Fault.ENCODING)
         async with aclosing(response.aiter_stream()) as chunks:

@@ -23,6 +23,7 @@ NAMES = (
     "FETCH_PORTS",
     "FETCH_METHODS",
     "EGRESS_DENIED_NETWORKS",
+    "WEBHOOK_HOSTS",
     "URL_BLOCKLIST_FILE",
 )
 SECRET_NAME = "TOOL_CREDENTIALS"  # noqa: S105 - the name of a setting
@@ -71,6 +72,7 @@ class EgressSettings:
     ports: Listed[int]
     methods: Listed[str]
     denied: Listed[Network]
+    webhook_hosts: HostRules | None  # None: any that is public
     blocklist_file: Path | None
     bindings: Hidden | None
 
@@ -98,6 +100,9 @@ class EgressSettings:
                 Listed(()),
                 "networks like 10.0.0.0/8, separated by commas, without host bits",
             ),
+            webhook_hosts=names.plain(
+                "WEBHOOK_HOSTS", host_rules, None, "hosts as in MESHFLOW_FETCH_HOSTS"
+            ),
             blocklist_file=names.optional_path("URL_BLOCKLIST_FILE"),
             bindings=names.secret(f"MESHFLOW_{SECRET_NAME}", checked_bindings),
         )
@@ -121,6 +126,22 @@ class EgressSettings:
             blocklist=patterns,
             ports=frozenset(self.ports),
             methods=frozenset(self.methods),
+        )
+
+    def webhook_policy(self) -> UrlPolicy:
+        """Where webhooks may be sent: over https, to the operator's list or to any public host.
+
+        No patterns are held against it: a tenant chose the URL and not a model, and a body of ids
+        and signatures that looks like something by chance must not be kept back.
+        """
+        from app.egress.url_blocklist import UrlBlocklist  # noqa: PLC0415 - see above
+
+        return UrlPolicy(
+            hosts=HostRules(any_host=True) if self.webhook_hosts is None else self.webhook_hosts,
+            blocklist=UrlBlocklist(),
+            ports=frozenset(self.ports),
+            methods=frozenset({"POST"}),
+            schemes=frozenset({"https"}),
         )
 
 

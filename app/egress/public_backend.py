@@ -46,7 +46,7 @@ class PublicBackend(httpcore2.AsyncNetworkBackend):
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         """A connection to the first address that answers, when every address is public."""
-        for address in (await self._public_addresses(host))[:_MAX_TRIES]:
+        for address in (await self.public_addresses(host))[:_MAX_TRIES]:
             try:
                 stream = await self._dial.connect_tcp(
                     address.compressed,
@@ -73,8 +73,8 @@ class PublicBackend(httpcore2.AsyncNetworkBackend):
         """Of the library, between retries; there are none here."""
         await self._dial.sleep(seconds)
 
-    async def _public_addresses(self, host: str) -> Sequence[Address]:
-        """All addresses of the host. One that is not public spoils them all."""
+    async def public_addresses(self, host: str) -> Sequence[Address]:
+        """All addresses of the host. EgressError: one that is not public spoils them all."""
         literal = address_of(host)
         found = await self._resolver.addresses(host) if literal is None else (literal,)
         if not found:

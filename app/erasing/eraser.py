@@ -45,6 +45,7 @@ from app.storage.run_store import RunStore
 
 _log = logging.getLogger("meshflow.erasing")
 POLL_SECONDS = 1.0
+_KEK_KINDS = ("ledger", "work", "digest", "webhook")  # all that wraps something of a tenant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,8 +222,7 @@ class Eraser:
         return await parts.planner.of_tenant(request, now, keks, is_forced=is_forced)
 
     def _keks_of(self, log_id: TenantId) -> tuple[str, ...]:
-        kinds = ("ledger", "work", "digest")
-        found = [self._parts.keys.kek_ids(f"{kind}/{log_id.hex}/") for kind in kinds]
+        found = [self._parts.keys.kek_ids(f"{kind}/{log_id.hex}/") for kind in _KEK_KINDS]
         return tuple(kek_id for some in found for kek_id in some)
 
     async def _carry_out(self, request: ErasureRequest, plan: Plan, forced: str | None) -> None:

@@ -41,6 +41,7 @@ REGISTRY: Final[Mapping[str, Fates]] = MappingProxyType(
         "run_work": Fates(anonymize_run=Fate.GONE, delete_run=Fate.GONE),
         "runs": _ALL_OF_A_RUN,
         "run_command": _ALL_OF_A_RUN,
+        "webhook_delivery": _ALL_OF_A_RUN,  # ids, states and times of it
         "run_hold": _ALL_OF_A_RUN,  # a hold forbids both, so there is none left
         "batch": _OF_THE_LOG,
         "leaf": _OF_THE_LOG,
@@ -55,6 +56,7 @@ REGISTRY: Final[Mapping[str, Fates]] = MappingProxyType(
         # Digests under a key that lives two days, and ids; with content of a run the digest of the
         # request that brought it goes. Rows of stops and erasures name no run and last 24 hours.
         "idempotency": Fates(anonymize_run=Fate.EMPTIED, delete_run=Fate.GONE),
+        "webhook_endpoint": _OF_THE_LOG,  # sealed under a key of the tenant
         "tenants": _OF_THE_LOG,
         # One row of the operator log, which is no tenant's.
         "sequencer_state": Fates(

@@ -24,6 +24,14 @@ WHERE h.size > 0 AND (h.tenant_id = $1) = $2 AND NOT EXISTS (
   WHERE c.tenant_id = h.tenant_id AND c.origin = h.origin AND c.size >= h.size
 ) ORDER BY h.tenant_id LIMIT $3
 """
+_ADD = """
+INSERT INTO checkpoint (tenant_id, origin, size, root, note, created_at, anchor_run, anchor_seq)
+SELECT u.tenant_id, u.origin, u.size, u.root, u.note, $6, u.run, u.seq
+FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $7::uuid[], $8::bigint[])
+  AS u(tenant_id, origin, size, root, note, run, seq)
+ON CONFLICT DO NOTHING RETURNING tenant_id, origin, size, root, note
+"""
+_TELL = "SELECT webhook_tell_checkpoints($1, $2, $3, $4, $5, $6)"
 # A writer is recorded as retired when all it can have written is in the logs.
 _RETIRED = """
 SELECT writer_id FROM writer_key
@@ -113,25 +121,26 @@ async def unsigned_heads(
 async def add_checkpoints(
     leader: Leader, checkpoints: Sequence[NewCheckpoint], now: datetime
 ) -> None:
-    """Durable when this returns; one that is there already stays as it is."""
+    """Durable when this returns; one that is there already stays as it is.
+
+    Of each new one webhooks tell its tenant, from the same transaction.
+    """
     async with leader.fenced() as raw:
-        await raw.executemany(
-            "INSERT INTO checkpoint (tenant_id, origin, size, root, note, created_at, anchor_run,"
-            " anchor_seq) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
-            [
-                (
-                    item.head.tenant_id,
-                    item.head.origin,
-                    item.head.size,
-                    item.head.root,
-                    item.note,
-                    now,
-                    None if item.anchor is None else item.anchor[0],
-                    None if item.anchor is None else item.anchor[1],
-                )
-                for item in checkpoints
-            ],
+        rows = await raw.fetch(
+            _ADD,
+            [item.head.tenant_id for item in checkpoints],
+            [item.head.origin for item in checkpoints],
+            [item.head.size for item in checkpoints],
+            [item.head.root for item in checkpoints],
+            [item.note for item in checkpoints],
+            now,
+            [None if item.anchor is None else item.anchor[0] for item in checkpoints],
+            [None if item.anchor is None else item.anchor[1] for item in checkpoints],
         )
+        if rows:
+            columns = ("tenant_id", "origin", "size", "root", "note")
+            told = [[row[name] for row in rows] for name in columns]
+            await raw.execute(_TELL, *told, now)
 
 
 async def records_without_rows(

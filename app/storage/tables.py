@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.types import UserDefinedType
 
 from app.storage.request_tables import add_request_tables
+from app.storage.webhook_tables import add_webhook_tables
 
 METADATA = MetaData()
 _NOW = text("now()")
@@ -387,3 +388,4 @@ rate_use = Table(
 )
 
 add_request_tables(METADATA)
+add_webhook_tables(METADATA)

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
+from app.wiring import Overrides
 from tests.support.databases import DatabaseServer, database_server
+from tests.support.egress_field import field_beside
+from tests.support.egress_tls import field_tls
 from tests.support.live_server import LiveServer, live_server
 
 
@@ -21,7 +24,10 @@ def api_databases() -> Iterator[DatabaseServer]:
 @pytest.fixture(scope="session")
 def live(api_databases: DatabaseServer) -> Iterator[LiveServer]:
     """A server with the offline model that nobody changes."""
-    with live_server(api_databases.new_database()) as server:
+    with (
+        field_beside(*field_tls()) as field,
+        live_server(api_databases.new_database(), Overrides(egress=field.parts)) as server,
+    ):
         yield server
 
 

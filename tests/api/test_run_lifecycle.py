@@ -65,6 +65,8 @@ def test_a_task_is_accepted_before_it_is_done(api_databases: DatabaseServer) -> 
 def test_every_example_of_the_document_is_accepted(acme: httpx2.Client) -> None:
     document = acme.get("/openapi.json").json()
     run_id = finished(acme, {"task": "1+1"})["id"]
+    hook = {"url": "https://www.example.com/", "events": ["run.failed"]}
+    endpoint_id = acme.post("/v1/webhook-endpoints", json=hook).json()["id"]
     posted = 0
     for operation in operations(document):
         if not operation.has_body:
@@ -74,7 +76,12 @@ def test_every_example_of_the_document_is_accepted(acme: httpx2.Client) -> None:
         example = document["components"]["schemas"][name]["example"]
         if "run_id" in example:
             example = {**example, "run_id": run_id}
-        response = acme.request(operation.method, operation.address(run_id), json=example)
+        response = acme.request(
+            operation.method,
+            operation.address(run_id, endpoint_id),
+            json=example,
+            headers=operation.needed_headers(),
+        )
         assert response.is_success, response.text
         posted += 1
     assert posted >= 1

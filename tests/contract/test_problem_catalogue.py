@@ -38,6 +38,8 @@ from app.domain.errors import (
     NotSequencedError,
     OverloadedError,
     PolicyDeniedError,
+    PreconditionFailedError,
+    PreconditionRequiredError,
     RotationRefusedError,
     StaleEpochError,
     StaleTermError,
@@ -61,6 +63,8 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
     "ForbiddenError": (ForbiddenError("run"), 403, "forbidden"),
     "InvalidSubmissionError": (InvalidSubmissionError("/a", "b"), 422, "invalid-submission"),
     "PolicyDeniedError": (PolicyDeniedError("run_x", ("r1.schema",), "c"), 403, "policy-denied"),
+    "PreconditionFailedError": (PreconditionFailedError(), 412, "precondition-failed"),
+    "PreconditionRequiredError": (PreconditionRequiredError(), 428, "precondition-required"),
     "LedgerError": (LedgerError("refused"), 503, "ledger-refused"),
     "LedgerUnavailableError": (LedgerUnavailableError("gone"), 503, "ledger-unavailable"),
     "LedgerBrokenError": (

@@ -103,8 +103,9 @@ async def test_down_and_up_again_leaves_the_same_schema(postgres: DatabaseServer
     await schema.upgrade(empty.owner)
     first = await schema_dump(empty.superuser)
     assert all(first[part] for part in first if part != "types"), "the dump sees nothing"
-    scripts = (schema.migrations_directory() / "versions").glob("*.py")
-    revisions = sorted((path.name[:4] for path in scripts), reverse=True)
+    files = (schema.migrations_directory() / "versions").glob("*.py")
+    revisions = sorted((path.name[:4] for path in files), reverse=True)
+    assert revisions[0] == schema.known_revision()
     steps = {schema.known_revision(): first}
     for revision in revisions[1:]:
         await schema.downgrade(empty.owner, revision)

@@ -21,6 +21,8 @@ Document = Mapping[str, Any]
 MEDIA_TYPE = "application/problem+json"
 UNKNOWN_RUN = "run_" + "0" * 32
 UNKNOWN_ERASURE = "ers_" + "0" * 32
+UNKNOWN_ENDPOINT = "whe_" + "0" * 32
+UNKNOWN_DELIVERY = "whd_" + "0" * 32
 OPEN_OPERATIONS = frozenset({"system_health", "system_ready", "system_version"})
 _METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 _PROBLEM_FIELDS = frozenset(
@@ -48,16 +50,31 @@ class Operation:
     def has_body(self) -> bool:
         return "requestBody" in self.described
 
-    def address(self, run_id: str = UNKNOWN_RUN) -> str:
+    def address(self, run_id: str = UNKNOWN_RUN, endpoint_id: str = UNKNOWN_ENDPOINT) -> str:
         """The path with its parameters filled in. KeyError for a parameter nobody thought of."""
         return self.path.format_map(
-            {"run_id": run_id, "name": "assistant", "erasure_id": UNKNOWN_ERASURE}
+            {
+                "run_id": run_id,
+                "name": "assistant",
+                "erasure_id": UNKNOWN_ERASURE,
+                "endpoint_id": endpoint_id,
+                "delivery_id": UNKNOWN_DELIVERY,
+            }
         )
 
-    def small_body(self, run_id: str = UNKNOWN_RUN) -> dict[str, str] | None:
+    def needed_headers(self) -> list[tuple[str, str]]:
+        """Headers without which it is refused."""
+        parameters = self.described.get("parameters", [])
+        needed = [item["name"] for item in parameters if item["in"] == "header"]
+        return [("If-Match", "*")] if "if-match" in needed else []
+
+    def small_body(self, run_id: str = UNKNOWN_RUN) -> dict[str, Any] | None:
         """A good body, where one is needed."""
         if not self.has_body:
             return None
+        if "/webhook-endpoints" in self.path:
+            made = {"url": "https://www.example.com/", "events": ["run.failed"]}
+            return made if self.method == "POST" else {"enabled": True}
         if self.path.endswith("/erasures"):
             return {
                 "action": "anonymize_run",
@@ -86,7 +103,11 @@ class Operation:
         if self.path.endswith("/diff"):
             wanted["other"] = run_id
         return client.request(
-            self.method, self.address(run_id), params=wanted, json=body, headers=list(headers)
+            self.method,
+            self.address(run_id),
+            params=wanted,
+            json=body,
+            headers=[*headers, *self.needed_headers()],
         )
 
 
@@ -122,7 +143,7 @@ def problem_of(response: httpx2.Response, status: int, code: str) -> dict[str, A
 
 def is_let_in(response: httpx2.Response) -> bool:
     """Whether the request was served, be it with the word that no log is signed here yet."""
-    if response.status_code in {200, 202}:
+    if response.status_code in {200, 201, 202}:
         return True
     return response.status_code == 409 and response.json()["code"] == "not-sequenced"
 

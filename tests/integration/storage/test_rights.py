@@ -34,6 +34,17 @@ TENANT_TABLES = (
     "run_work",
     "rate_use",
     "idempotency",
+    "webhook_endpoint",
+    "webhook_delivery",
+)
+EMPTY = (
+    "run_command",
+    "run_result",
+    "run_work",
+    "rate_use",
+    "idempotency",
+    "webhook_endpoint",
+    "webhook_delivery",
 )
 PARTITIONS = ("record_default", "payload_default", "leaf_default", "tile_default")
 ROLES = ("mf_app", "mf_audit", "mf_sequencer", "mf_eraser", "mf_writer", "mf_erase_owner")
@@ -170,8 +181,7 @@ async def test_row_level_security_hides_every_other_tenant(
         theirs = await scene.begun()
     assert theirs.tenant_id != author.tenant_id
     seen = f"SELECT DISTINCT tenant_id FROM {table}"
-    filled = table not in ("run_command", "run_result", "run_work", "rate_use", "idempotency")
-    filled = filled and table not in ERASING
+    filled = table not in (*EMPTY, *ERASING)
     async with logged_in(roles.superuser) as raw:
         for name, values in LOG_ROWS.items():
             await raw.execute(
@@ -247,6 +257,16 @@ RIGHTS = {
             "work_forget",
             "writer_commands",
             "work_keep",
+            "webhook_tell",
+            "webhook_register",
+            "webhook_change",
+            "webhook_remove",
+            "webhook_test",
+            "webhook_redeliver",
+            "webhook_due",
+            "webhook_claim",
+            "webhook_settle",
+            "webhook_trim",
         },
     },
     "mf_audit": {
@@ -256,6 +276,7 @@ RIGHTS = {
         "SELECT": {"record", "batch", "tenants", "writer_key", *LOG},
         "INSERT": {*LOG},
         "UPDATE": {"tile", "log_head", "left_out", "sequencer_state", "tenants", "writer_key"},
+        "EXECUTE": {"webhook_tell_checkpoints"},
     },
     "mf_eraser": {
         "EXECUTE": {
@@ -273,6 +294,7 @@ RIGHTS = {
             "kek_destroyed",
             "work_keep",
             "idempotency_keep",
+            "webhook_tell",
         }
     },
 }
@@ -460,7 +482,8 @@ async def test_every_function_with_borrowed_rights_fixes_its_search_path(roles: 
             " AND (inherit_option OR set_option)"
         )
     borrowed = [row for row in rows if row["prosecdef"]]
-    written, erased = RIGHTS["mf_app"]["EXECUTE"], RIGHTS["mf_eraser"]["EXECUTE"]
+    erased = RIGHTS["mf_eraser"]["EXECUTE"]
+    written = RIGHTS["mf_app"]["EXECUTE"] | RIGHTS["mf_sequencer"]["EXECUTE"]
     assert {row["proname"] for row in borrowed} == written | erased | INNER | WRITERS_INNER
     for row in borrowed:
         assert row["proconfig"] == ["search_path=pg_catalog, public, pg_temp"], row["proname"]
