@@ -48,9 +48,19 @@ def litellm(home: Path, directory: Path, url: str) -> Iterator[int]:
     config.write_text(_CONFIG % url, encoding="utf-8")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
-    command: list[str | Path] = [home / "bin" / "litellm", "--config", config, "--host", "127.0.0.1"]
+    command: list[str | Path] = [home / "bin" / "litellm", "--config", config]
     process = subprocess.Popen(
-        [*command, "--port", str(port), "--num_workers", "1", "--telemetry", "False"],
+        [
+            *command,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--num_workers",
+            "1",
+            "--telemetry",
+            "False",
+        ],
         env={"PATH": f"{home}/bin:/usr/bin:/bin", "HOME": str(directory), **_ENVIRON},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -31,6 +31,9 @@ OF_ALL_TENANTS = {
     "work_forget": "a work key is the deployment's, of one day",
     "results_expire": "results of all tenants expire by the clock",
     "writer_tick": "a process looks after the runs of all tenants",
+    "idempotency_trim": "keys of all tenants expire by the clock",
+    "webhook_due": "a process delivers for all tenants",
+    "webhook_trim": "deliveries of all tenants expire by the clock",
     "rates_exchange": "minutes that are over go for all tenants",
 }
 
