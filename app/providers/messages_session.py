@@ -41,6 +41,8 @@ from app.providers.wire.model_http import (
 )
 from app.providers.wire.tool_words import past_name, turns, wire_name, wire_names, with_our_names
 
+_BUSY = 529  # the status of this API alone
+
 
 class MessagesSession:
     """One shared client. Building it blocks for some tens of milliseconds; it opens nothing."""
@@ -181,7 +183,7 @@ def _sdk_failure(error: anthropic.AnthropicError) -> ModelFailure:
     """Which failure an SDK error is, by its class and status alone."""
     match error:
         case anthropic.APIStatusError():
-            return status_failure(error.status_code)
+            return status_failure(error.status_code, busy=_BUSY)
         case anthropic.APIResponseValidationError():
             return ModelFailure.MALFORMED_REPLY
         case anthropic.APIConnectionError():

@@ -189,6 +189,4 @@ def _sdk_failure(error: errors.APIError) -> ModelFailure:
     code: object = error.code  # of an error in mid-stream, whatever the provider wrote
     if not isinstance(code, int) or isinstance(code, bool):
         return ModelFailure.SERVER_ERROR
-    if code == httpx2.codes.SERVICE_UNAVAILABLE:
-        return ModelFailure.OVERLOADED  # what the API answers when a model is overloaded
     return status_failure(code)

@@ -27,7 +27,6 @@ _STATUS_FAILURES: Mapping[int, ModelFailure] = {
     403: ModelFailure.AUTHENTICATION,
     408: ModelFailure.TIMEOUT,
     429: ModelFailure.RATE_LIMITED,
-    529: ModelFailure.OVERLOADED,
 }
 
 # The answers that the exchange in this task has open.
@@ -72,8 +71,10 @@ def quieten(loggers: Iterable[str]) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def status_failure(status: int) -> ModelFailure:
-    """Which failure an answer's status is."""
+def status_failure(status: int, *, busy: int = 503) -> ModelFailure:
+    """Which failure an answer's status is. `busy` is the API's own for a model under load."""
+    if status == busy:
+        return ModelFailure.OVERLOADED
     if status in _STATUS_FAILURES:
         return _STATUS_FAILURES[status]
     if status >= 500:  # noqa: PLR2004  # HTTP's own boundary
