@@ -48,7 +48,7 @@ class Catalogue:
         self._names = tuple(spec.name for spec in self.toolbox.specs)
         self._all = frozenset(self._names)
         self._tenants = tenants
-        model = default_model or roster.DEFAULT_MODELS[settings.provider]
+        model = default_model or roster.DEFAULT_MODELS[settings.models.chosen]
         self._agents = load_agents(settings.config_dir, tools=self._names, default_model=model)
 
     def tools_of(self, tenant: str) -> frozenset[str]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
+from importlib.util import find_spec
 
 from app.domain.errors import ConfigurationError
 from app.domain.verdict import PolicyRef
@@ -29,14 +30,20 @@ from app.policy.rules import (
     TaskShape,
 )
 from app.policy.schema_check import SchemaRefusedError, check_schema
+from app.provider_settings import ProviderName
 from app.providers.anthropic import AnthropicProvider
+from app.providers.extras.late_provider import (
+    bedrock_provider,
+    gemini_provider,
+    openai_provider,
+)
 from app.providers.offline import OfflineProvider
 from app.providers.provider import ModelProvider
 from app.sandbox.execution import EngineName
 from app.sandbox.runner_assembly import build_runner
 from app.sandbox.sandbox_profile import WorkerAccount
 from app.sandbox.tool_runner import ToolRunner
-from app.settings import ProviderName, Settings
+from app.settings import Settings
 from app.tools.calculator import Calculator
 from app.tools.current_time import CurrentTime
 from app.tools.files import ListFiles, ReadFile, SearchFiles, WriteFile
@@ -67,6 +74,9 @@ _RESERVED = frozenset({PYTHON, SHELL, HTTP_FETCH})
 DEFAULT_MODELS: Mapping[ProviderName, str] = {
     ProviderName.OFFLINE: "offline",
     ProviderName.ANTHROPIC: "claude-sonnet-5-5",
+    ProviderName.OPENAI: "gpt-6.1-sol",
+    ProviderName.GEMINI: "gemini-3.8-flash",
+    ProviderName.BEDROCK: "global.anthropic.claude-sonnet-5-5",
 }
 
 
@@ -144,12 +154,35 @@ def web_tools(settings: Settings, client: EgressClient) -> tuple[tuple[Tool, ...
 
 
 def providers(settings: Settings) -> dict[str, ModelProvider]:
-    """The providers that these settings allow. `offline` is always there, and named as such."""
+    """The providers that these settings allow. `offline` is always there, and named as such.
+
+    ConfigurationError when the one that was chosen needs an extra that is not installed.
+    """
     plugged: dict[str, ModelProvider] = {"offline": OfflineProvider()}
-    key = settings.anthropic_api_key
-    if key is not None:
-        plugged["anthropic"] = AnthropicProvider(key.reveal, base_url=settings.anthropic_base_url)
+    said = settings.models
+    if said.anthropic_key is not None:
+        key = said.anthropic_key.reveal
+        plugged["anthropic"] = AnthropicProvider(key, base_url=said.anthropic_base_url)
+    if said.openai_key is not None and _is_installed("openai"):
+        plugged["openai"] = openai_provider(said.openai_key.reveal, base_url=said.openai_base_url)
+    if said.gemini_key is not None and _is_installed("google.genai"):
+        plugged["gemini"] = gemini_provider(said.gemini_key.reveal, base_url=said.gemini_base_url)
+    if said.bedrock_region is not None and _is_installed("boto3"):
+        plugged["bedrock"] = bedrock_provider(said.bedrock_region, base_url=said.bedrock_base_url)
+    if said.chosen not in plugged:
+        raise ConfigurationError(
+            f"MESHFLOW_PROVIDER is {said.chosen}, and that extra is not installed:"
+            f" pip install 'meshflow[{said.chosen}]'"
+        )
     return plugged
+
+
+def _is_installed(library: str) -> bool:
+    """Whether an extra is there, without importing it. A key alone may lie about from elsewhere."""
+    try:
+        return find_spec(library) is not None
+    except ModuleNotFoundError:  # the package above it is missing
+        return False
 
 
 def rule_book() -> RuleBook:

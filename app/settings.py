@@ -9,12 +9,12 @@ Threat: Unauthorised API access
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import NoReturn, SupportsIndex, TypeVar
 from urllib.parse import urlsplit
 
+from app import provider_settings
 from app.domain.database_url import is_database_url
 from app.domain.environment_names import default_data_dir, known_names
 from app.domain.errors import ConfigurationError
@@ -54,17 +54,14 @@ PLAIN_NAMES = (
     "MODEL_TIMEOUT_SECONDS",
     "DOCS",
     "LOG_LEVEL",
-    "PROVIDER",
-    "ANTHROPIC_BASE_URL",
     "HOST",
     "PORT",
     *egress_settings.NAMES,
+    *provider_settings.NAMES,
     *sandbox_settings.NAMES,
 )
 # Read by the tests and the benches; the server accepts the name and does nothing with it.
 FOREIGN_NAMES = ("TEST_DATABASE_URL", "KEY_FILE")
-# The provider's own name, without our prefix, so that a key that is already there is found.
-PROVIDER_KEY = "ANTHROPIC_API_KEY"
 
 KNOWN = frozenset(
     PREFIX + name
@@ -109,13 +106,6 @@ class Secret:
         raise TypeError("a secret is not pickled")
 
 
-class ProviderName(StrEnum):
-    """Who answers model calls."""
-
-    OFFLINE = "offline"
-    ANTHROPIC = "anthropic"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything the environment decides. Paths are absolute; none of them is known to exist.
@@ -151,9 +141,7 @@ class Settings:
     model_timeout_seconds: int
     docs: bool
     log_level: str
-    provider: ProviderName
-    anthropic_base_url: str | None
-    anthropic_api_key: Secret | None
+    models: provider_settings.ProviderSettings
     host: str
     port: int
     egress: egress_settings.EgressSettings
@@ -166,11 +154,10 @@ class Settings:
         cls, environ: Mapping[str, str], *, dev: bool = False, uid: int, home: Path
     ) -> "Settings":
         """The settings in effect. ConfigurationError on the first problem; nothing is created."""
-        ignored = known_names(environ, prefix=PREFIX, known=KNOWN, near=(PROVIDER_KEY,))
+        ignored = known_names(environ, prefix=PREFIX, known=KNOWN, near=provider_settings.KEY_NAMES)
         read = _Reader({k: v for k, v in environ.items() if k not in ignored}, home)
         api_keys_file = read.kept_file("API_KEYS")
         data_dir = read.path("DATA_DIR", Path(default_data_dir(environ, uid, home)))
-        provider_key = read.secret(PROVIDER_KEY, _printable)
         return cls(
             dev=dev,
             api_keys=None if api_keys_file else read.secret(PREFIX + "API_KEYS", str),
@@ -198,9 +185,7 @@ class Settings:
             model_timeout_seconds=read.number("MODEL_TIMEOUT_SECONDS", 60, low=1, high=3600),
             docs=read.choice("DOCS", ("on", "off"), "on") == "on",
             log_level=read.choice("LOG_LEVEL", _LOG_LEVELS, "info"),
-            provider=read.provider(provider_key),
-            anthropic_base_url=read.base_url("ANTHROPIC_BASE_URL"),
-            anthropic_api_key=provider_key,
+            models=provider_settings.ProviderSettings.read(read),
             host=read.host("HOST", "127.0.0.1"),
             port=read.number("PORT", 8000, low=0, high=65_535),
             egress=egress_settings.EgressSettings.read(read),
@@ -317,17 +302,6 @@ class _Reader:
         rule = "seconds, or a number with s, m, h or d, of at most 365 days"
         return self.plain(given[0] if given else names[0], parse, 86_400, rule)
 
-    def provider(self, key: Secret | None) -> ProviderName:
-        """Named, or decided by whether there is a provider key."""
-        default = ProviderName.ANTHROPIC if key else ProviderName.OFFLINE
-        chosen = ProviderName(self.choice("PROVIDER", tuple(ProviderName), default))
-        if chosen is ProviderName.ANTHROPIC and key is None:
-            raise ConfigurationError(
-                f"{PREFIX}PROVIDER is anthropic but neither {PROVIDER_KEY} nor "
-                f"{PROVIDER_KEY}_FILE is set"
-            )
-        return chosen
-
     def database_url(self, name: str) -> Secret | None:
         """A Postgres URL; the whole of it is a secret, since it may carry a password."""
         return self.secret(PREFIX + name, _database_url)
@@ -374,10 +348,6 @@ class _Reader:
 
 def _shown(value: object) -> str:
     return NOT_SET if value is None or value == () else str(value)
-
-
-def _printable(value: str) -> str | None:
-    return value if value.isascii() and value.isprintable() and " " not in value else None
 
 
 def _database_url(value: str) -> str | None:

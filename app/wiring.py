@@ -350,9 +350,9 @@ def _own_secrets(settings: Settings) -> list[str]:
         settings.sequencer_database_url,
         settings.eraser_database_url,
         settings.audit_database_url,
-        settings.anthropic_api_key,
     )
     found = [secret.reveal() for secret in held if secret is not None]
+    found += settings.models.secret_values()
     found += settings.egress.secret_values()
     if settings.api_keys is not None:
         # Each key by itself too: a list is never what leaks.

@@ -8,21 +8,22 @@ either harmless by the API's own rules (new event and block kinds are skipped) o
 Threat: Prompt injection via task input
 """
 
-import json
-import math
 from dataclasses import dataclass, field
-from typing import NoReturn
 
 from app.domain.errors import ModelError
-from app.domain.run import Json, JsonObject
+from app.domain.run import JsonObject
 from app.domain.step import ModelReply, StopReason, ToolCall
-from app.providers.prices import ModelPrice, usage_of
+from app.providers.prices import ModelPrice
 from app.providers.provider import ModelFailure, model_error
-
-# An output limit of 128,000 tokens stays far below this; only a broken or hostile server passes it.
-_MOST_BYTES = 8 * 1024 * 1024
-_MOST_CALLS = 128
-_MOST_DEPTH = 64  # code that walks arguments may recurse
+from app.providers.wire.reply_json import (
+    MOST_BYTES,
+    count_in,
+    malformed,
+    object_in,
+    parse_object,
+    text_in,
+    whole_reply,
+)
 
 # `stop_sequence` and `pause_turn` answer questions that we never ask, so they are not known here.
 _STOP_REASONS = {
@@ -44,86 +45,6 @@ _ERROR_EVENTS = {
     "overloaded_error": ModelFailure.OVERLOADED,
     "timeout_error": ModelFailure.TIMEOUT,
 }
-
-
-def _malformed() -> NoReturn:
-    raise model_error(ModelFailure.MALFORMED_REPLY)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("not a finite number")
-    return number
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _one_value_a_key(pairs: list[tuple[str, Json]]) -> JsonObject:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a key stands twice")
-    return fields
-
-
-def _is_deeper_than(value: Json, depth: int) -> bool:
-    level: list[Json] = [value]
-    for _ in range(depth):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return False
-    return True
-
-
-def parse_object(text: str) -> JsonObject:
-    """The JSON object in a text, or `model.malformed_reply`.
-
-    Stricter than `json.loads`: no NaN, no infinity by way of 1e999, no half surrogates, no key
-    twice, no nesting beyond 64. Those parse in Python but could not be recorded, or not safely.
-    """
-    try:
-        value: Json = json.loads(
-            text,
-            parse_float=_finite,
-            parse_constant=_no_constant,
-            object_pairs_hook=_one_value_a_key,
-        )
-        json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict) or _is_deeper_than(value, _MOST_DEPTH):
-        _malformed()
-    return value
-
-
-def _object_in(holder: JsonObject, key: str) -> JsonObject:
-    value = holder.get(key)
-    if not isinstance(value, dict):
-        _malformed()
-    return value
-
-
-def _text_in(holder: JsonObject, key: str) -> str:
-    value = holder.get(key)
-    if not isinstance(value, str):
-        _malformed()
-    return value
-
-
-def _count_in(holder: JsonObject, key: str, *, default: int | None = None) -> int:
-    value = holder.get(key)
-    if value is None and default is not None:
-        return default
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        _malformed()
-    return value
 
 
 @dataclass(slots=True, kw_only=True)
@@ -153,18 +74,18 @@ class ReplyAssembler:
     def take(self, event_name: str | None, data: str) -> None:
         """One event. Raises `ModelError` when the event is an error or cannot be believed."""
         self._bytes += len(data)
-        if self._bytes > _MOST_BYTES:
-            _malformed()
+        if self._bytes > MOST_BYTES:
+            malformed()
         if event_name is None or event_name == "ping":
             return
         if event_name == "error":
             raise model_error(_failure_told_by(data))
         event = parse_object(data)
-        kind = _text_in(event, "type")
+        kind = text_in(event, "type")
         if kind == "error":
             raise model_error(_failure_told_by(data))
         if self._stopped:
-            _malformed()
+            malformed()
         self._take_part(kind, event)
 
     def _take_part(self, kind: str, event: JsonObject) -> None:
@@ -194,44 +115,37 @@ class ReplyAssembler:
             or self._output_tokens is None
             or any(block.is_open for block in self._blocks.values())
         ):
-            _malformed()
+            malformed()
         stop = self._stop_reason
-        # Arguments of a reply that was cut short or refused are not what the model meant to ask:
-        # such a call is never handed on, even where its JSON happens to be whole.
-        calls = self._calls() if stop in (StopReason.TOOL_USE, StopReason.END) else ()
-        if bool(calls) != (stop is StopReason.TOOL_USE):
-            _malformed()
-        return ModelReply(
+        return whole_reply(
+            self._price,
             text=self._text(),
-            calls=calls,
-            stop_reason=stop,
-            usage=usage_of(
-                self._price,
-                input_tokens=self._input_tokens,
-                output_tokens=self._output_tokens,
-            ),
+            calls=self._calls() if stop in (StopReason.TOOL_USE, StopReason.END) else (),
+            stop=stop,
+            input_tokens=self._input_tokens,
+            output_tokens=self._output_tokens,
         )
 
     def _message_start(self, event: JsonObject) -> None:
         if self._input_tokens is not None:
-            _malformed()
-        usage = _object_in(_object_in(event, "message"), "usage")
+            malformed()
+        usage = object_in(object_in(event, "message"), "usage")
         self._input_tokens = _input_tokens_in(usage)
 
     def _block_start(self, event: JsonObject) -> None:
-        index = _count_in(event, "index")
+        index = count_in(event, "index")
         if self._input_tokens is None or index in self._blocks:
-            _malformed()
-        content = _object_in(event, "content_block")
-        match _text_in(content, "type"):
+            malformed()
+        content = object_in(event, "content_block")
+        match text_in(content, "type"):
             case "text":
-                block = _Block(kind="text", pieces=[_text_in(content, "text")])
+                block = _Block(kind="text", pieces=[text_in(content, "text")])
             case "tool_use":
                 block = _Block(
                     kind="tool_use",
-                    call_id=_text_in(content, "id"),
-                    name=_text_in(content, "name"),
-                    whole_input=_object_in(content, "input"),
+                    call_id=text_in(content, "id"),
+                    name=text_in(content, "name"),
+                    whole_input=object_in(content, "input"),
                 )
             case _:
                 # Thinking, and kinds yet to come. They are dropped whole, never in part: the API
@@ -241,33 +155,33 @@ class ReplyAssembler:
 
     def _block_delta(self, event: JsonObject) -> None:
         block = self._open_block(event)
-        delta = _object_in(event, "delta")
-        match (block.kind, _text_in(delta, "type")):
+        delta = object_in(event, "delta")
+        match (block.kind, text_in(delta, "type")):
             case ("text", "text_delta"):
-                block.pieces.append(_text_in(delta, "text"))
+                block.pieces.append(text_in(delta, "text"))
             case ("tool_use", "input_json_delta"):
-                block.pieces.append(_text_in(delta, "partial_json"))
+                block.pieces.append(text_in(delta, "partial_json"))
             case ("text" | "tool_use", "text_delta" | "input_json_delta"):
-                _malformed()
+                malformed()
             case _:
                 return  # citations, signatures, and what belongs to skipped blocks
 
     def _message_delta(self, event: JsonObject) -> None:
         if self._input_tokens is None:
-            _malformed()
-        reason = _object_in(event, "delta").get("stop_reason")
+            malformed()
+        reason = object_in(event, "delta").get("stop_reason")
         if reason is not None:
             if not isinstance(reason, str) or reason not in _STOP_REASONS:
-                _malformed()
+                malformed()
             self._stop_reason = _STOP_REASONS[reason]
-        usage = _object_in(event, "usage")
-        self._output_tokens = _count_in(usage, "output_tokens")
+        usage = object_in(event, "usage")
+        self._output_tokens = count_in(usage, "output_tokens")
         self._input_tokens = max(self._input_tokens, _input_tokens_in(usage, default=0))
 
     def _open_block(self, event: JsonObject) -> _Block:
-        block = self._blocks.get(_count_in(event, "index"))
+        block = self._blocks.get(count_in(event, "index"))
         if block is None or not block.is_open:
-            _malformed()
+            malformed()
         return block
 
     def _text(self) -> str:
@@ -286,26 +200,23 @@ class ReplyAssembler:
             written = "".join(block.pieces)
             arguments = parse_object(written) if written else block.whole_input
             calls.append(ToolCall(call_id=block.call_id, name=block.name, arguments=arguments))
-        ids = {call.call_id for call in calls}
-        if len(ids) != len(calls) or "" in ids or len(calls) > _MOST_CALLS:
-            _malformed()
         return tuple(calls)
 
 
 def _input_tokens_in(usage: JsonObject, *, default: int | None = None) -> int:
     """All input tokens: those of a prompt cache are counted beside the rest."""
     return (
-        _count_in(usage, "input_tokens", default=default)
-        + _count_in(usage, "cache_creation_input_tokens", default=0)
-        + _count_in(usage, "cache_read_input_tokens", default=0)
+        count_in(usage, "input_tokens", default=default)
+        + count_in(usage, "cache_creation_input_tokens", default=0)
+        + count_in(usage, "cache_read_input_tokens", default=0)
     )
 
 
 def _failure_told_by(data: str) -> ModelFailure:
     """Which failure an error event is. Its message stays behind: it may quote the request."""
     try:
-        error = _object_in(parse_object(data), "error")
-        kind = _text_in(error, "type")
+        error = object_in(parse_object(data), "error")
+        kind = text_in(error, "type")
     except ModelError:
         return ModelFailure.MALFORMED_REPLY
     return _ERROR_EVENTS.get(kind, ModelFailure.SERVER_ERROR)

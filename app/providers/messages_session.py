@@ -7,8 +7,6 @@ Threat: Supply chain attacks
 """
 
 import asyncio
-import logging
-import re
 from collections.abc import AsyncGenerator, Mapping
 from typing import assert_never
 
@@ -24,50 +22,40 @@ from anthropic.types import (
 
 from app.domain.errors import ModelError
 from app.domain.step import (
+    Message,
     ModelReply,
     ModelRequest,
     ReplyMessage,
     ResultsMessage,
     TextMessage,
-    ToolCall,
 )
 from app.providers.message_stream import ReplyAssembler
 from app.providers.prices import ModelPrice
 from app.providers.provider import ModelFailure, model_error
+from app.providers.wire.model_http import (
+    TIMEOUT,
+    model_client,
+    quieten,
+    status_failure,
+    transport_failure,
+)
+from app.providers.wire.tool_words import past_name, turns, wire_name, wire_names, with_our_names
 
-_CONNECT_SECONDS = 5.0
-_WORD = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)  # what the API takes as the name of a tool
-_QUIET_LOGGERS = ("anthropic", "httpx2", "httpcore2")
-
-_STATUS_FAILURES: Mapping[int, ModelFailure] = {
-    401: ModelFailure.AUTHENTICATION,
-    402: ModelFailure.AUTHENTICATION,
-    403: ModelFailure.AUTHENTICATION,
-    408: ModelFailure.TIMEOUT,
-    429: ModelFailure.RATE_LIMITED,
-    529: ModelFailure.OVERLOADED,
-}
+_BUSY = 529  # the status of this API alone
 
 
 class MessagesSession:
     """One shared client. Building it blocks for some tens of milliseconds; it opens nothing."""
 
     def __init__(self, base_url: str) -> None:
-        # At DEBUG these loggers write whole prompts.
-        for name in _QUIET_LOGGERS:
-            logging.getLogger(name).setLevel(logging.WARNING)
-        timeout = httpx2.Timeout(None, connect=_CONNECT_SECONDS)  # the rest is the deadline's
+        quieten(["anthropic"])
         self._client = anthropic.AsyncAnthropic(
             api_key="set-for-each-request",  # given, so that the SDK looks for no key of its own
             base_url=base_url,
             max_retries=0,  # each attempt is a record of ours
-            timeout=timeout,
+            timeout=TIMEOUT,
             open_telemetry=False,
-            http_client=anthropic.DefaultAsyncHttpxClient(
-                base_url=base_url,
-                follow_redirects=False,  # a redirect would carry the prompt to another host
-                timeout=timeout,
-            ),
+            http_client=model_client(base_url),
         )
         _ = self._client.messages  # imports the larger half of the SDK
 
@@ -77,7 +65,7 @@ class MessagesSession:
 
     async def exchange(self, key: str, request: ModelRequest, price: ModelPrice) -> ModelReply:
         """One request, one whole reply, within the request's own deadline; else `ModelError`."""
-        names = _wire_names(request)
+        names = wire_names(request)
         messages = _wire_messages(request, names)
         if not messages:
             raise model_error(ModelFailure.INVALID_REQUEST)
@@ -89,13 +77,13 @@ class MessagesSession:
         except TimeoutError:
             failure = ModelFailure.TIMEOUT
         except httpx2.HTTPError as error:  # while streaming these are not wrapped by the SDK
-            failure = _transport_failure(error)
+            failure = transport_failure(error)
         except anthropic.AnthropicError as error:
             failure = _sdk_failure(error)
         except UnicodeDecodeError:
             failure = ModelFailure.MALFORMED_REPLY
         else:
-            return _with_our_tool_names(reply, names)
+            return with_our_names(reply, names)
         # Raised here and not inside an `except`: the provider's error, which may hold the request,
         # would otherwise travel along as the context of ours.
         raise model_error(failure)
@@ -126,38 +114,10 @@ class MessagesSession:
         return assembler.finished()
 
 
-def _wire_name(name: str) -> str:
-    return name.replace(".", "_")
-
-
-def _wire_names(request: ModelRequest) -> dict[str, str]:
-    """Wire name -> our name. Ours may hold dots, the API's may not; a clash is refused."""
-    names = {_wire_name(tool.name): tool.name for tool in request.tools}
-    usable = all(_WORD.fullmatch(name) is not None for name in names)
-    if len(names) != len(request.tools) or not usable:
-        raise model_error(ModelFailure.INVALID_REQUEST)
-    return names
-
-
-def _with_our_tool_names(reply: ModelReply, names: Mapping[str, str]) -> ModelReply:
-    """The reply with our names of tools; a name that was never offered stays as it came."""
-    calls = tuple(
-        ToolCall(
-            call_id=call.call_id,
-            name=names.get(call.name, call.name),
-            arguments=call.arguments,
-        )
-        for call in reply.calls
-    )
-    return ModelReply(
-        text=reply.text, calls=calls, stop_reason=reply.stop_reason, usage=reply.usage
-    )
-
-
 def _wire_tools(request: ModelRequest) -> list[ToolParam]:
     return [
         {
-            "name": _wire_name(tool.name),
+            "name": wire_name(tool.name),
             "description": tool.description,
             "input_schema": {**tool.parameters},
         }
@@ -166,27 +126,21 @@ def _wire_tools(request: ModelRequest) -> list[ToolParam]:
 
 
 def _wire_messages(request: ModelRequest, names: Mapping[str, str]) -> list[MessageParam]:
-    """The conversation as the API wants it: roles alternate, no block is blank.
+    """The conversation as the API wants it: roles alternate, no block is blank."""
 
-    Text of every origin but the model's replies is user content; the system prompt is the
-    operator's alone and travels apart.
-    """
-    turns: list[tuple[bool, list[ContentBlockParam]]] = []  # (is the model's, blocks)
-    for message in request.messages:
+    def blocks_of(message: Message) -> list[ContentBlockParam]:
         match message:
             case TextMessage():
-                from_model, blocks = False, _text_blocks(message.text)
+                return _text_blocks(message.text)
             case ReplyMessage():
-                from_model, blocks = True, _reply_blocks(message, names)
+                return _reply_blocks(message, names)
             case ResultsMessage():
-                from_model, blocks = False, _result_blocks(message)
+                return _result_blocks(message)
             case _:
                 assert_never(message)
-        if turns and turns[-1][0] == from_model:
-            turns[-1][1].extend(blocks)
-        elif blocks:
-            turns.append((from_model, blocks))
-    return [_wire_turn(blocks, from_model=from_model) for from_model, blocks in turns]
+
+    found = turns(request.messages, blocks_of)
+    return [_wire_turn(blocks, from_model=from_model) for from_model, blocks in found]
 
 
 def _wire_turn(blocks: list[ContentBlockParam], *, from_model: bool) -> MessageParam:
@@ -203,14 +157,10 @@ def _text_blocks(text: str) -> list[ContentBlockParam]:
 def _reply_blocks(message: ReplyMessage, names: Mapping[str, str]) -> list[ContentBlockParam]:
     blocks = _text_blocks(message.text)
     for call in message.calls:
-        wire = _wire_name(call.name)
-        # A call of a tool that was never offered is in the history with its refusal. Its name is
-        # the model's own; only what the API can read of it goes back.
-        known = wire in names or _WORD.fullmatch(wire) is not None
         block: ToolUseBlockParam = {
             "type": "tool_use",
             "id": call.call_id,
-            "name": wire if known else "unknown_tool",
+            "name": past_name(call.name, names),
             "input": {**call.arguments},
         }
         blocks.append(block)
@@ -233,37 +183,10 @@ def _sdk_failure(error: anthropic.AnthropicError) -> ModelFailure:
     """Which failure an SDK error is, by its class and status alone."""
     match error:
         case anthropic.APIStatusError():
-            return _status_failure(error.status_code)
+            return status_failure(error.status_code, busy=_BUSY)
         case anthropic.APIResponseValidationError():
             return ModelFailure.MALFORMED_REPLY
         case anthropic.APIConnectionError():
-            return _transport_failure(error.__cause__)
+            return transport_failure(error.__cause__)
         case _:
             return ModelFailure.SERVER_ERROR
-
-
-def _status_failure(status: int) -> ModelFailure:
-    if status in _STATUS_FAILURES:
-        return _STATUS_FAILURES[status]
-    if status >= 500:  # noqa: PLR2004  # HTTP's own boundary
-        return ModelFailure.SERVER_ERROR
-    if status >= 400:  # noqa: PLR2004  # as above
-        return ModelFailure.INVALID_REQUEST
-    return ModelFailure.MALFORMED_REPLY  # a redirect, or a status the API does not have
-
-
-def _transport_failure(error: BaseException | None) -> ModelFailure:
-    """Which failure an error of the connection is."""
-    match error:
-        case (
-            httpx2.ConnectError()
-            | httpx2.ConnectTimeout()
-            | httpx2.PoolTimeout()
-            | httpx2.ProxyError()
-            | httpx2.UnsupportedProtocol()
-        ):
-            return ModelFailure.UNREACHABLE
-        case httpx2.TimeoutException():
-            return ModelFailure.TIMEOUT
-        case _:
-            return ModelFailure.STREAM_BROKEN

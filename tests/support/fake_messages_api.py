@@ -58,6 +58,7 @@ class SeenRequest:
     path: str
     headers: Mapping[str, str]
     body: dict[str, Any]
+    raw: bytes = b""
 
 
 def event(kind: str, /, **fields: object) -> bytes:
@@ -216,12 +217,14 @@ class FakeMessagesApi:
     """The running server: where it is, what it saw, and when clients came and went."""
 
     script: Script
+    objection: Callable[[SeenRequest], str]
     base_url: str = ""
     requests: list[SeenRequest] = field(default_factory=list)
     arrived: threading.Event = field(default_factory=threading.Event)
     streaming: threading.Event = field(default_factory=threading.Event)
     client_gone: threading.Event = field(default_factory=threading.Event)
     connections: int = 0
+    open_connections: int = 0
     _at: int = 0
 
     def _next(self, seen: SeenRequest) -> Scenario:
@@ -235,6 +238,7 @@ class FakeMessagesApi:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.open_connections += 1
         try:
             while await self._exchange(reader, writer):
                 pass
@@ -244,6 +248,7 @@ class FakeMessagesApi:
             # The server stops. asyncio's own callback logs an error for a handler left cancelled.
             return
         finally:
+            self.open_connections -= 1
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -254,10 +259,11 @@ class FakeMessagesApi:
             for name, _, value in (line.partition(":") for line in head[1:] if line)
         }
         raw = await reader.readexactly(int(headers.get("content-length", "0")))
-        seen = SeenRequest(path=head[0].split(" ")[1], headers=headers, body=json.loads(raw))
+        path = head[0].split(" ")[1]
+        seen = SeenRequest(path=path, headers=headers, body=json.loads(raw), raw=raw)
         self.requests.append(seen)
         self.arrived.set()
-        objection = _objection_to(seen)
+        objection = self.objection(seen)
         if objection:
             body = json.dumps({"type": "error", "error": {"message": objection}}).encode()
             json_type = (("content-type", "application/json"),)
@@ -299,7 +305,7 @@ def _echo(scenario: Scenario, seen: SeenRequest) -> Iterator[bytes]:
         yield json.dumps({"type": "error", "error": error}).encode()
 
 
-def _objection_to(seen: SeenRequest) -> str:
+def objection_to(seen: SeenRequest) -> str:
     """Why the real API would refuse this request, or nothing."""
     body = seen.body
     messages = body.get("messages", [])
@@ -324,9 +330,14 @@ def _objection_to(seen: SeenRequest) -> str:
 
 
 @contextmanager
-def fake_messages_api(script: Script) -> Iterator[FakeMessagesApi]:
-    """The server on a free loopback port, in a thread of its own, until the block ends."""
-    api = FakeMessagesApi(script)
+def fake_messages_api(
+    script: Script, objection: Callable[[SeenRequest], str] = objection_to
+) -> Iterator[FakeMessagesApi]:
+    """The server on a free loopback port, in a thread of its own, until the block ends.
+
+    With another `objection` it is the server of another API, which the script then speaks.
+    """
+    api = FakeMessagesApi(script, objection)
     loop = asyncio.new_event_loop()
     ready = threading.Event()
     stop = asyncio.Event()

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from app.domain.errors import ModelError
 from app.domain.step import ModelReply, StopReason
-from app.providers.message_stream import ReplyAssembler, parse_object
+from app.providers.message_stream import ReplyAssembler
 from app.providers.prices import MODELS
 from app.providers.provider import ModelFailure
+from app.providers.wire.reply_json import parse_object
 from tests.support import fake_messages_api as fake
 from tests.support.fake_messages_api import Call
 

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.errors import ConfigurationError
+from app.provider_settings import KEY_NAMES, ProviderName
 from app.settings import (
     FOREIGN_NAMES,
     KNOWN,
     PREFIX,
     SECRET_NAMES,
-    ProviderName,
     Secret,
     Settings,
 )
@@ -58,7 +58,7 @@ def test_an_empty_environment_gives_the_documented_defaults() -> None:
     assert settings.model_timeout_seconds == 60
     assert settings.docs is True
     assert settings.log_level == "info"
-    assert settings.provider is ProviderName.OFFLINE
+    assert settings.models.chosen is ProviderName.OFFLINE
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
     assert settings.ignored_names == ()
     assert settings.dev is False
@@ -94,7 +94,13 @@ def test_every_value_is_taken_from_the_environment() -> None:
             "MESHFLOW_LOG_LEVEL": "DEBUG",
             "MESHFLOW_PROVIDER": "offline",
             "MESHFLOW_ANTHROPIC_BASE_URL": "http://127.0.0.1:9",
+            "MESHFLOW_OPENAI_BASE_URL": "http://127.0.0.1:10",
+            "MESHFLOW_GEMINI_BASE_URL": "http://127.0.0.1:11",
+            "MESHFLOW_BEDROCK_REGION": "eu-central-1",
+            "MESHFLOW_BEDROCK_BASE_URL": "http://127.0.0.1:12",
             "ANTHROPIC_API_KEY": "sk-ant-x",
+            "OPENAI_API_KEY": "sk-open-x",
+            "GEMINI_API_KEY": "gem-x",
             "MESHFLOW_HOST": "0.0.0.0",  # noqa: S104 - the example of a wide bind
             "MESHFLOW_PORT": "9000",
             "MESHFLOW_TEST_DATABASE_URL": "anything",
@@ -102,7 +108,7 @@ def test_every_value_is_taken_from_the_environment() -> None:
         dev=True,
     )
     shown = [s.reveal() if isinstance(s, Secret) else s for s in dataclasses.astuple(settings)]
-    assert shown[:31] == [
+    assert [*shown[:26], *shown[27:29]] == [
         True,
         PASSWORD,
         None,
@@ -129,12 +135,22 @@ def test_every_value_is_taken_from_the_environment() -> None:
         5,
         False,
         "debug",
-        "offline",
-        "http://127.0.0.1:9",
-        "sk-ant-x",
         "0.0.0.0",  # noqa: S104 - as above
         9000,
     ]
+    models = dataclasses.astuple(settings.models)
+    assert [s.reveal() if isinstance(s, Secret) else s for s in models] == [
+        "offline",
+        "sk-ant-x",
+        "http://127.0.0.1:9",
+        "sk-open-x",
+        "http://127.0.0.1:10",
+        "gem-x",
+        "http://127.0.0.1:11",
+        "eu-central-1",
+        "http://127.0.0.1:12",
+    ]
+    assert settings.models.secret_values() == ["sk-ant-x", "sk-open-x", "gem-x"]
 
 
 @pytest.mark.parametrize(
@@ -275,7 +291,7 @@ def test_two_spellings_of_the_ttl_are_refused() -> None:
     assert "both set" in text
 
 
-@pytest.mark.parametrize("name", [PREFIX + n for n in SECRET_NAMES] + ["ANTHROPIC_API_KEY"])
+@pytest.mark.parametrize("name", [PREFIX + n for n in SECRET_NAMES] + [*KEY_NAMES])
 class TestSecretFiles:
     def test_a_secret_and_its_file_twin_are_refused_together(
         self, name: str, tmp_path: Path
@@ -335,20 +351,35 @@ def test_the_file_of_api_keys_is_kept_as_a_path(tmp_path: Path) -> None:
 
 
 def test_a_provider_key_makes_anthropic_the_default(tmp_path: Path) -> None:
-    assert read({"ANTHROPIC_API_KEY": "sk-ant-1"}).provider is ProviderName.ANTHROPIC
-    assert read({"ANTHROPIC_API_KEY": ""}).provider is ProviderName.OFFLINE
+    assert read({"ANTHROPIC_API_KEY": "sk-ant-1"}).models.chosen is ProviderName.ANTHROPIC
+    assert read({"ANTHROPIC_API_KEY": ""}).models.chosen is ProviderName.OFFLINE
     file = tmp_path / "k"
     file.write_text("sk-ant-2\n")
     settings = read({"ANTHROPIC_API_KEY_FILE": str(file), "ANTHROPIC_API_KEY": ""})
-    assert settings.provider is ProviderName.ANTHROPIC
-    assert settings.anthropic_api_key is not None
-    assert settings.anthropic_api_key.reveal() == "sk-ant-2"
+    assert settings.models.chosen is ProviderName.ANTHROPIC
+    assert settings.models.anthropic_key is not None
+    assert settings.models.anthropic_key.reveal() == "sk-ant-2"
     both = {"ANTHROPIC_API_KEY": "sk-ant-1", "MESHFLOW_PROVIDER": "offline"}
-    assert read(both).provider is ProviderName.OFFLINE
+    assert read(both).models.chosen is ProviderName.OFFLINE
 
 
-def test_anthropic_without_a_key_is_refused() -> None:
-    assert "ANTHROPIC_API_KEY" in refusal({"MESHFLOW_PROVIDER": "anthropic"})
+@pytest.mark.parametrize(
+    ("provider", "needs"),
+    [
+        ("anthropic", "ANTHROPIC_API_KEY"),
+        ("openai", "OPENAI_API_KEY"),
+        ("gemini", "GEMINI_API_KEY"),
+        ("bedrock", "MESHFLOW_BEDROCK_REGION"),
+    ],
+)
+def test_a_provider_without_what_it_needs_is_refused(provider: str, needs: str) -> None:
+    assert needs in refusal({"MESHFLOW_PROVIDER": provider})
+
+
+def test_other_keys_choose_no_provider() -> None:
+    keys = {"OPENAI_API_KEY": "a", "GEMINI_API_KEY": "b", "MESHFLOW_BEDROCK_REGION": "us-east-1"}
+    assert read(keys).models.chosen is ProviderName.OFFLINE
+    assert read({**keys, "MESHFLOW_PROVIDER": "gemini"}).models.chosen is ProviderName.GEMINI
 
 
 def test_a_provider_key_that_could_not_be_a_header_is_refused() -> None:
@@ -429,7 +460,7 @@ def test_describe_names_every_known_setting_and_hides_every_secret(tmp_path: Pat
     lines = {name: (value, source) for name, value, source in settings.describe()}
     twins = {f"{PREFIX}{name}_FILE" for name in SECRET_NAMES}
     foreign = {PREFIX + name for name in FOREIGN_NAMES}
-    expected = (KNOWN - twins - foreign - {"MESHFLOW_RESULT_TTL"}) | {"ANTHROPIC_API_KEY"}
+    expected = (KNOWN - twins - foreign - {"MESHFLOW_RESULT_TTL"}) | {*KEY_NAMES}
     assert set(lines) == expected
     assert lines["MESHFLOW_DATABASE_URL"] == ("(hidden)", "environment")
     assert lines["MESHFLOW_AUDIT_DATABASE_URL"] == ("(not set)", "default")

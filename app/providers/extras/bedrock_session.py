@@ -1,0 +1,158 @@
+"""The one open client of Bedrock's Converse API: sends a request, reads its stream, names failures.
+
+The SDK finds credentials and the endpoint, checks, serialises and signs a request; it can send one
+only by blocking a thread for as long as the answer takes. So its event before sending takes the
+signed request, and the service's own HTTP client sends that: a deadline or a cancelled run closes
+the connection at once, and no call ever holds a thread. Threads only sign, at most four.
+
+Threat: Supply chain attacks
+"""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import boto3
+import botocore.awsrequest
+import botocore.config
+import botocore.exceptions
+import httpx2
+from botocore.eventstream import EventStreamBuffer
+
+from app.domain.errors import ModelError
+from app.domain.step import ModelReply, ModelRequest
+from app.providers.extras.bedrock_stream import ConverseAssembler
+from app.providers.extras.bedrock_words import converse_arguments
+from app.providers.prices import ModelPrice
+from app.providers.provider import ModelFailure, model_error
+from app.providers.wire.model_http import (
+    answers_closed,
+    model_client,
+    quieten,
+    status_failure,
+    transport_failure,
+)
+from app.providers.wire.tool_words import wire_names, with_our_names
+
+_MOST_SIGNING_THREADS = 4
+_CREDENTIAL_SECONDS = 5  # for each request of the SDK that fetches credentials
+_MODEL_ERROR = 424  # the model behind the API failed
+
+
+class BedrockSession:
+    """One shared client. Building it reads the SDK's own files; it opens nothing."""
+
+    def __init__(self, region: str, base_url: str | None) -> None:
+        quieten(["boto3", "botocore", "urllib3"])
+        self._http = model_client()
+        self._signers = ThreadPoolExecutor(_MOST_SIGNING_THREADS, thread_name_prefix="bedrock-sign")
+        self._taken = threading.local()
+        self._client = boto3.session.Session(region_name=region).client(
+            "bedrock-runtime",
+            endpoint_url=base_url,
+            config=botocore.config.Config(
+                retries={"total_max_attempts": 1},  # each attempt is a record of ours
+                connect_timeout=_CREDENTIAL_SECONDS,
+                read_timeout=_CREDENTIAL_SECONDS,
+                # The environment cannot redirect prompts.
+                ignore_configured_endpoint_urls=True,
+            ),
+        )
+        self._client.meta.events.register("before-send.bedrock-runtime", self._take_signed)
+
+    async def close(self) -> None:
+        """Close every connection. A thread that still signs ends by itself."""
+        await self._http.aclose()
+        self._signers.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+
+    async def exchange(self, _key: str, request: ModelRequest, price: ModelPrice) -> ModelReply:
+        """One request, one whole reply, within the request's own deadline; else `ModelError`."""
+        names = wire_names(request)
+        arguments = converse_arguments(request, price, names)
+        if arguments is None:
+            raise model_error(ModelFailure.INVALID_REQUEST)
+        try:
+            async with asyncio.timeout(request.timeout_seconds), answers_closed():
+                reply = await self._send(arguments, price)
+        except ModelError as error:
+            failure = ModelFailure(error.code)
+        except TimeoutError:
+            failure = ModelFailure.TIMEOUT
+        except httpx2.HTTPError as error:
+            failure = transport_failure(error)
+        except botocore.exceptions.ParamValidationError:
+            failure = ModelFailure.INVALID_REQUEST
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
+            failure = ModelFailure.AUTHENTICATION  # nothing was sent: there are no credentials
+        else:
+            return with_our_names(reply, names)
+        # Raised here and not inside an `except`: the SDK's error, which may hold the request, would
+        # otherwise travel along as the context of ours.
+        raise model_error(failure)
+
+    async def _send(self, arguments: Mapping[str, object], price: ModelPrice) -> ModelReply:
+        loop = asyncio.get_running_loop()
+        signed = await loop.run_in_executor(self._signers, self._signed, arguments)
+        async with self._http.stream(
+            signed.method, signed.url, headers=_headers(signed), content=signed.body
+        ) as answer:
+            if answer.status_code == _MODEL_ERROR:
+                raise model_error(ModelFailure.SERVER_ERROR)
+            if answer.status_code != httpx2.codes.OK:
+                raise model_error(status_failure(answer.status_code))
+            assembler, buffer = ConverseAssembler(price), EventStreamBuffer()
+            async for piece in answer.aiter_bytes():
+                for kind, name, payload in _messages(buffer, piece):
+                    assembler.take(kind, name, payload)
+        return assembler.finished()
+
+    def _signed(self, arguments: Mapping[str, object]) -> botocore.awsrequest.AWSPreparedRequest:
+        """The request as it goes on the wire. May fetch credentials; runs in a thread."""
+        self._client.converse_stream(**arguments)["stream"].close()
+        request: botocore.awsrequest.AWSPreparedRequest = self._taken.request
+        del self._taken.request
+        return request
+
+    def _take_signed(
+        self, request: botocore.awsrequest.AWSPreparedRequest, **_: object
+    ) -> botocore.awsrequest.AWSResponse:
+        """What the SDK calls before it sends, in the thread that signs: so it does not send."""
+        self._taken.request = request
+        return botocore.awsrequest.AWSResponse(request.url, int(httpx2.codes.OK), {}, _Nothing())
+
+
+class _Nothing:
+    """The empty answer that the SDK reads in the place of the real one."""
+
+    def stream(self, *_: object, **__: object) -> Iterator[bytes]:
+        """No bytes."""
+        return iter(())
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _headers(signed: botocore.awsrequest.AWSPreparedRequest) -> list[tuple[str, str]]:
+    return [
+        (name, value.decode() if isinstance(value, bytes) else str(value))
+        for name, value in signed.headers.items()
+    ]
+
+
+def _messages(buffer: EventStreamBuffer, piece: bytes) -> Iterator[tuple[str, str, str]]:
+    """Kind, name and payload of every message that is whole now, checksums and all."""
+    buffer.add_data(piece)
+    while True:
+        try:
+            message = next(buffer, None)
+            if message is None:
+                return
+            headers = {str(name): str(value) for name, value in message.headers.items()}
+            payload = message.payload.decode()
+        except Exception:  # noqa: BLE001 - the SDK reads frames with code that may fail in any way
+            raise model_error(ModelFailure.MALFORMED_REPLY) from None
+        kind = headers.get(":message-type", "")
+        name = headers.get(":event-type") or headers.get(":exception-type") or ""
+        yield kind, name or headers.get(":error-code", ""), payload
