@@ -30,6 +30,7 @@ from app.api import (
     webhook_routes,
 )
 from app.api.auth import Doorkeeper, authenticated
+from app.api.dependencies import services_of
 from app.api.middleware import Guard
 from app.domain.errors import ConfigurationError
 from app.keys.agent_catalogue import load_tenant_settings, settings_of
@@ -129,7 +130,7 @@ def _mount(app: FastAPI, *, docs: bool) -> None:
     app.include_router(health_routes.router)
     if docs:
         app.include_router(docs_routes.router)
-    problems.install(app)
+    problems.install(app, lambda: services_of(app).certificate())
 
 
 def _door(settings: Settings, key_items: str | None) -> Door:

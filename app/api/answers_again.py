@@ -1,9 +1,9 @@
 """What an answer that is given again is made from: the run's verified records, and nothing else."""
 
 from app.api.entry_views import entry_of
-from app.api.receipt_views import ReceiptView
 from app.audit.run_dossier import RunDossier
 from app.domain.errors import PolicyDeniedError
+from app.domain.receipt import RecordReceipt
 from app.domain.run import public_run_id
 
 
@@ -12,17 +12,19 @@ def refusal_of(dossier: RunDossier) -> PolicyDeniedError:
     decision = entry_of(dossier.chain.records[-1]).decision
     rules = () if decision is None else tuple(decision.rules)
     code = dossier.run.error_code or ""
-    return PolicyDeniedError(public_run_id(dossier.run.run_id), rules, code)
+    return PolicyDeniedError(
+        public_run_id(dossier.run.run_id), rules, code, receipt_again(dossier)
+    )
 
 
-def receipt_again(dossier: RunDossier) -> ReceiptView:
-    """The receipt of a run that was accepted before, without its batch."""
+def receipt_again(dossier: RunDossier) -> RecordReceipt:
+    """The receipt of a run that was submitted before, without its batch."""
     first, run = dossier.chain.records[0], dossier.run
-    return ReceiptView(
-        log=run.tenant_id.hex,
-        run=run.run_id.hex,
+    return RecordReceipt(
+        log=run.tenant_id.bytes,
+        run=run.run_id.bytes,
         seq=first.seq,
-        record_hash=first.rc.hex(),
-        chain_hash=first.chain.hex(),
-        batch=None,
+        rc=first.rc,
+        chain=first.chain,
+        share=None,
     )

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, FastAPI, Request
 
 from app.api.stream_seats import StreamSeats
 from app.audit.erasure_desk import ErasureDesk
@@ -52,7 +52,12 @@ class ApiServices:
 
 async def services(request: Request) -> ApiServices:
     """The services of this process. Async, so that no thread is borrowed for it."""
-    found = request.app.state.services
+    return services_of(request.app)
+
+
+def services_of(app: FastAPI) -> ApiServices:
+    """The services that wiring gave to an application. TypeError before it did."""
+    found = app.state.services
     if not isinstance(found, ApiServices):
         raise TypeError("the application is not wired")
     return found

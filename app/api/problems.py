@@ -4,8 +4,9 @@ No problem repeats input, matched text or a traceback.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -14,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
+from app.api.receipt_views import ReceiptView, receipt_view
 from app.domain.errors import (
     ForbiddenError,
     IllegalTransitionError,
@@ -68,6 +70,7 @@ class Problem(BaseModel):
                 "run_id": None,
                 "rules": [],
                 "errors": [],
+                "receipt": None,
             }
         },
     )
@@ -81,6 +84,7 @@ class Problem(BaseModel):
     run_id: str | None
     rules: list[str]
     errors: list[FieldProblem]
+    receipt: ReceiptView | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,7 @@ def problem_response(
     run_id: str | None = None,
     rules: tuple[str, ...] = (),
     errors: tuple[FieldProblem, ...] = (),
+    receipt: ReceiptView | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """The response for one problem."""
@@ -176,6 +181,7 @@ def problem_response(
         run_id=run_id,
         rules=list(rules),
         errors=list(errors),
+        receipt=receipt,
     )
     extra = {} if kind.status != HTTPStatus.UNAUTHORIZED else {"WWW-Authenticate": "Bearer"}
     if kind.status == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -205,30 +211,34 @@ def request_id_of(request: Request) -> str:
     return found if isinstance(found, str) else ""
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of the application with a problem."""
-    app.add_exception_handler(MeshFlowError, _meshflow_error)
+def install(app: FastAPI, certificate: Callable[[], bytes]) -> None:
+    """Answer every error of the application with a problem. `certificate`: of its writer's key."""
+    app.add_exception_handler(MeshFlowError, partial(_meshflow_error, certificate))
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(Exception, _unexpected)
 
 
-async def _meshflow_error(request: Request, error: Exception) -> Response:
-    return problem_of(request, error)
+async def _meshflow_error(
+    certificate: Callable[[], bytes], request: Request, error: Exception
+) -> Response:
+    return problem_of(request, error, certificate())
 
 
-def problem_of(request: Request, error: Exception) -> Response:
-    """The answer to an error of ours."""
+def problem_of(request: Request, error: Exception, certificate: bytes) -> Response:
+    """The answer to an error of ours. `certificate`: of this process's writer key."""
     kind = kind_of(error)
     detail = str(error) if kind is not _INTERNAL else _INTERNAL.title
     fields: tuple[FieldProblem, ...] = ()
     run_id: str | None = None
     rules: tuple[str, ...] = ()
+    receipt: ReceiptView | None = None
     headers: dict[str, str] = {}
     match error:
         case PolicyDeniedError():
             run_id, rules = error.run_id, error.rules
             detail = f"the policy gate refused this task ({error.code})"
+            receipt = receipt_view(error.receipt, certificate)
         case InvalidSubmissionError():
             fields = (FieldProblem(pointer=error.pointer, rule=error.reason),)
         case NotSequencedError():
@@ -244,6 +254,7 @@ def problem_of(request: Request, error: Exception) -> Response:
         run_id=run_id,
         rules=rules,
         errors=fields,
+        receipt=receipt,
         headers=headers,
     )
 

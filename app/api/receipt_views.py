@@ -1,13 +1,13 @@
-"""The receipt of an accepted run as its caller keeps it: hashes, keys and signatures in hex.
+"""The receipt of a submission as its caller keeps it: hashes, keys and signatures in hex.
 
 Whoever keeps it can show, without this server and against it, what was recorded when the task was
-accepted.
+accepted or refused.
 
 Source: docs/ledger-format.md section 14.
 """
 
 from app.api.entry_views import View
-from app.ledger.batches import BatchShare, RecordReceipt
+from app.domain.receipt import BatchShare, RecordReceipt
 
 
 class BatchReceiptView(View):
@@ -27,7 +27,7 @@ class BatchReceiptView(View):
 
 
 class ReceiptView(View):
-    """What the ledger holds of the acceptance of this run; it is durable.
+    """What the ledger holds of the acceptance of this run, or of its refusal; it is durable.
 
     `chain_hash` covers the record and all before it. `batch` is null when the write was found to
     have been made although its answer was lost; `GET /v1/runs/{id}/bundle` has the signature then.

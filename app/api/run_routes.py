@@ -179,8 +179,9 @@ async def _again(
         await _ended_within(services, caller, run_id, seconds)
     dossier = await services.ledger.read_run(caller.tenant_id, run_id, with_output=True)
     if first.status == HTTPStatus.FORBIDDEN:
-        return problem_of(request, refusal_of(dossier))
-    view = received_view(view_of(dossier), receipt_again(dossier))
+        return problem_of(request, refusal_of(dossier), services.certificate())
+    receipt = receipt_view(receipt_again(dossier), services.certificate())
+    view = received_view(view_of(dossier), receipt)
     is_over = bool(seconds) and view.status in TERMINAL
     return as_json(view, HTTPStatus.OK if is_over else first.status, headers)
 

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
+from app.audit.erasure_grounds import checkpoint_fault
 from app.audit.log_entries import EntryError, OpenedEntry, open_entry_with
+from app.audit.log_keys import LogKeys
 from app.audit.sweep_report import LogReport, SchemaChange
 from app.audit.witnessing import CHECKPOINT_KIND
 from app.domain.run import RunId, TenantId
 from app.keys.erasure_keys import NAME
 from app.keys.operator_key import OperatorKey
+from app.keys.signing_keys import LOG
 from app.ledger.erasure_statement import StatementError, checked_statement
 from app.ledger.header import decode_header
 from app.ledger.key_statements import (
@@ -53,6 +56,7 @@ class _Deletion(NamedTuple):
     log: bytes
     signer: bytes
     seq: int
+    checkpoint: str | None
 
 
 class OperatorNotes:
@@ -65,7 +69,9 @@ class OperatorNotes:
         self._log = TenantId(UUID(bytes=key.log))
         self._run = RunId(UUID(bytes=key.run))
 
-    async def history(self, erasure_keys: Collection[bytes]) -> OperatorHistory:
+    async def history(
+        self, erasure_keys: Collection[bytes], log_keys: Collection[bytes]
+    ) -> OperatorHistory:
         """Rotations, retirements, recoveries and deletions. What does not hold is told.
 
         Changes of the schema go into the report: nothing is judged by them.
@@ -88,18 +94,20 @@ class OperatorNotes:
                 else:
                     signer = bytes.fromhex(str(entry.note.get("key")))
                     told = checked_statement(entry.value, keys=[signer])
-                    deletions.append(_Deletion(told.log, signer, entry.stored.seq))
+                    deletions.append(_Deletion(told.log, signer, entry.stored.seq, told.checkpoint))
             except (EntryError, StatementError, ValueError) as error:
                 self._tell(entry.stored.seq, f"what it says does not hold: {error}")
         trusted = tied(changes, NAME, erasure_keys)
+        # Later changes say nothing of a log that is gone: where each key counts in it is not asked.
+        logs = LogKeys(tied(changes, LOG, log_keys))
         deleted: set[bytes] = set()
         unproven: set[bytes] = set()
         for item in deletions:
-            end = ends_at(changes, NAME, item.signer, self._log.bytes)
-            if end is not None and item.seq >= end:  # in this log a record's seq is its index
-                self._tell(item.seq, "an erasure key that had given way signed a deletion")
-            else:
+            fault = self._fault(item, changes, logs)
+            if fault is None:
                 (deleted if item.signer in trusted else unproven).add(item.log)
+            else:
+                self._tell(item.seq, fault)
         return OperatorHistory(
             changes=tuple(changes),
             retired=retired,
@@ -107,6 +115,16 @@ class OperatorNotes:
             deleted=frozenset(deleted),
             unproven=frozenset(unproven),
         )
+
+    def _fault(self, item: _Deletion, changes: list[KeyChange], logs: LogKeys) -> str | None:
+        """Why the statement of a deletion does not count, or None."""
+        end = ends_at(changes, NAME, item.signer, self._log.bytes)
+        if end is not None and item.seq >= end:  # in this log a record's seq is its index
+            return "an erasure key that had given way signed a deletion"
+        if item.checkpoint is None:
+            return None
+        fault, _ = checkpoint_fault(item.checkpoint, item.log, logs)
+        return None if fault is None else f"the checkpoint of a deletion does not hold: {fault}"
 
     async def checkpoints(self) -> AsyncIterator[list[tuple[int, str]]]:
         """The checkpoints that the operator log holds, with the seq of each, page by page."""

@@ -124,7 +124,7 @@ class Sweep:
             raise ConfigurationError("the key is of another operator log")
         notes = OperatorNotes(raw, self._key, report)
         pinned = [key.public_key for key in self._pins.policy.erasure_keys]
-        return notes, await notes.history(pinned)
+        return notes, await notes.history(pinned, self._pins.keys.keys)
 
 
 class _LogSweep:

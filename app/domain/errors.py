@@ -40,6 +40,8 @@ MeshFlowError
 
 from dataclasses import dataclass
 
+from app.domain.receipt import RecordReceipt
+
 
 class MeshFlowError(Exception):
     """Root of everything MeshFlow raises on purpose. Its text never holds content or secrets."""
@@ -108,8 +110,11 @@ class PreconditionFailedError(MeshFlowError):
 class PolicyDeniedError(MeshFlowError):
     """The gate refused a submission; the refusal is a closed run with a ledger of its own."""
 
-    def __init__(self, run_id: str, rules: tuple[str, ...], code: str) -> None:
+    def __init__(
+        self, run_id: str, rules: tuple[str, ...], code: str, receipt: RecordReceipt
+    ) -> None:
         super().__init__("the policy gate refused this task")
+        self.receipt = receipt
         self.run_id = run_id
         self.rules = rules
         self.code = code

@@ -11,6 +11,7 @@ Threat: Ledger tampering
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from app.domain.receipt import BatchShare
 from app.ledger.hashing import HASH_BYTES, batch_entry, batch_message, merkle_tree_hash, u64be
 from app.ledger.writing import SealedAppend, SealedField, SealedRecord
 from app.transparency.merkle_tree import hash_leaf
@@ -42,22 +43,23 @@ class SealedBatch:
         """The root of the tree over its entries."""
         return self.tree.root
 
-    def share(self, run: bytes) -> "BatchShare":
-        """What ties the last record of a run in it to the signature. ValueError without the run."""
-        index = -1
+    def share(self, run: bytes, seq: int) -> BatchShare:
+        """What ties a record of a run in it to the signature. ValueError without that record."""
+        index = 0
         for append in self.appends:
-            index += len(append.records)
-            if append.run == run:
+            after = seq - append.records[0].seq
+            if append.run == run and 0 <= after < len(append.records):
                 return BatchShare(
                     batch_id=self.batch_id,
                     writer=append.writer.writer_id,
                     public_key=append.writer.public_key,
                     count=self.tree.size,
-                    index=index,
-                    proof=self.tree.path(index),
+                    index=index + after,
+                    proof=self.tree.path(index + after),
                     signature=self.signature,
                 )
-        raise ValueError("the batch holds no record of that run")
+            index += len(append.records)
+        raise ValueError("the batch holds no such record")
 
     @property
     def records(self) -> tuple[SealedRecord, ...]:
@@ -68,31 +70,6 @@ class SealedBatch:
     def fields(self) -> tuple[SealedField, ...]:
         """All payload fields, in the same order."""
         return tuple(item for append in self.appends for item in append.fields)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchShare:
-    """One record's part in a batch: enough to check the batch's signature for that record alone."""
-
-    batch_id: bytes
-    writer: bytes
-    public_key: bytes
-    count: int
-    index: int
-    proof: tuple[bytes, ...]
-    signature: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordReceipt:
-    """A durable record as whoever asked for it keeps it. `share`: None when it is not at hand."""
-
-    log: bytes
-    run: bytes
-    seq: int
-    rc: bytes
-    chain: bytes
-    share: BatchShare | None
 
 
 def signed_batch(appends: Sequence[SealedAppend], batch_id: bytes) -> SealedBatch:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from app.domain.errors import KeyRetiredError, LedgerError
+from app.domain.receipt import RecordReceipt
 from app.domain.record import (
     ModelResponded,
     RunEvent,
@@ -21,10 +22,9 @@ from app.domain.record import (
 )
 from app.domain.run import Json, RunId, RunStatus, TenantId, Usage
 from app.domain.verdict import ReleasedOutput, Scrubbed
-from app.ledger.batches import RecordReceipt
 from app.ledger.released_output import released_note
 from app.ledger.sealing import NONCE_BYTES, seal_result, seal_work
-from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, WriterKey
+from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, SealedRecord, WriterKey
 from app.privacy.scrubber import Scrubber, machine_note
 from app.runs.event_drafts import draft_of
 from app.runs.notifier import Bell, RunEnd
@@ -129,7 +129,7 @@ class LedgerRecorder:
         return taken
 
     def take_receipt(self) -> RecordReceipt:
-        """The receipt of the write that opened the run, which must have been the last one.
+        """The receipt of the record that opened the run, which the last write must have held.
 
         LedgerError when there is none: a run must not be told of that nobody can be held to.
         """
@@ -168,7 +168,7 @@ class LedgerRecorder:
             companions = [*opening, *work, *self._closing(events[-1], head, usage, now)]
             receipt = await parts.store.append(place.tenant_id, place.run_id, sealed, companions)
         self._recorded = drafts
-        self._receipt = None if self._opened_at is None else _kept(receipt)
+        self._receipt = None if self._opened_at is None else _kept(receipt, sealed.records[0])
         self._held.clear()
         self._companions.clear()
         self._opened_at = None
@@ -262,16 +262,16 @@ class LedgerRecorder:
         return NewResult(key=wrapped, blob=sealed, expires_at=expires_at)
 
 
-def _kept(receipt: Receipt) -> RecordReceipt:
-    """Without the batch, which holds on to all that shared the write."""
+def _kept(receipt: Receipt, first: SealedRecord) -> RecordReceipt:
+    """Of the run's first record. Without the batch, which holds on to all that shared the write."""
     run, batch = receipt.run.bytes, receipt.batch
     return RecordReceipt(
         log=receipt.log.bytes,
         run=run,
-        seq=receipt.seq,
-        rc=receipt.rc,
-        chain=receipt.chain,
-        share=None if batch is None else batch.share(run),
+        seq=first.seq,
+        rc=first.rc,
+        chain=first.chain,
+        share=None if batch is None else batch.share(run, first.seq),
     )
 
 

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from app.domain.errors import InvalidSubmissionError, PolicyDeniedError, ToolsBusyError
 from app.domain.idempotency import KeyClaim
+from app.domain.receipt import RecordReceipt
 from app.domain.record import RunFinished, RunSubmitted
 from app.domain.run import (
     TERMINAL,
@@ -26,7 +27,6 @@ from app.domain.run import (
     public_run_id,
 )
 from app.domain.verdict import AdmittedTask, Deny
-from app.ledger.batches import RecordReceipt
 from app.ledger.writing import ChainHead
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import SubmitInput
@@ -172,7 +172,8 @@ class RunService:
                 status=RunStatus.BLOCKED, error_code=code, decision=verdict.decision
             )
             await recorder.record(final, Usage())
-            raise PolicyDeniedError(public_run_id(run_id), verdict.decision.rules, code)
+            rules, receipt = verdict.decision.rules, recorder.take_receipt()
+            raise PolicyDeniedError(public_run_id(run_id), rules, code, receipt)
         # Authority is what the instructions say; a key that could have given some, and sent only
         # data, asked for no effect.
         may_instruct = Scope.INSTRUCT in caller.scopes and submission.instructions is not None

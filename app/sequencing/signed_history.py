@@ -183,9 +183,19 @@ class SignedHistory:
         # In this log a record's seq is its index.
         if told.run is not None or (end is not None and record.seq >= end):
             return
+        if told.checkpoint is not None and not self._is_of(told.checkpoint, told.log):
+            return
         self.deleted.add(told.log)
         for origin in [name for name in self.newest if log_of(name) == told.log]:
             del self.newest[origin]
+
+    def _is_of(self, note: str, log: bytes) -> bool:
+        """Whether a log key signed this checkpoint, and of that log."""
+        origin = note.partition("\n")[0]
+        try:
+            return log_of(self._opened(note, origin).origin) == log
+        except NoteError:
+            return False
 
     def _grow(self, size: int) -> None:
         count = min(max(size - self._tree.size, 0), len(self._loose))

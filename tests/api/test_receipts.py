@@ -15,6 +15,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from tests.support.api_matrix import problem_of
 from tests.support.databases import DatabaseServer
 from tests.support.live_server import LiveServer, live_server
 
@@ -106,6 +107,19 @@ def test_each_receipt_of_runs_that_were_accepted_together_holds_alone(
         assert receipt["seq"] == 0
         assert holds(receipt, enrolment)
     assert max(receipt["batch"]["n"] for receipt in receipts) > 1, "some shared a signature"
+
+
+def test_a_refusal_of_the_gate_is_a_receipt_too(server: LiveServer, enrolment: bytes) -> None:
+    body = {"task": "x", "capabilities": {"tools": ["no_such_tool"]}}
+    with ThreadPoolExecutor(8) as pool, server.client() as client:
+        answers = list(pool.map(lambda _: client.post("/v1/runs", json=body), range(8)))
+    for answer in answers:
+        problem = problem_of(answer, 403, "policy-denied")
+        receipt = problem["receipt"]
+        assert (problem["run_id"], receipt["seq"]) == (f"run_{receipt['run']}", 0)
+        assert holds(receipt, enrolment)
+        line = _line(server, {"id": problem["run_id"]})
+        assert (line["rc"], line["chain"]) == (receipt["record_hash"], receipt["chain_hash"])
 
 
 @pytest.mark.parametrize("prefer", ["wait=0", "wait=20"])

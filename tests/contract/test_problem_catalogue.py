@@ -53,16 +53,24 @@ from app.domain.errors import (
     WitnessUnavailableError,
     WriterRetiredError,
 )
+from app.domain.receipt import RecordReceipt
 from app.keys.key_ring import KeySource
 from app.keys.request_rates import RequestRates
 from tests.support.api_matrix import problem_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "problems.md"
+RECEIPT = RecordReceipt(
+    log=bytes(16), run=bytes(16), seq=0, rc=bytes(32), chain=bytes(32), share=None
+)
 RAISED: dict[str, tuple[Exception, int, str]] = {
     "NotFoundError": (NotFoundError("no such run"), 404, "not-found"),
     "ForbiddenError": (ForbiddenError("run"), 403, "forbidden"),
     "InvalidSubmissionError": (InvalidSubmissionError("/a", "b"), 422, "invalid-submission"),
-    "PolicyDeniedError": (PolicyDeniedError("run_x", ("r1.schema",), "c"), 403, "policy-denied"),
+    "PolicyDeniedError": (
+        PolicyDeniedError("run_x", ("r1.schema",), "c", RECEIPT),
+        403,
+        "policy-denied",
+    ),
     "PreconditionFailedError": (PreconditionFailedError(), 412, "precondition-failed"),
     "PreconditionRequiredError": (PreconditionRequiredError(), 428, "precondition-required"),
     "LedgerError": (LedgerError("refused"), 503, "ledger-refused"),
@@ -128,7 +136,7 @@ def raising(error: Exception) -> FastAPI:
     async def take(_: Body) -> None:
         return None
 
-    problems.install(app)
+    problems.install(app, lambda: bytes(64))
     app.add_middleware(
         Guard,
         doorkeeper=Doorkeeper(KeySource.from_list("k" * 24)),
@@ -196,6 +204,7 @@ async def test_an_error_at_the_edge_is_its_problem(name: str) -> None:
         assert response.headers["retry-after"] == "7"
     if isinstance(error, PolicyDeniedError):
         assert (problem["run_id"], problem["rules"]) == ("run_x", ["r1.schema"])
+    assert (problem["receipt"] is not None) == isinstance(error, PolicyDeniedError)
     if isinstance(error, InvalidSubmissionError):
         assert problem["errors"] == [{"pointer": "/a", "rule": "b"}]
 

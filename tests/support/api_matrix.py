@@ -26,7 +26,10 @@ UNKNOWN_DELIVERY = "whd_" + "0" * 32
 OPEN_OPERATIONS = frozenset({"system_health", "system_ready", "system_version"})
 _METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 _PROBLEM_FIELDS = frozenset(
-    {"type", "title", "status", "code", "detail", "request_id", "run_id", "rules", "errors"}
+    {
+        *("type", "title", "status", "code", "detail", "request_id"),
+        *("run_id", "rules", "errors", "receipt"),
+    }
 )
 
 

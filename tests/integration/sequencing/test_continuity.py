@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from base64 import b64decode
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from app.sequencing.anchor_file import AnchorFile
 from app.sequencing.anchoring import Anchoring
 from app.sequencing.recovery import Recovery, RecoveryDesk
 from app.storage.database import Database
+from app.transparency.checkpoint import Checkpoint, sign_checkpoint
 from app.transparency.merkle_tree import tree_root
 from app.transparency.tiles import grown
 from tests.integration.sequencing.keeper_scene import (
@@ -306,26 +308,51 @@ async def test_a_clean_restart_goes_on(fresh: Roles, tmp_path: Path) -> None:
             await goes_on(watch, fresh, origin_of(log.bytes), size)
 
 
-@pytest.mark.parametrize("is_lawful", [True, False])
+async def _named_by(case: str, watch: Watch, log: UUID) -> str | None:
+    """The checkpoint that a statement of this case names."""
+    own = origin_of(log.bytes)
+    notes = _notes(await watch.operator_chain(), "checkpoint.tenant")
+    honest = next(str(n["checkpoint"]) for n in notes if str(n["checkpoint"]).startswith(own))
+    if case == "an unsigned checkpoint":
+        size, root = honest.splitlines()[1:3]
+        forged = Checkpoint(origin=own, size=int(size), root=b64decode(root))
+        return sign_checkpoint(forged, bytes(32)).decode()
+    if case == "another log's checkpoint":
+        origin = origin_of(watch.operator.bytes)
+        other = Checkpoint(origin=origin, size=1, root=bytes(32))
+        return sign_checkpoint(other, watch.log_key.seed).decode()
+    return honest if case == "its checkpoint" else None
+
+
+@pytest.mark.parametrize(
+    ("case", "is_lawful"),
+    [
+        ("no checkpoint", True),
+        ("its checkpoint", True),
+        ("a stranger's key", False),
+        ("an unsigned checkpoint", False),
+        ("another log's checkpoint", False),
+    ],
+)
 async def test_only_a_deletion_that_the_erasure_key_signed_explains_that_a_log_is_gone(
-    fresh: Roles, tmp_path: Path, *, is_lawful: bool
+    fresh: Roles, tmp_path: Path, case: str, *, is_lawful: bool
 ) -> None:
     anchor = AnchorFile(tmp_path / "anchor")
     log, _ = await written(fresh, tmp_path, anchor)
-    statement = ErasureStatement(
-        action=ErasureAction.DELETE_TENANT,
-        log=log.bytes,
-        run=None,
-        at=datetime.now(UTC),
-        actor="operator",
-        legal_basis="gdpr.17",
-        request_ref=bytes(32),
-        items=None,
-        checkpoint=None,
-    )
-    key = SigningKey(ERASURE_SEED if is_lawful else bytes(32))
-    note = signed_note(statement.encode(), public_key=key.public_key, sign=key.sign)
+    key = SigningKey(bytes(32) if case == "a stranger's key" else ERASURE_SEED)
     async with watch_on(fresh, tmp_path, [anchor]) as watch:
+        statement = ErasureStatement(
+            action=ErasureAction.DELETE_TENANT,
+            log=log.bytes,
+            run=None,
+            at=datetime.now(UTC),
+            actor="operator",
+            legal_basis="gdpr.17",
+            request_ref=bytes(32),
+            items=None,
+            checkpoint=await _named_by(case, watch, log),
+        )
+        note = signed_note(statement.encode(), public_key=key.public_key, sign=key.sign)
         await watch.admin_log.append(watch.operator, "erasure.delete_tenant", note)
         await done_by_superuser(fresh, log, _vanish)
         async with scene_on(fresh, tenant="other") as other, watch.running():

@@ -177,12 +177,30 @@ async def _no_tenant_goes_by_the_old_key(acts: LedgerUpheavals) -> None:
     await acts.wind_up(0)
     await acts.delete_tenant(0)
     await _ticked(acts)
+    await _is_refused(acts, "erasure key that had given way signed a deletion")
+
+
+async def _no_tenant_goes_with_a_checkpoint_that_nobody_signed(acts: LedgerUpheavals) -> None:
+    forged = await _forged_checkpoint(acts)
+
+    async def any_checkpoint(*_: object, **__: object) -> str:
+        return forged
+
+    acts.place.eraser.eraser._parts.planner._checked = any_checkpoint  # type: ignore[method-assign]
+    await acts.wind_up(0)
+    await acts.delete_tenant(0)
+    await _ticked(acts)
+    await _is_refused(acts, "the checkpoint of a deletion does not hold: no key of this deployment")
+
+
+async def _is_refused(acts: LedgerUpheavals, reason: str) -> None:
+    """An auditor is told why a deletion does not count, and the leader halts over the lost log."""
     told = [
         finding.reason
         for report in await _swept(acts, await acts.place.policy())
         for finding in report.findings
     ]
-    assert any("erasure key that had given way signed a deletion" in item for item in told), told
+    assert any(reason in item for item in told), told
     with pytest.raises(AssertionError):  # the leader finds that a log is gone, and halts
         await acts.sequence()
     halted = await acts.place.superuser.fetchval(
@@ -258,6 +276,7 @@ async def _a_writer_of_which_nobody_knows_starts_again(acts: LedgerUpheavals) ->
         _a_reader_of_the_old_key_can_follow,
         _a_reader_is_told_of_a_tenant_that_the_new_key_deleted,
         _no_tenant_goes_by_the_old_key,
+        _no_tenant_goes_with_a_checkpoint_that_nobody_signed,
         _no_statement_names_a_checkpoint_that_nobody_signed,
         _a_writer_of_which_nobody_knows_starts_again,
     ],
