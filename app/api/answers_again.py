@@ -12,9 +12,7 @@ def refusal_of(dossier: RunDossier) -> PolicyDeniedError:
     decision = entry_of(dossier.chain.records[-1]).decision
     rules = () if decision is None else tuple(decision.rules)
     code = dossier.run.error_code or ""
-    return PolicyDeniedError(
-        public_run_id(dossier.run.run_id), rules, code, receipt_again(dossier)
-    )
+    return PolicyDeniedError(public_run_id(dossier.run.run_id), rules, code, receipt_again(dossier))
 
 
 def receipt_again(dossier: RunDossier) -> RecordReceipt:
