@@ -1,6 +1,5 @@
 """Webhook endpoints and deliveries as their tenant sees them, and what may be asked of them."""
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -74,9 +73,12 @@ class WebhookEndpointView(View):
 
 
 class WebhookEndpointSecretView(WebhookEndpointView):
-    """An endpoint and its new secret, which is shown here and never again."""
+    """An endpoint and its new secret, which is shown once.
 
-    secret: str
+    `secret` is null where an idempotency key is answered again: rotate it for another one.
+    """
+
+    secret: str | None
 
 
 class WebhookEndpointList(View):
@@ -116,7 +118,7 @@ def endpoint_view(endpoint: Endpoint) -> WebhookEndpointView:
     return WebhookEndpointView.model_validate(_shown(endpoint))
 
 
-def secret_view(endpoint: Endpoint, secret: str) -> WebhookEndpointSecretView:
+def secret_view(endpoint: Endpoint, secret: str | None) -> WebhookEndpointSecretView:
     """An endpoint with the secret that was just made."""
     return WebhookEndpointSecretView.model_validate({**_shown(endpoint), "secret": secret})
 
@@ -150,15 +152,4 @@ def delivery_view(delivery: Delivery) -> WebhookDeliveryView:
         ended_at=delivery.ended_at,
         response_status=delivery.status,
         error=delivery.error,
-    )
-
-
-def delivery_page(found: Sequence[Delivery], limit: int) -> WebhookDeliveryPage:
-    """So many deliveries, when one more was looked for."""
-    shown = found[:limit]
-    more = len(found) > limit
-    return WebhookDeliveryPage(
-        data=[delivery_view(item) for item in shown],
-        has_more=more,
-        next_cursor=public_delivery_id(shown[-1].delivery_id) if more else None,
     )

@@ -30,6 +30,9 @@ SELECT * FROM webhook_endpoint WHERE tenant_id = $1 AND removed_at IS NULL ORDER
 _ENDPOINT = """
 SELECT * FROM webhook_endpoint WHERE tenant_id = $1 AND endpoint_id = $2 AND removed_at IS NULL
 """
+_DELIVERY = """
+SELECT * FROM webhook_delivery WHERE tenant_id = $1 AND endpoint_id = $2 AND delivery_id = $3
+"""
 _DELIVERIES = """
 SELECT * FROM webhook_delivery WHERE tenant_id = $1 AND endpoint_id = $2
   AND ($3::uuid IS NULL OR delivery_id < $3) ORDER BY delivery_id DESC LIMIT $4
@@ -139,6 +142,14 @@ class WebhookStore:
         async with self._database.snapshot(tenant_id) as raw:
             row = await raw.fetchrow(_ENDPOINT, tenant_id, endpoint_id)
         return None if row is None else _endpoint(row)
+
+    async def delivery(
+        self, tenant_id: TenantId, endpoint_id: EndpointId, delivery_id: DeliveryId
+    ) -> Delivery | None:
+        """One, while it is kept."""
+        async with self._database.snapshot(tenant_id) as raw:
+            row = await raw.fetchrow(_DELIVERY, tenant_id, endpoint_id, delivery_id)
+        return None if row is None else _delivery(row)
 
     async def deliveries(
         self, tenant_id: TenantId, endpoint_id: EndpointId, before: DeliveryId | None, limit: int

@@ -175,6 +175,15 @@ class EndpointDesk:
         await self.get(tenant_id, endpoint_id)
         return await self._parts.store.deliveries(tenant_id, endpoint_id, before, limit)
 
+    async def delivery(
+        self, tenant_id: TenantId, endpoint_id: EndpointId, delivery_id: DeliveryId
+    ) -> Delivery:
+        """One of them. NotFoundError."""
+        found = await self._parts.store.delivery(tenant_id, endpoint_id, delivery_id)
+        if found is None:
+            raise NotFoundError("no such delivery")
+        return found
+
     async def redeliver(
         self, caller: Caller, endpoint_id: EndpointId, delivery_id: DeliveryId
     ) -> Delivery:

@@ -11,12 +11,14 @@ import httpx2
 import pytest
 
 from app.runs.idempotency_desk import IdempotencyDesk, SentRequest
+from app.wiring import Overrides
 from tests.integration.erasing.erasing_scene import erasing_beside
 from tests.integration.gate.gate_scenes import rows
 from tests.security.tampering_scene import Run
 from tests.support.api_matrix import Operation, operations, problem_of
 from tests.support.databases import DatabaseServer, connect
 from tests.support.live_server import KEYS, LiveServer, live_server
+from tests.support.webhook_receiver import hook_field_beside
 
 TASK = {"task": "6*7"}
 DENIED = {"task": "x", "capabilities": {"tools": ["no_such_tool"]}}
@@ -33,8 +35,11 @@ def count_runs(live: LiveServer) -> int:
 
 @pytest.fixture(scope="module")
 def here(api_databases: DatabaseServer) -> Iterator[LiveServer]:
-    """A server whose runs these tests count."""
-    with live_server(api_databases.new_database()) as server:
+    """A server whose runs these tests count, and that finds an endpoint for its webhooks."""
+    with (
+        hook_field_beside() as field,
+        live_server(api_databases.new_database(), Overrides(egress=field.net.parts)) as server,
+    ):
         yield server
 
 
@@ -300,6 +305,9 @@ def test_neither_key_nor_body_can_be_found_in_the_row(here: LiveServer) -> None:
         assert "6*7" not in told
 
 
+ENDPOINT = {"url": "https://www.allowed.example/", "events": ["run.failed"]}
+
+
 def _posts(client: httpx2.Client) -> list[Operation]:
     document = client.get("/openapi.json").json()
     return [operation for operation in operations(document) if operation.method == "POST"]
@@ -309,16 +317,21 @@ def test_every_post_takes_the_header_and_is_done_once(here: LiveServer) -> None:
     with here.client() as client:
         run_id = _submitted(client, new_key()).public
         posts = _posts(client)
-        assert len(posts) >= 4
+        assert len(posts) >= 8
+        endpoint = client.post("/v1/webhook-endpoints", json=ENDPOINT).json()["id"]
+        delivery = client.post(f"/v1/webhook-endpoints/{endpoint}/test").json()["id"]
+        webhook = (endpoint, delivery)
         for operation in posts:
             what = operation.operation_id
             names = [item["name"] for item in operation.described.get("parameters", [])]
             assert names.count("idempotency-key") == 1, what
             assert {"400", "409", "422"} <= set(operation.described["responses"]), what
-            refused = operation.send(client, run_id, [("Idempotency-Key", "unquoted")])
+            refused = operation.send(
+                client, run_id, [("Idempotency-Key", "unquoted")], webhook=webhook
+            )
             problem_of(refused, 400, "idempotency-key-malformed")
             key = list(new_key().items())
-            first, again = (operation.send(client, run_id, key) for _ in range(2))
+            first, again = (operation.send(client, run_id, key, webhook=webhook) for _ in range(2))
             assert first.is_success, (what, first.text)
             assert "idempotency-replayed" not in first.headers, what
             assert again.status_code == first.status_code, what
@@ -326,6 +339,7 @@ def test_every_post_takes_the_header_and_is_done_once(here: LiveServer) -> None:
             told, original = again.json(), first.json()
             same = [name for name in ("id", "run_id", "seq", "runs") if name in original]
             assert same, what
+            assert told.get("secret") is None, what
             assert all(told[name] == original[name] for name in same), what
-            other = operation.send(client, run_id, key, {"other": "1"})
+            other = operation.send(client, run_id, key, {"other": "1"}, webhook=webhook)
             problem_of(other, 422, "idempotency-key-reused")

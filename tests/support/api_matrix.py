@@ -53,7 +53,12 @@ class Operation:
     def has_body(self) -> bool:
         return "requestBody" in self.described
 
-    def address(self, run_id: str = UNKNOWN_RUN, endpoint_id: str = UNKNOWN_ENDPOINT) -> str:
+    def address(
+        self,
+        run_id: str = UNKNOWN_RUN,
+        endpoint_id: str = UNKNOWN_ENDPOINT,
+        delivery_id: str = UNKNOWN_DELIVERY,
+    ) -> str:
         """The path with its parameters filled in. KeyError for a parameter nobody thought of."""
         return self.path.format_map(
             {
@@ -61,7 +66,7 @@ class Operation:
                 "name": "assistant",
                 "erasure_id": UNKNOWN_ERASURE,
                 "endpoint_id": endpoint_id,
-                "delivery_id": UNKNOWN_DELIVERY,
+                "delivery_id": delivery_id,
             }
         )
 
@@ -76,7 +81,7 @@ class Operation:
         if not self.has_body:
             return None
         if "/webhook-endpoints" in self.path:
-            made = {"url": "https://www.example.com/", "events": ["run.failed"]}
+            made = {"url": "https://www.allowed.example/", "events": ["run.failed"]}
             return made if self.method == "POST" else {"enabled": True}
         if self.path.endswith("/erasures"):
             return {
@@ -95,6 +100,8 @@ class Operation:
         run_id: str = UNKNOWN_RUN,
         headers: Sequence[tuple[str, str]] = (),
         query: Mapping[str, str] | None = None,
+        *,
+        webhook: tuple[str, str] = (UNKNOWN_ENDPOINT, UNKNOWN_DELIVERY),
     ) -> httpx2.Response:
         """Make the request, with a small good body where one is needed. No stream is followed."""
         parameters = self.described.get("parameters", [])
@@ -107,7 +114,7 @@ class Operation:
             wanted["other"] = run_id
         return client.request(
             self.method,
-            self.address(run_id),
+            self.address(run_id, *webhook),
             params=wanted,
             json=body,
             headers=[*headers, *self.needed_headers()],
