@@ -37,6 +37,7 @@ from app.storage.companions import (
     NewResult,
     NewRun,
     NewWork,
+    Queueing,
     WorkPart,
     WrappedKey,
 )
@@ -119,6 +120,10 @@ class LedgerRecorder:
         """Let the next record change the run's state with it."""
         self._companions.append(Change(status=status, usage=Usage()))
 
+    def queue(self, change: Queueing) -> None:
+        """Let the next record change the run's place in the queue with it."""
+        self._companions.append(change)
+
     def take_recorded(self) -> Sequence[Draft]:
         """What the last write recorded, as it was sealed; kept no longer than this."""
         taken, self._recorded = self._recorded, ()
@@ -144,6 +149,8 @@ class LedgerRecorder:
             return await asyncio.shield(writing)
         except asyncio.CancelledError:
             await asyncio.wait([writing])
+            if not writing.cancelled():
+                writing.exception()  # nobody asks for it any more
             raise
 
     async def _write(self, events: Sequence[RunEvent], usage: Usage) -> int:

@@ -3,6 +3,7 @@
 from base64 import b64encode
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from app.domain.run import TRANSITIONS, Json, JsonObject, RunId, RunKind, RunStatus, Usage
 from app.storage.holds import ReleaseHold, SetHold, hold_json
@@ -73,7 +74,29 @@ class WorkPart:
     blob: bytes
 
 
-Companion = NewRun | Claim | Change | NewResult | NewWork | WorkPart | SetHold | ReleaseHold
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuePut:
+    """Companion: the run waits in the queue, or `worker` begins with it at once."""
+
+    worker: UUID | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuePark:
+    """Companion: nobody drives the run before it is woken, or before then."""
+
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class QueueWake:
+    """Companion: a parked run is due."""
+
+
+Queueing = QueuePut | QueuePark | QueueWake
+Companion = (
+    NewRun | Claim | Change | NewResult | NewWork | WorkPart | SetHold | ReleaseHold | Queueing
+)
 
 
 def companion_json(run_id: RunId, item: Companion) -> JsonObject:
@@ -123,6 +146,19 @@ def companion_json(run_id: RunId, item: Companion) -> JsonObject:
             return {"op": "work.open", "run_id": run, "blob": _text(item.blob), **_key(item.key)}
         case WorkPart():
             return {"op": "work.put", "run_id": run, "seq": item.seq, "blob": _text(item.blob)}
+        case QueuePut() | QueuePark() | QueueWake():
+            return _queueing_json(run, item)
+
+
+def _queueing_json(run: str, item: Queueing) -> JsonObject:
+    match item:
+        case QueuePut():
+            worker = None if item.worker is None else str(item.worker)
+            return {"op": "queue.put", "run_id": run, "worker": worker}
+        case QueuePark():
+            return {"op": "queue.park", "run_id": run, "until": item.until.isoformat()}
+        case QueueWake():
+            return {"op": "queue.wake", "run_id": run}
 
 
 def _text(blob: bytes) -> str:

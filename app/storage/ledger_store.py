@@ -45,12 +45,13 @@ from app.storage.group_commit import GroupCommit
 from app.storage.ledger_rows import stored_batch, stored_record
 
 _NO_END = 2**62
-# The second function refuses what the first has not written: nothing rests on the order.
+# The others refuse what the first has not written: nothing rests on the order.
 APPEND = (
     "SELECT ledger_append($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20),"
-    " CASE WHEN $21 THEN work_keep($1, $2, $20) END"
+    " CASE WHEN $21 THEN work_keep($1, $2, $20) END, CASE WHEN $22 THEN queue_keep($1, $2, $20) END"
 )
 _OF_THE_WORKING_COPY = frozenset({"work.open", "work.put", "run.change"})
+_OF_THE_QUEUE = frozenset({"queue.put", "queue.park", "queue.wake", "run.change"})
 _STORED = """
 SELECT chain, batch_id FROM record WHERE tenant_id = $1 AND run_id = $2 AND seq = $3
 """
@@ -305,6 +306,7 @@ def append_arguments(batch: SealedBatch, companions: Sequence[JsonObject]) -> tu
         [item.blob for _, item in fields],
         json.dumps(companions) if companions else None,
         any(told["op"] in _OF_THE_WORKING_COPY for told in companions),
+        any(told["op"] in _OF_THE_QUEUE for told in companions),
     )
 
 

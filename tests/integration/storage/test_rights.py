@@ -36,6 +36,7 @@ TENANT_TABLES = (
 )
 PARTITIONS = ("record_default", "payload_default", "leaf_default", "tile_default")
 ROLES = ("mf_app", "mf_audit", "mf_sequencer", "mf_eraser", "mf_writer", "mf_erase_owner")
+QUEUE = ("pgqueuer", "pgqueuer_log", "pgqueuer_statistics")
 ALL = (*TENANT_TABLES, "tenants", "writer_key", "alembic_version")
 
 
@@ -227,8 +228,10 @@ async def test_each_role_has_a_policy_of_its_own_on_each_tenants_table(roles: Ro
 
 RIGHTS = {
     "mf_app": {
-        "SELECT": {*ALL},
-        "INSERT": {"run_command"},
+        "SELECT": {*ALL, *QUEUE},
+        "INSERT": {"run_command", "pgqueuer_log"},
+        "UPDATE": {"pgqueuer"},
+        "DELETE": {*QUEUE},
         "EXECUTE": {
             "ledger_append",
             "erasure_request",
@@ -241,6 +244,8 @@ RIGHTS = {
             "work_forget",
             "writer_commands",
             "work_keep",
+            "queue_keep",
+            "queue_mend",
         },
     },
     "mf_audit": {
@@ -266,6 +271,7 @@ RIGHTS = {
             "kek_rewrap",
             "kek_destroyed",
             "work_keep",
+            "queue_keep",
         }
     },
 }
