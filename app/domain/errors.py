@@ -16,7 +16,7 @@ MeshFlowError
 │   ├── NotSequencedError       no signed checkpoint covers what is asked for yet: come back
 │   ├── StaleTermError          another sequencer leads: this one must not write
 │   └── IllegalTransitionError  the run's state does not allow this change
-├── RunParkedError              a run waits for somebody's decision: its task is done for now
+├── RunParkedError              a run cannot go on before somebody has decided: it is parked
 ├── KeyStoreError               a key is missing or cannot be written
 ├── WitnessError                a checkpoint was not cosigned; the sequencer's own business
 │   ├── WitnessUnavailableError no answer, or one that holds no cosignature: try again later
@@ -74,7 +74,7 @@ class PolicyDeniedError(MeshFlowError):
 
 
 class RunParkedError(MeshFlowError):
-    """The run is parked, durably: nobody drives it until it is woken. Raised through its loop."""
+    """The run cannot go on before somebody has decided. Whoever drives it parks it, and lets go."""
 
 
 class LedgerError(MeshFlowError):

@@ -8,7 +8,7 @@ is gone is waited for.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -297,13 +297,22 @@ class RunDispatcher:
         return min(LONGEST_BACKOFF_SECONDS, growing) * (1 + self._parts.jitter())
 
     async def _hear(self) -> None:
-        for run_id, actor in await self._parts.store.hear(self._parts.writer_id):
-            self._parts.executor.cancel(run_id, actor)
+        await self._cancel(await self._parts.store.hear(self._parts.writer_id))
+
+    async def _cancel(self, wishes: Sequence[tuple[RunId, str]]) -> None:
+        executor = self._parts.executor
+        nobodys = []
+        for run_id, actor in wishes:
+            if run_id in executor.driven or run_id in executor.waiting:
+                executor.cancel(run_id, actor)
+            elif run_id not in self._restoring:
+                nobodys.append(run_id)  # parked, perhaps just now: whoever claims it ends it
+        if nobodys:
+            await self._parts.beats.make_due(nobodys)
 
     async def _beat(self, *, asks: bool) -> None:
         parts, executor = self._parts, self._parts.executor
-        for run_id, actor in await parts.store.beat(parts.writer_id):
-            executor.cancel(run_id, actor)
+        await self._cancel(await parts.store.beat(parts.writer_id))
         driven = [*executor.driven, *self._restoring]
         lost = await parts.beats.beat(driven)
         self._beaten()

@@ -16,6 +16,7 @@ from app.domain.record import (
     MAX_CODE_CHARACTERS,
     CancelRequested,
     RunFinished,
+    RunParked,
     RunResumed,
     RunStarted,
 )
@@ -227,15 +228,20 @@ class RunExecutor:
             recorder.set_status(RunStatus.RUNNING)
         recorder.hold(RunResumed() if job.is_started else RunStarted())
         left = job.task.submission.budget.max_wall_seconds - job.since.elapsed_seconds
+        expired = RunFinished(status=RunStatus.EXPIRED, error_code="budget:wall")
+        if left <= 0:
+            return await self._finish(recorder, expired, loop.spent)
         try:
             async with asyncio.timeout(left) as deadline:
                 await loop.run()
         except RunParkedError:
-            return True
+            clock = asyncio.get_running_loop()
+            until = clock.time() + left if (when := deadline.when()) is None else when
+            recorder.park(until - clock.time())
+            await recorder.record(RunParked(), loop.spent)
         except TimeoutError:
             if not deadline.expired():
                 raise
-            expired = RunFinished(status=RunStatus.EXPIRED, error_code="budget:wall")
             return await self._finish(recorder, expired, loop.spent)
         except asyncio.CancelledError:
             actor = self._cancelled_by.get(job.run_id)

@@ -38,6 +38,7 @@ from app.storage.companions import (
     NewRun,
     NewWork,
     Queueing,
+    QueuePark,
     WorkPart,
     WrappedKey,
 )
@@ -119,6 +120,12 @@ class LedgerRecorder:
     def set_status(self, status: RunStatus) -> None:
         """Let the next record change the run's state with it."""
         self._companions.append(Change(status=status, usage=Usage()))
+
+    def park(self, at_most_seconds: float) -> None:
+        """Let nobody drive the run after the next record, until it is woken or for so long."""
+        self.set_status(RunStatus.AWAITING_APPROVAL)
+        until = self._parts.now() + timedelta(seconds=at_most_seconds)
+        self._companions.append(QueuePark(until=until))
 
     def queue(self, change: Queueing) -> None:
         """Let the next record change the run's place in the queue with it."""

@@ -18,7 +18,7 @@ from app.domain.run import RunId, RunStatus, TenantId, Usage
 from app.domain.step import Effect
 from app.domain.verdict import Deny
 from app.ledger.chain import Resume, VerifiedRecord
-from app.ledger.run_account import RESUMED_KIND, STARTED_KIND
+from app.ledger.run_account import PARKED_KIND, RESUMED_KIND, STARTED_KIND
 from app.ledger.sealing import SealError, open_work
 from app.ledger.writing import ChainHead
 from app.policy.gate_inputs import SubmitInput
@@ -34,7 +34,7 @@ from app.storage.run_store import RunStore
 
 # A model call that was begun and not answered for is made anew, and nothing of its cost is known.
 MOST_VAIN_RESUMPTIONS = 5
-_PROGRESS = frozenset({"llm.responded", "tool.finished"})
+_PROGRESS = frozenset({"llm.responded", "tool.finished", PARKED_KIND})
 _IN_FILES = frozenset({Effect.WRITE, Effect.EXECUTE})
 
 

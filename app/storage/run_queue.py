@@ -86,6 +86,10 @@ _DROP = """
 DELETE FROM pgqueuer q WHERE q.dedupe_key = ANY ($1) AND q.status IN ('queued', 'picked')
   AND (q.queue_manager_id IS NULL OR q.queue_manager_id = $2)
 """
+_DUE_NOW = """
+UPDATE pgqueuer SET execute_after = least(execute_after, now())
+WHERE dedupe_key = ANY ($1) AND status = 'queued'
+"""
 _HELD = """
 SELECT dedupe_key, entrypoint FROM pgqueuer
 WHERE dedupe_key = ANY ($1) AND status IN ('queued', 'picked')
@@ -208,6 +212,11 @@ class RunQueue:
         """Remove the place of a run that is not there any more."""
         async with self._database.driver() as raw:
             await raw.execute(_DROP, _keys([run_id]), self._worker_id)
+
+    async def make_due(self, runs: Collection[RunId]) -> None:
+        """Let those that nobody drives be claimed now."""
+        async with self._database.driver() as raw:
+            await raw.execute(_DUE_NOW, _keys(runs))
 
     async def held(self, runs: Collection[RunId]) -> list[tuple[TenantId, RunId]]:
         """Which of them have a place in the queue."""
