@@ -34,6 +34,7 @@ lanes: env-test ## what is shipped: reproducible wheel, wheel alone by pip, the 
 proof: env-test ## every attack, bench and chaos test at full counts; writes the tables in docs/
 	MESHFLOW_PROOF=1 $(PYTEST) -n $(WORKERS) $(ARGS)
 	$(BIN)/python -m bench.tamper_bench --full
+	$(BIN)/python -m bench.chaos_bench --kills 30 --seconds 600
 	for bench in help http run ledger; do $(BIN)/python -m bench.$${bench}_bench || exit 1; done
 	$(BIN)/python -m bench.tools_bench --attacks --write
 	$(BIN)/python -m bench.figures_table

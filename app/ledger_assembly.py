@@ -51,6 +51,7 @@ class LedgerParts:
 
     database: Database
     heartbeat: Database  # of its own: readers that crowd the pool must not make us look dead
+    dispatch: Database  # likewise: one connection listens, one claims
     ledger: LedgerStore
     runs: RunStore
     keys: FileKeyStore
@@ -131,6 +132,7 @@ def ledger_parts(settings: Settings) -> LedgerParts:
     return LedgerParts(
         database=database,
         heartbeat=Database(settings.database_url.reveal(), pool_size=1),
+        dispatch=Database(settings.database_url.reveal(), pool_size=2),
         ledger=ledger,
         runs=runs,
         keys=keys,

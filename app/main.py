@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from secrets import token_hex
 
 from fastapi import Depends, FastAPI
@@ -34,7 +35,7 @@ from app.api.dependencies import services_of
 from app.api.middleware import Guard
 from app.domain.errors import ConfigurationError
 from app.keys.agent_catalogue import load_tenant_settings, settings_of
-from app.keys.key_ring import KeySource
+from app.keys.key_ring import KeyRing, KeySource
 from app.keys.request_rates import RequestRates
 from app.providers.provider import ModelProvider
 from app.settings import Settings
@@ -113,6 +114,28 @@ def create_app(
     return app
 
 
+async def work(
+    settings: Settings, told_to_leave: asyncio.Event, overrides: Overrides | None = None
+) -> None:
+    """Drive runs and nothing else until told; without keys nobody could ask for anything."""
+    nobody = Door(
+        doorkeeper=Doorkeeper(KeySource(KeyRing(()), path=None, seen="", dev=False)),
+        rates=RequestRates(limit_of=lambda _: 0, now_seconds=time.monotonic),
+        tenants=load_tenant_settings(settings.config_dir),
+    )
+    deployment = build(settings, nobody, replace(overrides or Overrides(), is_worker=True))
+    async with asyncio.TaskGroup() as tasks:
+        background = [
+            tasks.create_task(duty)
+            for duty in (_start_and_beat(deployment), deployment.keep_logs())
+        ]
+        await told_to_leave.wait()
+        for task in background:
+            task.cancel()
+        await asyncio.wait(background)
+        await deployment.close()
+
+
 def _mount(app: FastAPI, *, docs: bool) -> None:
     """Every route; all but health, version and docs behind the key dependency."""
     guarded = (
@@ -163,7 +186,8 @@ async def _start_and_beat(deployment: Deployment) -> None:
             _log.warning("not known to the ledger yet: %s", type(error).__name__)
             await asyncio.sleep(START_RETRY_SECONDS)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(deployment.executor.beat_forever())
+        for work in deployment.dispatcher.duties():
+            tasks.create_task(work)
         if deployment.erasing is not None:
             tasks.create_task(deployment.erasing.eraser.serve_forever())
 

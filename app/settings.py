@@ -15,6 +15,7 @@ from typing import NoReturn, SupportsIndex, TypeVar
 from urllib.parse import urlsplit
 
 from app import provider_settings
+from app.domain import dispatch_settings
 from app.domain.database_url import is_database_url
 from app.domain.environment_names import default_data_dir, known_names
 from app.domain.errors import ConfigurationError
@@ -52,10 +53,8 @@ PLAIN_NAMES = (
     "MAX_BODY_BYTES",
     *("MAX_CONCURRENT_RUNS", "MAX_QUEUED_RUNS", "LEASE_SECONDS"),
     "MODEL_TIMEOUT_SECONDS",
-    "DOCS",
-    "LOG_LEVEL",
-    "HOST",
-    "PORT",
+    *("DOCS", "HOST", "PORT", "LOG_LEVEL"),
+    *dispatch_settings.NAMES,
     *egress_settings.NAMES,
     *provider_settings.NAMES,
     *sandbox_settings.NAMES,
@@ -146,6 +145,7 @@ class Settings:
     port: int
     egress: egress_settings.EgressSettings
     lease_seconds: int
+    dispatch: dispatch_settings.DispatchSettings
     ignored_names: tuple[str, ...]
     lines: tuple[tuple[str, str, str], ...] = field(repr=False, compare=False)
 
@@ -190,6 +190,7 @@ class Settings:
             port=read.number("PORT", 8000, low=0, high=65_535),
             egress=egress_settings.EgressSettings.read(read),
             lease_seconds=read.number("LEASE_SECONDS", 10, low=2, high=300),
+            dispatch=dispatch_settings.DispatchSettings.read(read),
             ignored_names=ignored,
             lines=tuple(read.lines),
         )

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import secrets
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,15 +19,14 @@ from app.catalogue import Catalogue
 from app.domain.errors import LedgerUnavailableError, MeshFlowError
 from app.egress.egress_client import EgressClient, EgressParts
 from app.erasing.assembly import EraserAtWork, build_eraser, eraser_places
-from app.keys.agent_catalogue import (
-    TenantSettings,
-)
+from app.keys.agent_catalogue import TenantSettings, settings_of
 from app.keys.request_rates import RequestRates
 from app.ledger_assembly import LedgerParts, ledger_parts, utc_now
 from app.log_keeping import KeeperOfLogs, log_keeper, vitals_of
 from app.policy.gate import DascGate, RuleBook
 from app.privacy.scrubber import Scrubber
 from app.providers.provider import ModelProvider
+from app.runs.dispatcher import DispatchLimits, DispatchParts, RunDispatcher
 from app.runs.executor import RunExecutor, RunLimits
 from app.runs.identifiers import new_run_id
 from app.runs.notifier import Bell
@@ -41,6 +41,7 @@ from app.settings import Settings
 from app.storage import schema
 from app.storage.database import Database
 from app.storage.rate_store import RateStore
+from app.storage.run_queue import RunQueue
 from app.storage.run_store import RunStore
 from app.webhooks.courier import Courier
 from app.webhooks.webhook_assembly import Webhooks, WebhookSurroundings, build_webhooks
@@ -68,6 +69,7 @@ class Overrides:
     gate: DascGate | None = None
     default_model: str | None = None
     egress: EgressParts | None = None
+    is_worker: bool = False  # a process that only drives runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +81,10 @@ class Deployment:
     rates: RequestRates
     database: Database
     heartbeat: Database
+    dispatch: Database
     runs: RunStore
     tenants: TenantMemory
-    executor: RunExecutor
+    dispatcher: RunDispatcher
     enrolment: WriterEnrolment
     erasing: EraserAtWork | None  # None: another process holds the erasure key
     writer_id: UUID
@@ -174,7 +177,7 @@ class Deployment:
 
     async def close(self) -> None:
         """End runs, say goodbye, then close connections."""
-        await self.executor.stop(DRAIN_SECONDS)
+        await self.dispatcher.leave(DRAIN_SECONDS)
         await self.runner.close()
         with suppress(MeshFlowError):  # who cannot say goodbye is missed in time
             await self.enrolment.leave()
@@ -184,6 +187,7 @@ class Deployment:
             await provider.close()
         await self.egress.close()
         await self.heartbeat.close()
+        await self.dispatch.close()
         if self.erasing is not None:
             await self.erasing.database.close()
         await self.database.close()
@@ -204,14 +208,9 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     plugged = dict(overrides.providers or roster.providers(settings))
     gate = overrides.gate or DascGate(overrides.book or roster.rule_book())
     takeover = _takeover(settings, parts, gate, recorder_parts, workspaces, catalogue, plugged)
-    executor = RunExecutor(
-        store=RunStore(parts.heartbeat),
-        keys=parts.run_keys,
-        writer_id=parts.writer_id,
-        restore=takeover.restore,
-        now=utc_now,
-        limits=_limits(settings),
-    )
+    has_worker = overrides.is_worker or settings.dispatch.serve_workers
+    executor = RunExecutor(_limits(settings, has_worker=has_worker))
+    dispatcher = _dispatcher(settings, parts, executor, takeover, door.tenants)
     service = RunService(
         ServiceParts(
             gate=gate,
@@ -220,6 +219,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
             recorder_parts=recorder_parts,
             run_keys=parts.run_keys,
             executor=executor,
+            dispatch=dispatcher,
             opener=takeover.opener,
             runs=parts.runs,
             now=utc_now,
@@ -236,9 +236,10 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
         rates=door.rates,
         database=parts.database,
         heartbeat=parts.heartbeat,
+        dispatch=parts.dispatch,
         runs=parts.runs,
         tenants=TenantMemory(settings.ledger_key_dir, parts.runs, os.urandom),
-        executor=executor,
+        dispatcher=dispatcher,
         enrolment=parts.enrolment,
         erasing=_erasing(settings, parts),
         writer_id=parts.writer_id,
@@ -268,11 +269,44 @@ def _webhooks(settings: Settings, parts: LedgerParts, egress: EgressClient) -> W
     )
 
 
-def _limits(settings: Settings) -> RunLimits:
+def _limits(settings: Settings, *, has_worker: bool) -> RunLimits:
     return RunLimits(
         max_concurrent=settings.max_concurrent_runs,
         max_queued=settings.max_queued_runs,
-        lease_seconds=settings.lease_seconds,
+        has_worker=has_worker,
+    )
+
+
+def _dispatcher(
+    settings: Settings,
+    parts: LedgerParts,
+    executor: RunExecutor,
+    takeover: Takeover,
+    tenants: Mapping[str, TenantSettings],
+) -> RunDispatcher:
+    """What claims runs, and keeps them."""
+
+    def most_of_tenant(name: str) -> int:
+        own = settings_of(tenants, name).max_concurrent_runs
+        return settings.dispatch.most_of_tenant if own is None else own
+
+    return RunDispatcher(
+        DispatchParts(
+            queue=RunQueue(parts.dispatch, parts.writer_id),
+            beats=RunQueue(parts.heartbeat, parts.writer_id),
+            store=RunStore(parts.heartbeat),
+            keys=parts.run_keys,
+            executor=executor,
+            restore=takeover.restore,
+            writer_id=parts.writer_id,
+            now=utc_now,
+            jitter=lambda: secrets.randbelow(1 << 16) / (1 << 16),
+            limits=DispatchLimits(
+                lease_seconds=settings.lease_seconds,
+                most_everywhere=settings.dispatch.most_everywhere,
+                most_of_tenant=most_of_tenant,
+            ),
+        )
     )
 
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import httpx2
 
@@ -71,6 +71,7 @@ class Arena:
     kills: int = 0
     stops: int = 0
     crashes: int = 0
+    in_flight: int = 0  # the most calls with an effect that can have been under way at a fault
 
     def awake(self) -> list[int]:
         """Those that run now."""
@@ -87,6 +88,7 @@ class Arena:
         victim.process.send_signal(signal.SIGKILL)
         victim.process.wait()
         self.kills += 1
+        self.in_flight += OPEN_RUNS
         threading.Thread(target=self._replace, args=(at,)).start()
 
     def _replace(self, at: int) -> None:
@@ -103,6 +105,7 @@ class Arena:
             return
         victim.process.send_signal(signal.SIGSTOP)
         self.stops += 1
+        self.in_flight += OPEN_RUNS
 
         def wake() -> None:
             victim.process.send_signal(signal.SIGCONT)
@@ -229,6 +232,7 @@ def disturb(arena: Arena, database: EmbeddedPostgres, kills: int, seconds: float
             with suppress(Exception):
                 asyncio.run(crash(database))
                 arena.crashes += 1
+                arena.in_flight += OPEN_RUNS * WORKERS
         elif turn % 4 == 0:
             arena.stop(random.choice(awake))
         else:
@@ -257,6 +261,17 @@ def recoveries(records: Sequence[dict[str, object]]) -> list[float]:
     return found
 
 
+def effects_amiss(entries: Sequence[dict[str, Any]], unknown: set[str], once: Counter[str]) -> int:
+    """Effects of a run that are not those of a run without faults, and were not told as unknown."""
+    words = [
+        entry["call"]["arguments"]["word"]
+        for entry in entries
+        if entry["kind"] == "tool.decided" and entry["call"]["name"] == "count_once"
+    ]
+    complete = len(set(words)) == STEPS.count("count_once")
+    return (not complete) + sum(once[word] != 1 for word in words if word not in unknown)
+
+
 def judged(
     arena: Arena, acknowledged: set[str], database: EmbeddedPostgres, directory: Path
 ) -> dict[str, float]:
@@ -267,7 +282,9 @@ def judged(
         raise AssertionError("nobody is awake")
     states: Counter[str] = Counter()
     unknown: Counter[str] = Counter()
-    resumed = lost = 0
+    resumed = lost = wrong = 0
+    lines = (directory / "calls").read_text().splitlines()
+    once = Counter(line.split()[2] for line in lines if line.startswith("began count_once "))
     rows = asyncio.run(query(database.owner_url, "SELECT run_id FROM runs WHERE kind <> 'admin'"))
     with server.client(KEY) as client:
         for public in sorted({f"run_{str(row['run_id']).replace('-', '')}" for row in rows}):
@@ -282,12 +299,15 @@ def judged(
                 lost += 1
                 print("lost:", public, run["status"], run["error"])
             resumed += len([1 for entry in entries if entry["kind"] == "run.resumed"])
+            told = set()
             for entry in entries:
                 if entry["outcome"] == "outcome_unknown":
-                    unknown[entries[entry["intent"]]["call"]["name"]] += 1
+                    call = entries[entry["intent"]]["call"]
+                    unknown[call["name"]] += 1
+                    told.add(call["arguments"]["word"])
+            if run["status"] == "succeeded":
+                wrong += effects_amiss(entries, told, once)
     missing = acknowledged - {f"run_{str(row['run_id']).replace('-', '')}" for row in rows}
-    lines = (directory / "calls").read_text().splitlines()
-    once = Counter(line.split()[2] for line in lines if line.startswith("began count_once "))
     records = asyncio.run(query(database.owner_url, RECORDS))
     waited = sorted(recoveries(records)) or [0.0]
     logs = "".join(log.read_text(errors="replace") for log in directory.glob("server-*.log"))
@@ -303,11 +323,13 @@ def judged(
         "tool_steps": len(executions(directory)),
         "tool_steps_doubled": len([1 for count in once.values() if count > 1]),
         "tool_steps_repeated": sum(count - 1 for count in executions(directory).values()),
+        "effects_amiss": wrong,
         "outcomes_unknown": unknown["count_once"],
         "safe_outcomes_unknown": sum(unknown.values()) - unknown["count_once"],
         "writes_refused": logs.count("StaleEpochError"),
         "recovery_p99_seconds": waited[int(len(waited) * 0.99) - 1 if len(waited) > 1 else 0],
         "lease_seconds": LEASE_SECONDS,
+        "unknown_beyond_in_flight": max(0, unknown["count_once"] - arena.in_flight),
     }
 
 
@@ -334,7 +356,13 @@ def main() -> None:
     finally:
         database.stop()
         shutil.rmtree(state, ignore_errors=True)
-    for name in ("runs_lost", "tool_steps_doubled", "safe_outcomes_unknown"):
+    for name in (
+        "runs_lost",
+        "tool_steps_doubled",
+        "safe_outcomes_unknown",
+        "effects_amiss",
+        "unknown_beyond_in_flight",
+    ):
         if metrics[name]:
             raise SystemExit(f"{name}: {metrics[name]}")
 

@@ -138,6 +138,18 @@ class RunResumedEntry(_Entry):
     kind: Literal["run.resumed"]
 
 
+class RunParkedEntry(_Entry):
+    """The run waits for somebody's decision, and no process drives it."""
+
+    kind: Literal["run.parked"]
+
+
+class RunWokenEntry(_Entry):
+    """Somebody decided what the run waited for."""
+
+    kind: Literal["run.woken"]
+
+
 class LlmRequestedEntry(_Entry):
     """Intent of a model call."""
 
@@ -188,6 +200,8 @@ AnyEntry: TypeAlias = (
     RunSubmittedEntry
     | RunStartedEntry
     | RunResumedEntry
+    | RunParkedEntry
+    | RunWokenEntry
     | LlmRequestedEntry
     | LlmRespondedEntry
     | ToolDecidedEntry
@@ -268,6 +282,8 @@ _ENTRIES: dict[str, Maker] = {
     ),
     "run.started": lambda _, common: RunStartedEntry(**common),
     "run.resumed": lambda _, common: RunResumedEntry(**common),
+    "run.parked": lambda _, common: RunParkedEntry(**common),
+    "run.woken": lambda _, common: RunWokenEntry(**common),
     "llm.requested": lambda record, common: LlmRequestedEntry(
         **common,
         model=record.header["model"],

@@ -54,6 +54,11 @@ def _add_serve(commands: "_Commands[_Parser]") -> None:
     serve = commands.add_parser("serve", help="serve the HTTP API", allow_abbrev=False)
     serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", type=_port, help="default: 8443 with TLS, 8080 without")
+    commands.add_parser(
+        "worker",
+        help="drive runs and serve nobody, beside any number of others",
+        allow_abbrev=False,
+    )
     _add_tls(serve)
     serve.add_argument(
         "--trusted-proxy",

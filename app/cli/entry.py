@@ -27,7 +27,9 @@ from app.domain.errors import ConfigurationError, MeshFlowError
 
 Command = Callable[[Invocation, Namespace], int]
 _INTERRUPTED = 130
-_HOLDS_KEYS = frozenset({"serve", "sequencer", "eraser", "witness", "erase", "demo", "doctor"})
+_HOLDS_KEYS = frozenset(
+    {"serve", "worker", "sequencer", "eraser", "witness", "erase", "demo", "doctor"}
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,6 +70,12 @@ def _serve(invocation: Invocation, arguments: Namespace) -> int:
     from app.cli.serve import serve
 
     return serve(invocation, arguments)
+
+
+def _worker(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.worker_command import worker
+
+    return worker(invocation, arguments)
 
 
 def _run(invocation: Invocation, arguments: Namespace) -> int:
@@ -168,6 +176,7 @@ def _ledger(invocation: Invocation, arguments: Namespace) -> int:
 
 COMMANDS: Mapping[str, Command] = {
     "serve": _serve,
+    "worker": _worker,
     "run": _run,
     "verify": _verify,
     "export": _export,

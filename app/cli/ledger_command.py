@@ -98,7 +98,7 @@ async def _keep(settings: Settings) -> None:
             await _until_done(logs.enrol)
             while True:
                 with suppress(MeshFlowError):
-                    await parts.runs.beat(parts.writer_id, None, 15)
+                    await parts.runs.beat(parts.writer_id)
                 await asyncio.sleep(_RETRY_SECONDS)
     finally:
         with suppress(MeshFlowError):

@@ -23,6 +23,7 @@ MeshFlowError
 │   ├── NotSequencedError       no signed checkpoint covers what is asked for yet: come back
 │   ├── StaleTermError          another sequencer leads: this one must not write
 │   └── IllegalTransitionError  the run's state does not allow this change
+├── RunParkedError              a run cannot go on before somebody has decided: it is parked
 ├── KeyStoreError               a key is missing or cannot be written
 ├── WitnessError                a checkpoint was not cosigned; the sequencer's own business
 │   ├── WitnessUnavailableError no answer, or one that holds no cosignature: try again later
@@ -118,6 +119,10 @@ class PolicyDeniedError(MeshFlowError):
         self.run_id = run_id
         self.rules = rules
         self.code = code
+
+
+class RunParkedError(MeshFlowError):
+    """The run cannot go on before somebody has decided. Whoever drives it parks it, and lets go."""
 
 
 class LedgerError(MeshFlowError):

@@ -32,6 +32,18 @@ class RunResumed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunParked:
+    """The run waits for somebody's decision, and no process drives it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunWoken:
+    """Somebody decided what a parked run waited for: it goes on."""
+
+    actor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequested:
     """Intent: the model is about to be called, or the gate refused that it is."""
 
@@ -96,6 +108,8 @@ RunEvent: TypeAlias = (
     RunSubmitted
     | RunStarted
     | RunResumed
+    | RunParked
+    | RunWoken
     | ModelRequested
     | ModelResponded
     | ToolDecided

@@ -71,6 +71,7 @@ class TenantSettings:
     capabilities: frozenset[str] | None = None
     scrub_phi: bool = True
     max_requests_per_minute: int = MAX_REQUESTS_PER_MINUTE
+    max_concurrent_runs: int | None = None  # None: as the deployment says
 
 
 class _Closed(BaseModel):
@@ -111,6 +112,7 @@ class _TenantFile(_Closed):
     capabilities: list[_Name] | None = None
     scrub_phi: bool = True
     max_requests_per_minute: _Positive = MAX_REQUESTS_PER_MINUTE
+    max_concurrent_runs: _Positive | None = None
 
 
 def load_agents(
@@ -158,6 +160,7 @@ def load_tenant_settings(config_dir: Path | None) -> Mapping[str, TenantSettings
             capabilities=None if names is None else frozenset(names),
             scrub_phi=file.scrub_phi,
             max_requests_per_minute=file.max_requests_per_minute,
+            max_concurrent_runs=file.max_concurrent_runs,
         )
     return MappingProxyType(loaded)
 

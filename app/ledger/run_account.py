@@ -16,6 +16,7 @@ from app.ledger.chain import FINAL_KIND, VerifiedRecord
 OPENING_KIND = "run.submitted"
 STARTED_KIND = "run.started"
 RESUMED_KIND = "run.resumed"
+PARKED_KIND = "run.parked"
 RESPONDED_KIND = "llm.responded"
 _BETWEEN = ":"  # in no provider's name and no status
 
@@ -130,14 +131,20 @@ def _followed(account: RunAccount, record: VerifiedRecord) -> RunAccount | Chain
         return ChainBreak(seq=record.seq, reason="a record without an epoch")
     grown = replace(account, entries=record.seq + 1, epoch=epoch)
     match record.kind:
-        case kind if kind == STARTED_KIND:
+        case kind if kind == STARTED_KIND or (kind == RESUMED_KIND and _waits(account)):
             return replace(grown, status=RunStatus.RUNNING, status_seq=record.seq)
+        case kind if kind == PARKED_KIND:
+            return replace(grown, status=RunStatus.AWAITING_APPROVAL, status_seq=record.seq)
         case kind if kind == RESPONDED_KIND:
             return replace(grown, spent=account.spent.plus(_used(record)))
         case kind if kind == FINAL_KIND:
             return _ended(grown, record)
         case _:
             return grown
+
+
+def _waits(account: RunAccount) -> bool:
+    return account.status is RunStatus.AWAITING_APPROVAL
 
 
 def _used(record: VerifiedRecord) -> Usage:

@@ -13,9 +13,11 @@ from app.domain.record import (
     OutcomeUnknown,
     RunEvent,
     RunFinished,
+    RunParked,
     RunResumed,
     RunStarted,
     RunSubmitted,
+    RunWoken,
     ToolDecided,
     ToolFinished,
 )
@@ -27,6 +29,7 @@ from app.ledger.run_account import engine_of, final_outcome
 from app.ledger.writing import Draft
 
 OUTCOME_UNKNOWN = "outcome_unknown"
+_TURNS = {RunStarted: "run.started", RunResumed: "run.resumed", RunParked: "run.parked"}
 Scrub = Callable[[Json], Scrubbed]
 NoteReleased = Callable[[str], Scrubbed]
 
@@ -47,17 +50,17 @@ def draft_of(event: RunEvent, scrub: Scrub, note_released: NoteReleased) -> Draf
                 outcome=event.decision.code,
                 fields={"task": scrub(_task(event.submission))},
             )
-        case RunStarted() | RunResumed():
-            is_first = isinstance(event, RunStarted)
-            return Draft(kind="run.started" if is_first else "run.resumed", actor="system")
+        case RunStarted() | RunResumed() | RunParked():
+            return Draft(kind=_TURNS[type(event)], actor="system")
         case ModelRequested():
             return _model_requested(event, scrub)
         case ModelResponded():
             return _model_responded(event, scrub)
         case ToolDecided() | ToolFinished() | OutcomeUnknown():
             return _call_event(event, scrub)
-        case CancelRequested():
-            return Draft(kind="run.cancel_requested", actor=event.actor)
+        case CancelRequested() | RunWoken():
+            kind = "run.woken" if isinstance(event, RunWoken) else "run.cancel_requested"
+            return Draft(kind=kind, actor=event.actor)
         case RunFinished():
             return _run_finished(event, scrub, note_released)
         case _:

@@ -1,43 +1,32 @@
-"""Owns the tasks that drive runs: concurrency, deadline, cancellation, heartbeat, orphans.
+"""Owns the tasks that drive runs: places, deadline, cancellation.
 
-A run that lost its process is gone on with by another; one that nobody can go on with ends in a
-recorded state.
+Which runs are driven here is the queue's to say (see `dispatcher`). A run that is not ended when
+its task ends goes back to the queue.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
-from datetime import datetime
-from uuid import UUID
 
 from app.agents.loop import AgentLoop
 from app.agents.progress import NOTHING_YET, Progress
-from app.domain.errors import LedgerError, LedgerUnavailableError, OverloadedError
+from app.domain.errors import LedgerError, OverloadedError, RunParkedError
 from app.domain.record import (
     MAX_CODE_CHARACTERS,
     CancelRequested,
     RunFinished,
+    RunParked,
     RunResumed,
     RunStarted,
 )
-from app.domain.run import RunId, RunStatus, TenantId, Usage
+from app.domain.run import RunId, RunStatus, Usage
 from app.domain.verdict import AdmittedTask
 from app.providers.prices import ModelPrice
 from app.providers.provider import ModelProvider
 from app.runs.recorder import LedgerRecorder, RunPlace
-from app.runs.run_keys import RunKeys
-from app.storage.run_store import RunStore
 
 _log = logging.getLogger("meshflow.runs")
-
-HEARTBEAT_SECONDS = 1.0
-HEARING_SECONDS = 0.25  # a run stops within a second of the wish, wherever it is driven
-EXPIRY_SWEEP_BEATS = 30
-# Up to so many runs, every heartbeat names them all; with more, every fifteenth does: naming them
-# and looking them up takes time, and meanwhile nobody is answered.
-NAMED_AT_EVERY_BEAT = 2048
-NAMING_BEATS = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +53,7 @@ class RunJob:
     opened: "Callable[[RunJob], DrivenRun]"  # called when the run's turn comes
     since: Progress = NOTHING_YET  # what another process did of it
     is_started: bool = False
+    is_parked: bool = False  # it waited for somebody's decision
     cancelled_by: str | None = None  # it is only to be ended
 
     @property
@@ -73,56 +63,49 @@ class RunJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LostRun:
-    """A run that this process cannot go on with, at its verified end; the reason is no content."""
-
-    recorder: LedgerRecorder
-    spent: Usage
-    reason: str
-
-
-# An orphan as a job for this process; MeshFlowError when it has to stay as it is.
-Restore = Callable[[TenantId, RunId, int], Awaitable[RunJob | LostRun]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunLimits:
-    """What one process takes on, and after how long a silent one has lost its runs."""
+    """What one process takes on: so many runs at a time, and so many more that wait."""
 
     max_concurrent: int
     max_queued: int
-    lease_seconds: int
+    has_worker: bool = True  # whether it drives runs at all
 
 
 class RunExecutor:
-    """Drives runs of this process and looks after those that nobody drives."""
+    """Drives runs in this process, as many at a time as it has places."""
 
-    def __init__(
-        self,
-        *,
-        store: RunStore,
-        keys: RunKeys,
-        writer_id: UUID,
-        restore: Restore,
-        now: Callable[[], datetime],
-        limits: RunLimits,
-    ) -> None:
-        self._store = store
-        self._keys = keys
-        self._writer_id = writer_id
-        self._restore = restore
-        self._now = now
-        self._max_concurrent = limits.max_concurrent
+    def __init__(self, limits: RunLimits) -> None:
+        self._places = limits.max_concurrent if limits.has_worker else 0
         self._limit = limits.max_concurrent + limits.max_queued
-        self._lease_seconds = limits.lease_seconds
-        self._tasks: dict[RunId, asyncio.Task[None]] = {}
-        self._waiting: dict[RunId, RunJob] = {}  # in the order of admission
+        self._tasks: dict[RunId, asyncio.Task[bool]] = {}
+        self._reserved: set[RunId] = set()
+        self._waiting: dict[RunId, RunJob] = {}  # let in here, and claimed by nobody we know of
         self._known: set[RunId] = set()
         self._cancelled_by: dict[RunId, str] = {}
         self._stopping = False
-        self._taking_over: asyncio.Task[None] | None = None
-        self._beaten_at: float | None = None
-        self._judges_at = 0.0
+        self._unsettled: set[RunId] = set()
+        self.has_news = asyncio.Event()  # a place is free, or somebody waits for one
+
+    @property
+    def has_worker(self) -> bool:
+        """Whether runs are driven here at all."""
+        return self._places > 0
+
+    @property
+    def free_places(self) -> int:
+        """How many more runs may be driven here now."""
+        taken = len(self._tasks) + len(self._reserved)
+        return 0 if self._stopping else max(0, self._places - taken)
+
+    @property
+    def driven(self) -> Collection[RunId]:
+        """The runs that are driven here."""
+        return self._tasks.keys()
+
+    @property
+    def waiting(self) -> Collection[RunId]:
+        """The runs that were let in here and that nobody claimed yet, as far as is known here."""
+        return self._waiting.keys()
 
     def admit(self, run_id: RunId) -> None:
         """Make room for a run before its first record. OverloadedError when there is none."""
@@ -130,18 +113,45 @@ class RunExecutor:
             raise OverloadedError(retry_after_seconds=2)
         self._known.add(run_id)
 
+    def reserve(self, run_id: RunId) -> bool:
+        """Keep a place for a run that is about to be let in, if nobody waits for one here."""
+        if self._waiting or not self.free_places:
+            return False
+        self._reserved.add(run_id)
+        return True
+
     def forget(self, run_id: RunId) -> None:
-        """Give the room back: the run was not started, or is over."""
+        """Give room and place back: the run was not let in, or is nobody's here any more."""
         self._known.discard(run_id)
+        self._reserved.discard(run_id)
+        self._waiting.pop(run_id, None)
+        self.has_news.set()
 
     def launch(self, job: RunJob) -> None:
-        """Drive an admitted run to its end, in the background, as soon as there is a slot."""
+        """Drive a run that was let in here: at once in its place, or when it was claimed."""
+        if job.run_id in self._reserved:
+            self.take(job)
+            return
+        self._waiting[job.run_id] = job
+        self.has_news.set()
+
+    def claimed(self, run_id: RunId) -> RunJob | None:
+        """The job of a run that waited here and was claimed for here; None: it came from elsewhere.
+
+        The run is known from here on: its task follows, or `forget`.
+        """
+        self._known.add(run_id)
+        self._reserved.add(run_id)
+        return self._waiting.pop(run_id, None)
+
+    def take(self, job: RunJob) -> None:
+        """Drive this run, which is this process's by the queue, to its end in the background."""
+        self._reserved.discard(job.run_id)
         if job.cancelled_by is not None:
             self._cancelled_by[job.run_id] = job.cancelled_by
             self._spawn(job, self._end_unstarted(job, job.cancelled_by))
-            return
-        self._waiting[job.run_id] = job
-        self._fill_slots()
+        else:
+            self._spawn(job, self._drive(job))
 
     def cancel(self, run_id: RunId, actor: str) -> None:
         """Stop a run of this process, if it is one: the present model call or tool included."""
@@ -155,34 +165,20 @@ class RunExecutor:
             self._cancelled_by[run_id] = actor
             task.cancel()
 
-    async def beat_forever(self) -> None:
-        """The heartbeat: says this process lives, hears of cancellations, picks up orphans."""
-        turns = beats = 0
-        between = max(1, round(min(HEARTBEAT_SECONDS, self._lease_seconds / 5) / HEARING_SECONDS))
-        while True:
-            try:
-                if turns % between:
-                    await self._hear()
-                else:
-                    await self._beat(naming=beats % NAMING_BEATS == 0)
-                    if beats % EXPIRY_SWEEP_BEATS == 0:
-                        await self._expire_results()
-                    beats += 1
-                turns += 1
-            except LedgerUnavailableError:
-                _log.warning("heartbeat missed: the database did not answer")
-            except Exception:  # noqa: BLE001 - a heartbeat that stops looks like a dead process
-                _log.exception("heartbeat failed")
-            await asyncio.sleep(HEARING_SECONDS)
+    def let_go(self, run_id: RunId) -> None:
+        """Another process drives this run by now: it ends here and records nothing."""
+        task = self._tasks.get(run_id)
+        if task is not None and run_id not in self._cancelled_by:
+            task.cancel()
+
+    def take_unsettled(self) -> set[RunId]:
+        """The runs whose tasks ended and that are not over; told once."""
+        told, self._unsettled = self._unsettled, set()
+        return told
 
     async def stop(self, grace_seconds: float) -> None:
-        """Start nothing more, let runs finish for a while, then leave the rest to others.
-
-        What is left goes on in another process as soon as this one has said goodbye.
-        """
+        """Start nothing more, let runs finish for a while, then leave the rest to others."""
         self._stopping = True
-        if self._taking_over is not None:
-            self._taking_over.cancel()
         clock = asyncio.get_running_loop()
         until = clock.time() + grace_seconds
         while self._tasks and (left := until - clock.time()) > 0:
@@ -193,142 +189,84 @@ class RunExecutor:
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()), timeout=5)
 
-    def _fill_slots(self) -> None:
-        while self._waiting and len(self._tasks) < self._max_concurrent:
-            job = self._waiting.pop(next(iter(self._waiting)))
-            self._spawn(job, self._drive(job))
-
-    def _spawn(self, job: RunJob, driving: Coroutine[None, None, None]) -> None:
+    def _spawn(self, job: RunJob, driving: Coroutine[None, None, bool]) -> None:
         task = asyncio.create_task(driving, name=f"run {job.run_id.hex}")
         self._tasks[job.run_id] = task
-        task.add_done_callback(lambda _: self._ended(job))
+        task.add_done_callback(lambda done: self._ended(job.run_id, done))
 
-    def _ended(self, job: RunJob) -> None:
-        self._tasks.pop(job.run_id, None)
-        self._cancelled_by.pop(job.run_id, None)
-        self._known.discard(job.run_id)
-        self._fill_slots()
+    def _ended(self, run_id: RunId, task: asyncio.Task[bool]) -> None:
+        self._tasks.pop(run_id, None)
+        self._cancelled_by.pop(run_id, None)
+        self._known.discard(run_id)
+        if task.cancelled() or task.exception() is not None or not task.result():
+            self._unsettled.add(run_id)
+        self.has_news.set()
 
-    async def _drive(self, job: RunJob) -> None:
-        """Every way out ends in a record, or in the log and later in the sweep's record."""
+    async def _drive(self, job: RunJob) -> bool:
+        """Whether it is settled: it ended in a record, or waits for somebody by one."""
         driven = job.opened(job)
         loop: AgentLoop | None = None
         try:
             loop = driven.open_loop()
-            await self._run_to_end(job, driven.recorder, loop)
+            return await self._run_to_end(job, driven.recorder, loop)
         except (LedgerError, OverloadedError) as error:
-            # Nothing could be written, so nothing more was done; the sweep records the end.
+            # Nothing could be written, so nothing more was done.
             _log.warning("a run stopped: %s", type(error).__name__, extra={"run": job.run_id.hex})
+            return False
         except Exception as error:  # noqa: BLE001 - a broken run ends in a record, whatever broke
             _log.exception("a run broke", extra={"run": job.run_id.hex})
             code = f"internal:{type(error).__name__.lower()}"
             spent = Usage() if loop is None else loop.spent
             failed = RunFinished(status=RunStatus.FAILED, error_code=code[:MAX_CODE_CHARACTERS])
-            await self._finish(driven.recorder, failed, spent)
+            return await self._finish(driven.recorder, failed, spent)
         finally:
             driven.close()
 
-    async def _run_to_end(self, job: RunJob, recorder: LedgerRecorder, loop: AgentLoop) -> None:
+    async def _run_to_end(self, job: RunJob, recorder: LedgerRecorder, loop: AgentLoop) -> bool:
         recorder.claim()
-        if job.is_started:
-            recorder.hold(RunResumed())
-        else:
+        if job.is_parked or not job.is_started:
             recorder.set_status(RunStatus.RUNNING)
-            recorder.hold(RunStarted())
+        recorder.hold(RunResumed() if job.is_started else RunStarted())
         left = job.task.submission.budget.max_wall_seconds - job.since.elapsed_seconds
+        expired = RunFinished(status=RunStatus.EXPIRED, error_code="budget:wall")
+        if left <= 0:
+            return await self._finish(recorder, expired, loop.spent)
         try:
             async with asyncio.timeout(left) as deadline:
                 await loop.run()
+        except RunParkedError:
+            clock = asyncio.get_running_loop()
+            until = clock.time() + left if (when := deadline.when()) is None else when
+            recorder.park(until - clock.time())
+            await recorder.record(RunParked(), loop.spent)
         except TimeoutError:
             if not deadline.expired():
                 raise
-            expired = RunFinished(status=RunStatus.EXPIRED, error_code="budget:wall")
-            await self._finish(recorder, expired, loop.spent)
+            return await self._finish(recorder, expired, loop.spent)
         except asyncio.CancelledError:
             actor = self._cancelled_by.get(job.run_id)
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()
             if actor is None:
-                return  # this process is about to end: another goes on from the last record
+                return False  # another process goes on from the last record
             recorder.hold(CancelRequested(actor=actor))
-            await self._finish(recorder, RunFinished(status=RunStatus.CANCELLED), loop.spent)
+            cancelled = RunFinished(status=RunStatus.CANCELLED)
+            return await self._finish(recorder, cancelled, loop.spent)
+        return True
 
-    async def _end_unstarted(self, job: RunJob, actor: str) -> None:
+    async def _end_unstarted(self, job: RunJob, actor: str) -> bool:
         """Cancelled before its turn came: the end is recorded and nothing else is done."""
         recorder = job.opened(job).recorder
         recorder.claim()
         recorder.hold(CancelRequested(actor=actor))
-        await self._finish(recorder, RunFinished(status=RunStatus.CANCELLED), job.since.spent)
+        cancelled = RunFinished(status=RunStatus.CANCELLED)
+        return await self._finish(recorder, cancelled, job.since.spent)
 
-    async def _finish(self, recorder: LedgerRecorder, end: RunFinished, spent: Usage) -> None:
+    async def _finish(self, recorder: LedgerRecorder, end: RunFinished, spent: Usage) -> bool:
         try:
             await recorder.record(end, spent)
         except (LedgerError, OverloadedError) as error:
             _log.warning("an end was not recorded: %s", type(error).__name__)
-
-    async def _hear(self) -> None:
-        for run_id, actor in await self._store.hear(self._writer_id):
-            self.cancel(run_id, actor)
-
-    async def _beat(self, *, naming: bool) -> None:
-        named = self._known if naming or len(self._known) <= NAMED_AT_EVERY_BEAT else None
-        beat = await self._store.beat(self._writer_id, named, self._lease_seconds)
-        for run_id, actor in beat.cancel:
-            self.cancel(run_id, actor)
-        if not self._may_judge():
-            return
-        # A run that was admitted while the database answered is not an orphan.
-        found = [orphan for orphan in beat.orphans if orphan[1] not in self._known]
-        is_free = self._taking_over is None or self._taking_over.done()
-        if found and is_free and not self._stopping:
-            # Not part of the heartbeat: to verify many runs takes longer than one may.
-            self._taking_over = asyncio.create_task(self._take_over_all(found, beat.own))
-
-    def _may_judge(self) -> bool:
-        """Whoever did not beat for long lets the others come back first: it may be an outage."""
-        now = asyncio.get_running_loop().time()
-        before, self._beaten_at = self._beaten_at, now
-        if before is not None and now - before > self._lease_seconds / 2:
-            self._judges_at = now + self._lease_seconds / 2
-        return now >= self._judges_at
-
-    async def _take_over_all(
-        self, orphans: Sequence[tuple[TenantId, RunId, int]], own: Collection[RunId]
-    ) -> None:
-        for tenant_id, run_id, epoch in orphans:
-            if run_id in self._known or self._stopping or len(self._known) >= self._limit:
-                continue
-            self._known.add(run_id)
-            try:
-                await self._take_over(tenant_id, run_id, epoch, is_own=run_id in own)
-            except Exception as error:  # noqa: BLE001 - one orphan must not keep the others waiting
-                self._known.discard(run_id)
-                why = type(error).__name__
-                _log.warning("an orphan stays: %s", why, extra={"run": run_id.hex})
-
-    async def _take_over(
-        self, tenant_id: TenantId, run_id: RunId, epoch: int, *, is_own: bool
-    ) -> None:
-        """Go on with a run that nobody drives, or end it. Losing the race to another is fine."""
-        restored = await self._restore(tenant_id, run_id, epoch)
-        if isinstance(restored, RunJob):
-            if restored.is_started or not is_own:
-                self.launch(restored)
-                return
-            # Whoever submitted it here was told that it did not enter.
-            restored = LostRun(
-                recorder=restored.opened(restored).recorder, spent=Usage(), reason="not admitted"
-            )
-        _log.warning("a run is lost: %s", restored.reason, extra={"run": run_id.hex})
-        restored.recorder.claim()
-        final = RunFinished(status=RunStatus.INTERRUPTED, error_code="owner_lost")
-        await restored.recorder.record(final, restored.spent)
-        self._known.discard(run_id)
-
-    async def _expire_results(self) -> None:
-        now = self._now()
-        needed = set(await self._store.expire_results(now))
-        gone = self._keys.destroy_work_keys(keep=needed, now=now)
-        if gone:
-            await self._store.forget_work(gone)
+            return False
+        return True

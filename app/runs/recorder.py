@@ -37,6 +37,8 @@ from app.storage.companions import (
     NewResult,
     NewRun,
     NewWork,
+    Queueing,
+    QueuePark,
     TakenKey,
     WorkPart,
     WrappedKey,
@@ -123,6 +125,16 @@ class LedgerRecorder:
         """Let the next record change the run's state with it."""
         self._companions.append(Change(status=status, usage=Usage()))
 
+    def park(self, at_most_seconds: float) -> None:
+        """Let nobody drive the run after the next record, until it is woken or for so long."""
+        self.set_status(RunStatus.AWAITING_APPROVAL)
+        until = self._parts.now() + timedelta(seconds=at_most_seconds)
+        self._companions.append(QueuePark(until=until))
+
+    def queue(self, change: Queueing) -> None:
+        """Let the next record change the run's place in the queue with it."""
+        self._companions.append(change)
+
     def take_recorded(self) -> Sequence[Draft]:
         """What the last write recorded, as it was sealed; kept no longer than this."""
         taken, self._recorded = self._recorded, ()
@@ -148,6 +160,8 @@ class LedgerRecorder:
             return await asyncio.shield(writing)
         except asyncio.CancelledError:
             await asyncio.wait([writing])
+            if not writing.cancelled():
+                writing.exception()  # nobody asks for it any more
             raise
 
     async def _write(self, events: Sequence[RunEvent], usage: Usage) -> int:

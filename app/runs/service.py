@@ -6,7 +6,7 @@ Threat: Prompt injection via task input
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID
 
 from app.domain.errors import InvalidSubmissionError, PolicyDeniedError, ToolsBusyError
@@ -38,13 +38,26 @@ from app.runs.opening import RunOpener
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.run_keys import RunKeys
 from app.runs.working_copy import WorkingTask, task_bytes
-from app.storage.companions import NewRun, TakenKey
+from app.storage.companions import NewRun, QueuePut, TakenKey
 from app.storage.run_store import RunStore
 from app.tools.toolbox import Toolbox
 
 _ACCEPTED, _REFUSED = 202, 403  # what a submission that comes again is answered with
 _WORKERS_SECONDS: Final = 1  # a program takes at most ten, and several run side by side
 _WORKERS: Final = frozenset({"seccomp"})  # what every tool needs that runs in a worker
+
+
+class DispatchDoor(Protocol):
+    """What the queue's side has to know of submissions."""
+
+    def place_for(self, tenant: str, run_id: RunId) -> UUID | None:
+        """Who begins with a run of this tenant that is about to be let in; None: it waits."""
+
+    def launch(self, job: RunJob) -> None:
+        """A run was let in."""
+
+    def disown(self, run_id: RunId) -> None:
+        """Whoever submitted it was told that it did not enter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +70,7 @@ class ServiceParts:
     recorder_parts: RecorderParts
     run_keys: RunKeys
     executor: RunExecutor
+    dispatch: DispatchDoor
     opener: RunOpener
     runs: RunStore
     now: Callable[[], datetime]
@@ -101,10 +115,13 @@ class RunService:
             self._parts.executor.admit(run_id)
             try:
                 return await self._start(caller, submission, run_id, (price, provider), key)
+            except PolicyDeniedError:
+                self._parts.executor.forget(run_id)  # it is over: there is nothing to drive
+                raise
             except BaseException:
-                # Not started, refused or cancelled: the room goes back. A row that is there all
-                # the same is driven by nobody, and the sweep ends it as interrupted.
+                # Not let in: the room goes back. Should it be there all the same, it is ended.
                 self._parts.executor.forget(run_id)
+                self._parts.dispatch.disown(run_id)
                 raise
 
     async def cancel(self, caller: Caller, run_id: RunId, status: RunStatus) -> bool:
@@ -168,9 +185,8 @@ class RunService:
         if isinstance(verdict, Deny):
             recorder.hold(submitted)
             code = verdict.decision.code
-            final = RunFinished(
-                status=RunStatus.BLOCKED, error_code=code, decision=verdict.decision
-            )
+            denied = verdict.decision
+            final = RunFinished(status=RunStatus.BLOCKED, error_code=code, decision=denied)
             await recorder.record(final, Usage())
             rules, receipt = verdict.decision.rules, recorder.take_receipt()
             raise PolicyDeniedError(public_run_id(run_id), rules, code, receipt)
@@ -179,6 +195,7 @@ class RunService:
         may_instruct = Scope.INSTRUCT in caller.scopes and submission.instructions is not None
         task = WorkingTask(tenant=caller.tenant, may_instruct=may_instruct, submission=submission)
         recorder.open_work(work_wrapped, task_bytes(task))
+        recorder.queue(QueuePut(worker=parts.dispatch.place_for(caller.tenant, run_id)))
         await recorder.record(submitted, Usage())
         told, receipt = recorder.take_recorded()[0].fields["task"].value, recorder.take_receipt()
         job = RunJob(
@@ -189,7 +206,7 @@ class RunService:
             may_instruct=may_instruct,
             opened=parts.opener,
         )
-        parts.executor.launch(job)
+        parts.dispatch.launch(job)
         queued = _queued(caller.tenant_id, run_id, new_run)
         return StartedRun(run=queued, task=told, receipt=receipt)
 

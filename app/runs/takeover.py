@@ -1,8 +1,9 @@
 """Puts a run together again that lost its process: its verified ledger and its working copy.
 
 Whatever is finished is told from the copy and never done again; what cannot be put together
-exactly ends. Whether this process may go on is settled by its first record alone: it raises the
-epoch, and from then on the former owner is refused.
+exactly ends, unless another process may have what this one lacks. Whether this process may go on
+is settled by its first record alone: it raises the epoch, and from then on the former owner is
+refused.
 
 Threat: Ledger tampering
 """
@@ -13,17 +14,18 @@ from datetime import datetime
 from typing import Protocol
 
 from app.domain.errors import KeyStoreError
-from app.domain.run import RunId, TenantId, Usage
+from app.domain.run import RunId, RunStatus, TenantId, Usage
 from app.domain.step import Effect
 from app.domain.verdict import Deny
 from app.ledger.chain import Resume, VerifiedRecord
-from app.ledger.run_account import RESUMED_KIND, STARTED_KIND
+from app.ledger.run_account import PARKED_KIND, RESUMED_KIND, STARTED_KIND
 from app.ledger.sealing import SealError, open_work
 from app.ledger.writing import ChainHead
 from app.policy.gate_inputs import SubmitInput
 from app.providers.prices import model_named
 from app.providers.provider import ModelProvider
-from app.runs.executor import LostRun, RunJob
+from app.runs.dispatcher import LostRun
+from app.runs.executor import RunJob
 from app.runs.opening import DrivingParts, RunOpener
 from app.runs.recorder import LedgerRecorder, RunPlace
 from app.runs.run_keys import RunKeys
@@ -32,8 +34,12 @@ from app.storage.run_store import RunStore
 
 # A model call that was begun and not answered for is made anew, and nothing of its cost is known.
 MOST_VAIN_RESUMPTIONS = 5
-_PROGRESS = frozenset({"llm.responded", "tool.finished"})
+_PROGRESS = frozenset({"llm.responded", "tool.finished", PARKED_KIND})
 _IN_FILES = frozenset({Effect.WRITE, Effect.EXECUTE})
+
+
+class UnfitProcessError(WorkingCopyError):
+    """Nothing is wrong with the run: this process has not what it began with."""
 
 
 class VerifiedRun(Protocol):
@@ -84,12 +90,15 @@ class Takeover:
         self._parts = parts
         self.opener = RunOpener(parts.driving)
 
-    async def restore(self, tenant_id: TenantId, run_id: RunId, epoch: int) -> RunJob | LostRun:
-        """The run as a job, still under `epoch`: its first record claims it.
+    async def restore(self, tenant_id: TenantId, run_id: RunId) -> RunJob | LostRun:
+        """The run as a job, still under its epoch: its first record claims it.
 
-        MeshFlowError when it cannot be read or does not verify: it stays as it is.
+        NotFoundError when it is over or is not there, another MeshFlowError when it cannot be read
+        or does not verify: it stays as it is.
         """
         parts = self._parts
+        # Before its records are read: whoever raises the epoch meanwhile refuses ours.
+        epoch, status = await parts.runs.open_state(tenant_id, run_id)
         found = await parts.reopen(tenant_id, run_id)
         place = RunPlace(
             tenant_id=tenant_id,
@@ -102,10 +111,14 @@ class Takeover:
         try:
             key, sealed = await self._copy(place)
             place = replace(place, work_key=key)
-            return self._job(place, found, sealed, actor)
+            job = self._job(place, found, sealed, actor)
+            return replace(job, is_parked=status is RunStatus.AWAITING_APPROVAL)
         except (WorkingCopyError, SealError, KeyStoreError) as error:
             recorder = LedgerRecorder(place, parts.driving.recorder_parts)
-            return LostRun(recorder=recorder, spent=found.spent, reason=str(error))
+            elsewhere = isinstance(error, UnfitProcessError) and actor is None
+            return LostRun(
+                recorder=recorder, spent=found.spent, reason=str(error), elsewhere=elsewhere
+            )
 
     async def _copy(self, place: RunPlace) -> tuple[bytes, Sequence[tuple[int, bytes]]]:
         """The work key, and the sealed parts as far as the ledger was read."""
@@ -139,20 +152,22 @@ class Takeover:
         )
         said = task.submission
         if found.policy_digest != parts.driving.gate.policy.digest:
-            raise WorkingCopyError("this process has another policy")
+            raise UnfitProcessError("this process has another policy")
         price = model_named(said.model)
         provider = None if price is None else parts.providers.get(price.provider)
         if price is None or provider is None:
-            raise WorkingCopyError("this process has not the model")
+            raise UnfitProcessError("this process has not the model")
+        specs = {spec.name: spec for spec in parts.driving.toolbox.specs}
+        if not set(said.tools) <= specs.keys():
+            raise UnfitProcessError("this process has not the tools")
+        in_files = any(specs[name].effect in _IN_FILES for name in progress.calls_made)
+        if in_files and not parts.has_workspace(place.tenant_id, place.run_id):
+            raise UnfitProcessError("the files of the run are not here")
         verdict = parts.driving.gate.run_submit(
             SubmitInput(submission=said, platform_tools=parts.tenant_tools(task.tenant))
         )
         if isinstance(verdict, Deny):
             raise WorkingCopyError("the task is not admitted any more")
-        in_files = {spec.name for spec in parts.driving.toolbox.specs if spec.effect in _IN_FILES}
-        wrote = not in_files.isdisjoint(progress.calls_made)
-        if wrote and not parts.has_workspace(place.tenant_id, place.run_id):
-            raise WorkingCopyError("the files of the run are not here")
         return RunJob(
             place=place,
             task=verdict,

@@ -3,6 +3,7 @@
 from base64 import b64encode
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from app.domain.idempotency import KeyClaim
 from app.domain.run import TRANSITIONS, Json, JsonObject, RunId, RunKind, RunStatus, Usage
@@ -82,8 +83,37 @@ class TakenKey:
     status: int  # with which the first request is answered
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuePut:
+    """Companion: the run waits in the queue, or `worker` begins with it at once."""
+
+    worker: UUID | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuePark:
+    """Companion: nobody drives the run before it is woken, or before then."""
+
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class QueueWake:
+    """Companion: a parked run is due."""
+
+
+Queueing = QueuePut | QueuePark | QueueWake
 Companion = (
-    NewRun | Claim | Change | NewResult | NewWork | WorkPart | TakenKey | SetHold | ReleaseHold
+    NewRun
+    | Claim
+    | Change
+    | NewResult
+    | NewWork
+    | WorkPart
+    | TakenKey
+    | SetHold
+    | ReleaseHold
+    | Queueing
 )
 
 
@@ -142,6 +172,19 @@ def companion_json(run_id: RunId, item: Companion) -> JsonObject:
             }
         case WorkPart():
             return {"op": "work.put", "run_id": run, "seq": item.seq, "blob": _text(item.blob)}
+        case QueuePut() | QueuePark() | QueueWake():
+            return _queueing_json(run, item)
+
+
+def _queueing_json(run: str, item: Queueing) -> JsonObject:
+    match item:
+        case QueuePut():
+            worker = None if item.worker is None else str(item.worker)
+            return {"op": "queue.put", "run_id": run, "worker": worker}
+        case QueuePark():
+            return {"op": "queue.park", "run_id": run, "until": item.until.isoformat()}
+        case QueueWake():
+            return {"op": "queue.wake", "run_id": run}
 
 
 def _text(blob: bytes) -> str:

@@ -64,5 +64,12 @@ REGISTRY: Final[Mapping[str, Fates]] = MappingProxyType(
         ),
     }
 )
-# Tables that are not about a tenant at all.
-NOT_A_TENANTS: Final = frozenset({"writer_key", "alembic_version"})
+# Tables that are not about a tenant at all. The queue's hold ids of open runs, and for an hour
+# those of tenants that had some.
+NOT_A_TENANTS: Final = frozenset(
+    {
+        "writer_key",
+        "alembic_version",
+        *("pgqueuer", "pgqueuer_log", "pgqueuer_schedules", "pgqueuer_statistics"),
+    }
+)

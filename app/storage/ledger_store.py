@@ -52,10 +52,12 @@ APPEND = (
     "SELECT ledger_append($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20),"
     " CASE WHEN $21 THEN work_keep($1, $2, $20) END,"
     " CASE WHEN $22 THEN idempotency_keep($1, $2, $20) END,"
-    " CASE WHEN $23 THEN webhook_tell($1, $2, $20) END"
+    " CASE WHEN $23 THEN webhook_tell($1, $2, $20) END,"
+    " CASE WHEN $24 THEN queue_keep($1, $2, $20) END"
 )
 _OF_THE_WORKING_COPY = frozenset({"work.open", "work.put", "run.change"})
 _TOLD_BY_WEBHOOKS = frozenset({"run.insert", "run.change"})
+_OF_THE_QUEUE = frozenset({"queue.put", "queue.park", "queue.wake", "run.change"})
 _STORED = """
 SELECT chain, batch_id FROM record WHERE tenant_id = $1 AND run_id = $2 AND seq = $3
 """
@@ -313,6 +315,7 @@ def append_arguments(batch: SealedBatch, companions: Sequence[JsonObject]) -> tu
         not _OF_THE_WORKING_COPY.isdisjoint(ops),
         "key.take" in ops,
         not _TOLD_BY_WEBHOOKS.isdisjoint(ops),
+        not _OF_THE_QUEUE.isdisjoint(ops),
     )
 
 

@@ -1,6 +1,6 @@
 """Reads the state of runs, and the few writes that are not records: commands and heartbeats."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from app.domain.errors import ChainBreak, LedgerBrokenError
+from app.domain.errors import ChainBreak, LedgerBrokenError, NotFoundError
 from app.domain.run import RunFilter, RunId, RunKind, RunRow, RunStatus, TenantId, Usage
 from app.storage.companions import WrappedKey
 from app.storage.database import Database
@@ -44,10 +44,18 @@ WITH told AS (
   SELECT r.tenant_id, r.run_id, gen_random_uuid(), 'cancel', $3 FROM runs r
   WHERE r.tenant_id = $1 AND r.kind <> 'admin' AND ($2::text IS NULL OR r.agent = $2)
     AND r.status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')
-  RETURNING 1
-) SELECT count(*) FROM told
+  RETURNING run_id
+) SELECT array_agg(run_id::text) FROM told
 """
-_OWN = "!own"  # what the heartbeat says in the place of an actor
+_OPEN = """
+SELECT epoch, status FROM runs WHERE tenant_id = $1 AND run_id = $2
+  AND status NOT IN ('succeeded','failed','blocked','cancelled','expired','interrupted')
+"""
+# A run that waits or is parked is due at once: whoever claims it ends it.
+_DUE = """
+UPDATE pgqueuer SET execute_after = least(execute_after, now())
+WHERE status = 'queued' AND entrypoint = 'run:' || $1::text AND dedupe_key = ANY ($2)
+"""
 _PAGE = (
     _COLUMNS
     + """WHERE tenant_id = $1 AND kind <> 'admin' AND ($2::uuid IS NULL OR run_id < $2)
@@ -56,15 +64,6 @@ _PAGE = (
   AND ($7::timestamptz IS NULL OR created_at < $7)
 ORDER BY run_id DESC LIMIT $5"""
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beat:
-    """What a heartbeat taught: runs to cancel, and runs that nobody drives."""
-
-    cancel: tuple[tuple[RunId, str], ...]  # the run and who asked
-    orphans: tuple[tuple[TenantId, RunId, int], ...]
-    own: frozenset[RunId]  # the orphans that this very process let in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,24 +149,27 @@ class RunStore:
             )
             return reason
 
-    async def beat(
-        self, writer_id: UUID, active: Collection[RunId] | None, stale_seconds: int
-    ) -> Beat:
-        """Say that this process lives; learn what others want of it.
-
-        `active` are the runs it drives: others of its own are orphans. None: it does not ask.
-        """
+    async def beat(self, writer_id: UUID) -> tuple[tuple[RunId, str], ...]:
+        """Say that this process lives; its runs that somebody asked to stop, and who."""
         async with self._database.driver() as raw:
-            rows = await raw.fetch(
-                "SELECT what, tenant_id, run_id, epoch, actor FROM writer_tick($1, $2, $3)",
-                writer_id,
-                None if active is None else [*active],
-                stale_seconds,
+            rows = await raw.fetch("SELECT run_id, actor FROM writer_tick($1, NULL, 0)", writer_id)
+        return tuple((RunId(UUID(bytes=row["run_id"].bytes)), str(row["actor"])) for row in rows)
+
+    async def open_state(self, tenant_id: TenantId, run_id: RunId) -> tuple[int, RunStatus]:
+        """Epoch and state of a run. NotFoundError when it is over or is not there."""
+        async with self._database.snapshot(tenant_id) as raw:
+            row = await raw.fetchrow(_OPEN, tenant_id, run_id)
+        if row is None:
+            raise NotFoundError("no such open run")
+        return int(row["epoch"]), _word(RunStatus, row, "status")
+
+    async def tenant_name(self, tenant_id: TenantId) -> str | None:
+        """The name of a tenant, or None when there is no such tenant."""
+        async with self._database.driver() as raw:
+            name: str | None = await raw.fetchval(
+                "SELECT name FROM tenants WHERE tenant_id = $1", tenant_id
             )
-        cancel = [(_ids(row)[1], str(row["actor"])) for row in rows if row["what"] == "cancel"]
-        orphans = [(*_ids(row), int(row["epoch"])) for row in rows if row["what"] == "orphan"]
-        own = frozenset(_ids(row)[1] for row in rows if row["actor"] == _OWN)
-        return Beat(cancel=tuple(cancel), orphans=tuple(orphans), own=own)
+        return name
 
     async def cancelled_by(self, tenant_id: TenantId, run_id: RunId) -> str | None:
         """Who asked first that the run stop, or None."""
@@ -210,12 +212,15 @@ class RunStore:
                 command_id,
                 actor,
             )
+            await raw.execute(_DUE, str(tenant_id), [str(run_id)])
 
     async def request_stop(self, tenant_id: TenantId, agent: str | None, actor: str) -> int:
         """As `request_cancel` for every open run of the tenant, or of its agent; how many."""
         async with self._database.writing(tenant_id) as raw:
-            told: int = await raw.fetchval(_STOP, tenant_id, agent, actor)
-        return told
+            told: list[str] | None = await raw.fetchval(_STOP, tenant_id, agent, actor)
+            if told:
+                await raw.execute(_DUE, str(tenant_id), told)
+        return len(told or ())
 
     async def hear(self, writer_id: UUID) -> tuple[tuple[RunId, str], ...]:
         """The runs of this process that somebody asked lately to stop, and who."""

@@ -58,10 +58,10 @@ def test_a_stop_ends_what_runs_and_what_waits_in_every_process_and_nothing_of_ot
     limit = {"MESHFLOW_MAX_CONCURRENT_RUNS": "1"}
     with held(roles, **limit) as (one, first), held(roles, **limit) as (two, second):
         with one.client() as client, two.client("other") as stranger:
-            runs = [_submitted(client), _submitted(client)]
             theirs = _submitted(stranger)
-            assert first.reached.wait(60)
             assert second.reached.wait(60)
+            runs = [_submitted(client), _submitted(client)]
+            assert first.reached.wait(60)
         with two.client() as client, two.client("other") as stranger:
             answer = client.post("/v1/stops", json={})
             assert answer.status_code == 202, answer.text

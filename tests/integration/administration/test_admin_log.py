@@ -21,6 +21,7 @@ from app.ledger.chain import VerifiedChain, verify_run
 from app.ledger.enrolment import is_certified
 from app.runs.run_keys import RunKeys
 from app.storage.companions import Claim
+from app.storage.run_queue import RunQueue
 from tests.integration.storage.append_scene import AT, Scene, scene_on
 from tests.integration.storage.append_scene import ENROLMENT as ENROLLED
 from tests.support.databases import DatabaseServer, Roles
@@ -127,19 +128,17 @@ async def test_companions_are_written_with_the_record_or_not_at_all(
         assert len((await office.verified(log)).records) == 2
 
 
-async def test_an_administration_run_is_no_run_of_a_list_and_nobodys_orphan(
+async def test_an_administration_run_is_no_run_of_a_list_and_waits_for_nobody(
     fresh: Roles, tmp_path: Path
 ) -> None:
     async with office_on(fresh, tmp_path) as office:
         log, runs = office.scene.tenant_id, office.scene.runs
         await office.log.append(log, "hold.set", {"reason": "court"})
         assert await runs.page(log, before=None, wanted=RunFilter(), limit=10) == []
-        own = await runs.beat(UUID(bytes=office.scene.writer.writer_id), [], 15)
-        assert own.orphans == ()
         async with scene_on(fresh) as other:
-            await asyncio.sleep(0)
-            seen = await other.runs.beat(UUID(bytes=other.writer.writer_id), [], 0)
-        assert seen.orphans == ()
+            await runs.leave(UUID(bytes=office.scene.writer.writer_id))
+            queue = RunQueue(other.database, UUID(bytes=other.writer.writer_id))
+            assert await queue.mend(0) == 0
 
 
 async def test_a_writer_is_certified_and_recorded_once_however_often_it_says_so(

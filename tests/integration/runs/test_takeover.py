@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,7 +19,7 @@ from app.wiring import Overrides
 from tests.integration.gate.gate_scenes import elsewhere
 from tests.support.api_matrix import Gate, calls, patiently, says
 from tests.support.databases import Roles, connect
-from tests.support.live_server import live_server
+from tests.support.live_server import LiveServer, live_server
 from tests.support.second_reply import FromTheSecond
 
 SUM = calls("calculator", expression="6*7")
@@ -40,6 +40,12 @@ async def _orphaned(roles: Roles, run_id: UUID) -> None:
             bytes(32),
         )
         await raw.execute("UPDATE runs SET owner = $1 WHERE run_id = $2", silent, run_id)
+        await raw.execute(
+            "UPDATE pgqueuer SET queue_manager_id = $1, heartbeat = now() - interval '1 hour'"
+            " WHERE dedupe_key = $2",
+            silent,
+            str(run_id),
+        )
     finally:
         await raw.close()
 
@@ -76,8 +82,10 @@ class Lost:
 def lost_run(roles: Roles, first: ModelReply, *, hosts: str = "", **body: object) -> Iterator[Lost]:
     gate = Gate()
     provider = ScriptedProvider([first, says("never heard")], before_reply=FromTheSecond(gate))
-    settings = {"MESHFLOW_FETCH_HOSTS": hosts}
-    with live_server(roles, _with(provider), **settings) as live, live.client() as client:
+    # It has no place to claim the run again itself; later it leaves it to others for a lease.
+    patient = {"MESHFLOW_LEASE_SECONDS": "300", "MESHFLOW_MAX_CONCURRENT_RUNS": "1"}
+    patient["MESHFLOW_FETCH_HOSTS"] = hosts
+    with live_server(roles, _with(provider), **patient) as live, live.client() as client:
         asked = {"task": "Calculate 6*7", **body}
         public = client.post("/v1/runs", json=asked).raise_for_status().json()["id"]
         assert gate.reached.wait(60)
@@ -87,6 +95,10 @@ def lost_run(roles: Roles, first: ModelReply, *, hosts: str = "", **body: object
         gate.open()  # the former owner writes nothing more
 
 
+def _heir(roles: Roles, overrides: Overrides | None = None) -> AbstractContextManager[LiveServer]:
+    return live_server(roles, overrides, MESHFLOW_LEASE_SECONDS="4")
+
+
 def _with(provider: ScriptedProvider) -> Overrides:
     return Overrides(providers={"scripted": provider}, default_model="scripted")
 
@@ -94,7 +106,7 @@ def _with(provider: ScriptedProvider) -> Overrides:
 def test_another_process_asks_the_model_exactly_what_the_lost_one_asked(roles: Roles) -> None:
     heir = ScriptedProvider([says("It is 42.")])
     with lost_run(roles, SUM) as lost:
-        with live_server(roles, _with(heir)):
+        with _heir(roles, _with(heir)):
             run = lost.over()
         lost.gate.open()
         entries = lost.entries()
@@ -133,7 +145,7 @@ def test_a_wish_to_cancel_that_nobody_was_there_to_hear_is_heard_by_the_heir(rol
     heir = ScriptedProvider([says("never asked")])
     with lost_run(roles, SUM) as lost:
         assert lost.client.post(f"/v1/runs/{lost.public}/cancel").status_code == 202
-        with live_server(roles, _with(heir)):
+        with _heir(roles, _with(heir)):
             assert lost.over()["status"] == "cancelled"
     assert heir.requests == []
 
@@ -142,7 +154,7 @@ def test_a_process_without_its_model_ends_it_with_what_its_records_say_that_it_u
     roles: Roles,
 ) -> None:
     with lost_run(roles, SUM) as lost:
-        with live_server(roles):
+        with _heir(roles):
             run = lost.over()
         assert (run["status"], run["error"]) == ("interrupted", {"code": "owner_lost"})
         assert run["usage"] == {"input_tokens": 10, "output_tokens": 5, "steps": 1}
@@ -154,7 +166,7 @@ def test_a_process_without_its_model_ends_it_with_what_its_records_say_that_it_u
 
 def test_a_process_that_has_not_the_files_of_the_run_ends_it(roles: Roles) -> None:
     heir = ScriptedProvider([says("never asked")])
-    with lost_run(roles, WRITE) as lost, live_server(roles, _with(heir)):
+    with lost_run(roles, WRITE) as lost, _heir(roles, _with(heir)):
         assert lost.over()["error"] == {"code": "owner_lost"}
     assert heir.requests == []
 
@@ -164,7 +176,7 @@ def test_a_process_under_another_policy_ends_it(roles: Roles) -> None:
     book = roster.rule_book()
     changed = replace(book, policy=replace(book.policy, digest="1" * 64))
     other = replace(_with(heir), book=changed)
-    with lost_run(roles, SUM) as lost, live_server(roles, other):
+    with lost_run(roles, SUM) as lost, _heir(roles, other):
         assert lost.over()["error"] == {"code": "owner_lost"}
     assert heir.requests == []
 
@@ -223,7 +235,7 @@ def test_a_working_copy_that_somebody_changed_is_not_gone_on_with(
     heir = ScriptedProvider([says("never asked")])
     with lost_run(roles, SUM) as lost:
         elsewhere(lambda: _tampered(roles, lost.run_id, change))
-        with live_server(roles, _with(heir)):
+        with _heir(roles, _with(heir)):
             assert lost.over()["error"] == {"code": "owner_lost"}
     assert heir.requests == []
 

@@ -160,7 +160,7 @@ async def test_a_writer_that_stood_still_is_retired_with_the_sizes_of_all_logs(
         retirement = WriterRetirement(watch.admin_log, watch.operator, lambda: now)
         async with led(fresh) as (leader, sequencer):
             for _ in range(95):
-                await watch.scene.runs.beat(UUID(bytes=watch.scene.writer.writer_id), None, 15)
+                await watch.scene.runs.beat(UUID(bytes=watch.scene.writer.writer_id))
                 await sequencer.tick()
                 await retirement.look(leader)
                 now += 10.0

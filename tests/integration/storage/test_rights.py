@@ -48,6 +48,7 @@ EMPTY = (
 )
 PARTITIONS = ("record_default", "payload_default", "leaf_default", "tile_default")
 ROLES = ("mf_app", "mf_audit", "mf_sequencer", "mf_eraser", "mf_writer", "mf_erase_owner")
+QUEUE = ("pgqueuer", "pgqueuer_log", "pgqueuer_statistics")
 ALL = (*TENANT_TABLES, "tenants", "writer_key", "alembic_version")
 
 
@@ -239,8 +240,10 @@ async def test_each_role_has_a_policy_of_its_own_on_each_tenants_table(roles: Ro
 
 RIGHTS = {
     "mf_app": {
-        "SELECT": {*ALL},
-        "INSERT": {"run_command"},
+        "SELECT": {*ALL, *QUEUE},
+        "INSERT": {"run_command", "pgqueuer_log"},
+        "UPDATE": {"pgqueuer"},
+        "DELETE": {*QUEUE},
         "EXECUTE": {
             "ledger_append",
             "erasure_request",
@@ -267,6 +270,8 @@ RIGHTS = {
             "webhook_claim",
             "webhook_settle",
             "webhook_trim",
+            "queue_keep",
+            "queue_mend",
         },
     },
     "mf_audit": {
@@ -295,6 +300,7 @@ RIGHTS = {
             "work_keep",
             "idempotency_keep",
             "webhook_tell",
+            "queue_keep",
         }
     },
 }
