@@ -160,8 +160,8 @@ def companion_json(run_id: RunId, item: Companion) -> JsonObject:
                 "expires_at": item.expires_at.isoformat(),
                 **_key(item.key),
             }
-        case NewWork():
-            return {"op": "work.open", "run_id": run, "blob": _text(item.blob), **_key(item.key)}
+        case NewWork() | WorkPart():
+            return _work_json(run, item)
         case TakenKey():
             return {
                 "op": "key.take",
@@ -170,10 +170,16 @@ def companion_json(run_id: RunId, item: Companion) -> JsonObject:
                 "request": item.claim.requests[0].hex(),
                 "status": item.status,
             }
-        case WorkPart():
-            return {"op": "work.put", "run_id": run, "seq": item.seq, "blob": _text(item.blob)}
         case QueuePut() | QueuePark() | QueueWake():
             return _queueing_json(run, item)
+
+
+def _work_json(run: str, item: NewWork | WorkPart) -> JsonObject:
+    match item:
+        case NewWork():
+            return {"op": "work.open", "run_id": run, "blob": _text(item.blob), **_key(item.key)}
+        case WorkPart():
+            return {"op": "work.put", "run_id": run, "seq": item.seq, "blob": _text(item.blob)}
 
 
 def _queueing_json(run: str, item: Queueing) -> JsonObject:

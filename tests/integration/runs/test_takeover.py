@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from app import roster
+from app.api import run_routes
 from app.domain.run import RunId
 from app.domain.step import ModelReply
 from app.providers.scripted import ScriptedProvider
@@ -25,6 +26,8 @@ from tests.support.second_reply import FromTheSecond
 SUM = calls("calculator", expression="6*7")
 FLIPPED = "set_byte({0}, 20, get_byte({0}, 20) # 1)"
 TASK_PART = "SELECT blob FROM run_work WHERE seq = 0 AND run_id = $1"
+# It has no place to claim the run again itself; later it leaves it to others for a lease.
+PATIENT = {"MESHFLOW_LEASE_SECONDS": "300", "MESHFLOW_MAX_CONCURRENT_RUNS": "1"}
 WRITE = calls("write_file", path="a.txt", content="x")
 
 
@@ -82,9 +85,7 @@ class Lost:
 def lost_run(roles: Roles, first: ModelReply, *, hosts: str = "", **body: object) -> Iterator[Lost]:
     gate = Gate()
     provider = ScriptedProvider([first, says("never heard")], before_reply=FromTheSecond(gate))
-    # It has no place to claim the run again itself; later it leaves it to others for a lease.
-    patient = {"MESHFLOW_LEASE_SECONDS": "300", "MESHFLOW_MAX_CONCURRENT_RUNS": "1"}
-    patient["MESHFLOW_FETCH_HOSTS"] = hosts
+    patient = {**PATIENT, "MESHFLOW_FETCH_HOSTS": hosts}
     with live_server(roles, _with(provider), **patient) as live, live.client() as client:
         asked = {"task": "Calculate 6*7", **body}
         public = client.post("/v1/runs", json=asked).raise_for_status().json()["id"]
@@ -119,14 +120,17 @@ def test_another_process_asks_the_model_exactly_what_the_lost_one_asked(roles: R
     assert kinds.count("tool.decided") == 1
 
 
-def test_who_waits_here_is_told_of_an_end_elsewhere(roles: Roles) -> None:
+def test_who_waits_here_is_told_of_an_end_elsewhere(
+    roles: Roles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_routes, "MAX_WAIT_SECONDS", 120)
     heir = ScriptedProvider([says("It is 42.")])
     gate = Gate()
     left = ScriptedProvider([SUM, says("never heard")], before_reply=FromTheSecond(gate))
-    wait = {"Prefer": "wait=30"}
+    wait = {"Prefer": "wait=120"}
     with (
-        live_server(roles, _with(left)) as live,
-        live.client() as client,
+        live_server(roles, _with(left), **PATIENT) as live,
+        httpx2.Client(base_url=live.url, headers=live.client().headers, timeout=180) as client,
         ThreadPoolExecutor(1) as beside,
     ):
         asked = beside.submit(client.post, "/v1/runs", json={"task": "6*7"}, headers=wait)
@@ -135,7 +139,7 @@ def test_who_waits_here_is_told_of_an_end_elsewhere(roles: Roles) -> None:
             public = other.get("/v1/runs").json()["data"][0]["id"]
         run_id = RunId(UUID(public.removeprefix("run_")))
         elsewhere(lambda: _orphaned(roles, run_id))
-        with live_server(roles, _with(heir)):
+        with _heir(roles, _with(heir)):
             told = asked.result().json()
         gate.open()
     assert (told["status"], told["output"]) == ("succeeded", "It is 42.")
@@ -184,7 +188,7 @@ def test_a_process_under_another_policy_ends_it(roles: Roles) -> None:
 def test_a_process_that_would_not_let_the_task_in_ends_it(roles: Roles) -> None:
     heir = ScriptedProvider([says("never asked")])
     closed = replace(_with(heir), book=replace(roster.rule_book(), run_submit=()))
-    with lost_run(roles, SUM) as lost, live_server(roles, closed):
+    with lost_run(roles, SUM) as lost, _heir(roles, closed):
         assert lost.over()["error"] == {"code": "owner_lost"}
     assert heir.requests == []
 
@@ -194,7 +198,7 @@ def test_a_process_without_its_tools_ends_it(roles: Roles) -> None:
     tools = ["calculator", "http_fetch"]
     with (
         lost_run(roles, SUM, hosts="example.com", tools=tools) as lost,
-        live_server(roles, _with(heir)),
+        _heir(roles, _with(heir)),
     ):
         assert lost.over()["error"] == {"code": "owner_lost"}
     assert heir.requests == []
@@ -207,7 +211,7 @@ def test_what_a_slow_owner_wrote_after_the_ledger_was_read_is_left_out(roles: Ro
     heir = ScriptedProvider([says("It is 42.")])
     with lost_run(roles, SUM) as lost:
         elsewhere(lambda: _tampered(roles, lost.run_id, f"{LATER} WHERE seq = 0 AND run_id = $1"))
-        with live_server(roles, _with(heir)):
+        with _heir(roles, _with(heir)):
             assert lost.over()["status"] == "succeeded"
 
 
