@@ -359,3 +359,19 @@ def test_a_path_is_the_plain_names_in_it() -> None:
     assert parse_path(".") == ()
     assert parse_path("...") == ("...",)
     assert parse_path("é" * 127) == ("é" * 127,)
+
+
+def test_a_list_shows_no_reserved_name_and_no_more_than_a_workspace_may_hold(
+    workspace: Workspace, place: Path
+) -> None:
+    (place / ".meshflow-writing-0").touch()
+    assert workspace.list_files(".") == ()
+    for number in range(15):
+        (place / f"{number}").touch()
+    assert len(workspace.list_files(".")) == QUOTA.entries
+
+
+def test_a_directory_is_not_replaced_by_a_file(workspace: Workspace) -> None:
+    workspace.write_file("a/b", b"x")
+    with pytest.raises(ToolError, match="that is a directory"):
+        workspace.write_file("a", b"x")
