@@ -80,7 +80,6 @@ class _Reading:
         module = node.module or ""
         if node.level:
             yield "a relative import"
-        yield from self._module(module)
         for alias in node.names:
             whole = f"{module}.{alias.name}"
             self.modules[alias.asname or alias.name] = whole

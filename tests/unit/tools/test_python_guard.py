@@ -156,3 +156,21 @@ def test_names_of_a_few_dots_are_read_by_their_beginning() -> None:
     assert first_objection("import ctypesx" + ".a" * 100, SHIPPED) is None
     assert first_objection("x = 'Yes. No.' * 3\n" * 300, SHIPPED) is None
     assert first_objection("x = '" + "a." * 150 + "'", SHIPPED) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from json import __loader__ as door\ndoor.load_module('os')",
+        "from json import __builtins__ as all_of_it",
+        "from http.client import HTTPConnection",
+        "from subprocess import *",
+    ],
+)
+def test_what_is_imported_by_name_is_judged_by_module_and_by_name(text: str) -> None:
+    assert first_objection(text, SHIPPED) is not None
+
+
+def test_a_program_that_is_nested_too_deeply_is_refused_unread() -> None:
+    told = first_objection("-" * 19_000 + "1", SHIPPED)
+    assert told == "the program is nested too deeply to be read"
