@@ -141,7 +141,8 @@ def confined_tools(
     if missing[PYTHON] is None:
         found.append(PythonTool(runner, load_refusals(settings.config_dir), python))
     if missing[SHELL] is None:
-        found.append(ShellTool(runner, load_shell_refusals(settings.config_dir), programs))
+        refusals, has_files = load_shell_refusals(settings.config_dir), runner.shell_has_files
+        found.append(ShellTool(runner, refusals, programs, has_files=has_files))
     return tuple(found), {name: why for name, why in missing.items() if why is not None}
 
 

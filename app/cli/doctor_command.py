@@ -30,6 +30,7 @@ from app.sandbox.tool_runner import RunnerOptions, ToolRunner
 from app.sandbox.workspace_path import parse_file_path
 from app.settings import Settings
 from app.tools.calculator import evaluate
+from app.tools.program_list import ProgramList
 from app.tools.python_guard import first_objection, load_refusals
 from app.tools.shell_guard import load_shell_refusals, refused
 from app.tools.toolbox import Tool
@@ -55,11 +56,11 @@ async def diagnose(settings: Settings) -> Diagnosis:
     runner, programs = worker_runner(settings, account, no_account)
     egress = EgressClient(denied=settings.egress.denied)
     canaries, problem = None, None
-    engines = (runner.python_engine.name, EngineName.VIRTUAL_SHELL)
+    engines = (runner.python_engine.name, EngineName.VIRTUAL_SHELL, EngineName.EXEC)
     is_there = any(runner.unavailable(engine) is None for engine in engines)
     try:
         if is_there and runner.mode is SandboxMode.STRICT:
-            canaries, problem = await _tried(runner, account)
+            canaries, problem = await _tried(runner, account, programs)
         confined = confined_tools(settings, runner, programs)
         states = tuple(_tool_states(settings, confined, web_tools(settings, egress)))
     finally:
@@ -81,10 +82,12 @@ async def diagnose(settings: Settings) -> Diagnosis:
 
 
 async def _tried(
-    runner: ToolRunner, account: WorkerAccount | None
+    runner: ToolRunner, account: WorkerAccount | None, programs: ProgramList | None
 ) -> tuple[CanaryReport | None, str | None]:
+    listed = {} if programs is None else programs.programs
+    words = {name: (program.path, *program.first) for name, program in listed.items()}
     try:
-        return await try_canaries(runner, account), None
+        return await try_canaries(runner, account, words), None
     except OSError as refused:
         return None, f"there is no place to try it in (errno {refused.errno}); set TMPDIR"
 

@@ -1,7 +1,7 @@
 """What `meshflow doctor` found, as one report: its verdict, its JSON and its table.
 
-The JSON is described by docs/doctor-report.schema.json. Nothing of the settings but the mode and
-the interpreter is in it, so no secret can be.
+The JSON is described by docs/doctor-report.schema.json. Nothing of the settings but the mode, the
+interpreter and the names of listed programs is in it, so no secret can be.
 """
 
 import platform
@@ -83,6 +83,8 @@ class Diagnosis:
             yield self.problem
         if self.canaries is not None and not self.canaries.works:
             yield "an ordinary program did not run in a worker"
+        for name in () if self.canaries is None else self.canaries.not_started:
+            yield f"the listed program {name} does not start in a worker"
 
     def _warnings(self) -> Iterator[str]:
         found, limits = self.found, ExecLimits()

@@ -13,20 +13,24 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, assert_never
 
-from app.sandbox.doctor_canaries import ATTEMPTS, Canary, Oracle
+from app.sandbox.doctor_canaries import ATTEMPTS, LISTED_CANARIES, Canary, Oracle
 from app.sandbox.execution import (
+    Argv,
+    EndedBy,
     EngineName,
     ExecLimits,
     ExecRequest,
     ExecResult,
     ExecStatus,
+    Program,
     SourceText,
 )
 from app.sandbox.sandbox_profile import WorkerAccount
@@ -46,6 +50,9 @@ _LIBRARIES: Final = (
     "libthread_db.so.1",
 )
 _LIMITS: Final = ExecLimits(wall_seconds=2.0, cpu_seconds=2)
+_LISTED_LIMITS: Final = ExecLimits(wall_seconds=0.5, cpu_seconds=1)
+_LISTED_SECONDS: Final = 1.5  # for all of them: the doctor is a startup probe
+_DID_NOT_START: Final = (126, 127)  # ours, and the loader's
 _GONE_SECONDS: Final = 0.1  # a process that was killed is waited for this long
 
 
@@ -68,16 +75,30 @@ class CanaryEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanaryReport:
-    """Whether an ordinary program works, without which the rest proves nothing, and the rest."""
+    """Whether an ordinary program works, without which the rest proves nothing, and the rest.
+
+    `not_started` are the listed programs that cannot run here, by name.
+    """
 
     works: bool
     ends: tuple[CanaryEnd, ...]
+    not_started: tuple[str, ...] = ()
 
 
-async def try_canaries(runner: ToolRunner, account: WorkerAccount | None) -> CanaryReport:
+# Listed programs by name: the path and the words that always come first.
+Listed = Mapping[str, tuple[str, ...]]
+
+
+async def try_canaries(
+    runner: ToolRunner,
+    account: WorkerAccount | None,
+    listed: Listed | None = None,
+    listed_seconds: float = _LISTED_SECONDS,
+) -> CanaryReport:
     """Every attempt for the engines of this runner. OSError when there is no place for a scene.
 
-    Nothing is tried in an engine in which an ordinary program does not work.
+    Nothing is tried in an engine in which an ordinary program does not work. Of listed programs as
+    many attempts as there is time for, each program's first before any one's second.
     """
     wanted = {runner.python_engine.name, EngineName.VIRTUAL_SHELL}
     works, ends = True, []
@@ -86,13 +107,47 @@ async def try_canaries(runner: ToolRunner, account: WorkerAccount | None) -> Can
             engine = attempts.engine
             if engine not in wanted or runner.unavailable(engine) is not None:
                 continue
-            ordinary = await scene.run(runner, engine, attempts.ordinary)
+            ordinary = await scene.run(runner, engine, SourceText(text=attempts.ordinary), _LIMITS)
             is_well = (ordinary.status, ordinary.stdout) == (ExecStatus.OK, b"42\n")
             works = works and is_well
             for one in attempts.canaries:
                 held = await scene.attempt(runner, engine, one) if is_well else Held.NOT_RUN
                 ends.append(CanaryEnd(name=one.name, oracle=one.oracle, held=held))
-    return CanaryReport(works=works, ends=tuple(ends))
+        not_started: tuple[str, ...] = ()
+        if listed and runner.unavailable(EngineName.EXEC) is None:
+            until = time.monotonic() + listed_seconds
+            not_started, more = await _listed_ends(scene, runner, listed, until)
+            ends += more
+    return CanaryReport(works=works, ends=tuple(ends), not_started=not_started)
+
+
+async def _listed_ends(
+    scene: "_Scene", runner: ToolRunner, listed: Listed, until: float
+) -> tuple[tuple[str, ...], Sequence[CanaryEnd]]:
+    """Which listed programs do not start, and the attempts of those that do."""
+    not_started, ends, left = [], [], 0
+    for name, words in listed.items():
+        if time.monotonic() >= until:
+            break
+        told = await scene.run(
+            runner, EngineName.EXEC, Argv(words=(*words, "--version")), _LISTED_LIMITS
+        )
+        did_not_run = told.status in (ExecStatus.UNAVAILABLE, ExecStatus.REFUSED)
+        if did_not_run or told.exit_code in _DID_NOT_START or told.ended_by is EndedBy.SIGNAL:
+            not_started.append(name)
+    for one in LISTED_CANARIES:
+        for name, words in listed.items():
+            if name in not_started:
+                continue
+            if time.monotonic() >= until:
+                left += 1
+                continue
+            held = await scene.attempt(runner, EngineName.EXEC, one, words)
+            ends.append(CanaryEnd(name=f"exec {name}: {one.name}", oracle=one.oracle, held=held))
+    if left:
+        name = f"exec: {left} more attempts of listed programs, for which there was no time"
+        ends.append(CanaryEnd(name=name, oracle=Oracle.READ, held=Held.NOT_RUN))
+    return tuple(not_started), ends
 
 
 @contextmanager
@@ -131,7 +186,8 @@ class _Scene:
         shutil.rmtree(self._workspace, ignore_errors=True)
         for place in (self._workspace, self._other, self._out):
             place.mkdir(parents=True, exist_ok=True)
-        for file in (self._other / "secret.txt", self._base / "secret.txt", self._out / "kept"):
+        files = (self._other / "secret.txt", self._base / "secret.txt", self._out / "kept")
+        for file in (*files, self._workspace / "mine"):
             file.unlink(missing_ok=True)
             file.write_text(self._token, encoding="ascii")
             file.chmod(0o600)
@@ -178,29 +234,45 @@ class _Scene:
             self._victim.wait()
             self._victim = None
 
-    async def run(self, runner: ToolRunner, engine: EngineName, text: str) -> ExecResult:
+    async def run(
+        self, runner: ToolRunner, engine: EngineName, program: Program, limits: ExecLimits
+    ) -> ExecResult:
         """A program in this scene's workspace."""
         descriptor = os.open(self._workspace, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             return await runner.run(
                 ExecRequest(
                     engine=engine,
-                    program=SourceText(text=text),
+                    program=program,
                     tenant_hex=self._tenant,
                     run_hex=self._run,
                     workspace_fd=descriptor,
-                    limits=_LIMITS,
+                    limits=limits,
                 )
             )
         finally:
             os.close(descriptor)
 
-    async def attempt(self, runner: ToolRunner, engine: EngineName, canary: Canary) -> Held:
-        """Run one, look at what it was after, put everything back."""
+    async def attempt(
+        self,
+        runner: ToolRunner,
+        engine: EngineName,
+        canary: Canary,
+        program: tuple[str, ...] | None = None,
+    ) -> Held:
+        """Run one, look at what it was after, put everything back.
+
+        A `program` of the operator's list gets the lines of the text as its words.
+        """
         words = self._words(canary, secrets.token_hex(16))
         if words is None:
             return Held.NOT_RUN
-        result = await self.run(runner, engine, _filled(canary.text, words))
+        text = _filled(canary.text, words)
+        if program is None:
+            result = await self.run(runner, engine, SourceText(text=text), _LIMITS)
+        else:
+            argv = Argv(words=(*program, *text.split("\n")))
+            result = await self.run(runner, engine, argv, _LISTED_LIMITS)
         escaped = self._escaped(canary, result, words)
         did_not_run = result.status in (ExecStatus.UNAVAILABLE, ExecStatus.REFUSED)
         if escaped:
@@ -256,6 +328,8 @@ class _Scene:
                 assert_never(canary.oracle)
 
     def _is_changed(self, file: Path) -> bool:
+        if not file.exists():
+            return True
         facts, kept = file.stat(), self._kept
         return (facts.st_ino, facts.st_mode, facts.st_size) != (
             kept.st_ino,

@@ -40,6 +40,8 @@ _LAST_CAPABILITY = 63
 _STACK_BYTES = 8 * 1024 * 1024
 # Of the account's, whoever started them: no program of a list needs more, and a bomb stops there.
 MOST_PROCESSES = 256
+# Not 0: where the kernel pipes cores to a program, 0 limits nothing and 1 does (`fs/coredump.c`).
+_NO_CORE_BYTES = 1
 _CPU_GRACE_SECONDS = 1  # a program that catches SIGXCPU is killed this much later
 
 
@@ -179,7 +181,7 @@ def confine(kernel: Kernel, walls: Walls | None, *, workspace_fd: int, limits: E
 def _apply_limits(limits: ExecLimits) -> None:
     cpu = limits.cpu_seconds
     for kind, soft, hard in (
-        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_CORE, _NO_CORE_BYTES, _NO_CORE_BYTES),
         (resource.RLIMIT_CPU, cpu, cpu + _CPU_GRACE_SECONDS),
         (resource.RLIMIT_FSIZE, limits.file_bytes, limits.file_bytes),
         (resource.RLIMIT_NOFILE, limits.descriptors, limits.descriptors),

@@ -325,6 +325,26 @@ SHELL_CANARIES: Final = (
     ),
 )
 
+# For each program of the operator's list: the words it is given, one a line. Whether a program does
+# anything with them is its own affair; what it must not come to is the same for all.
+LISTED_CANARIES: Final = (
+    Canary(name="file of the host", text="{HOSTFILE}", oracle=Oracle.READ, target="HOSTFILE"),
+    Canary(name="workspace of another tenant", text="{OTHER}/secret.txt", oracle=Oracle.READ),
+    Canary(name="open above the workspace", text="../../../secret.txt", oracle=Oracle.READ),
+    Canary(
+        name="write outside",
+        text="mine\n{OUT}/made",
+        oracle=Oracle.APPEARED,
+        target="{OUT}/made",
+    ),
+    Canary(
+        name="change or remove outside",
+        text="{OUT}/kept",
+        oracle=Oracle.CHANGED,
+        target="{OUT}/kept",
+    ),
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempts:

@@ -54,7 +54,7 @@ def load_engine(configured: ZygoteConfiguration, kernel: Kernel) -> Engine:
             hold_interpreter(configured.interpreter)
             return Monty(kernel, has_files=configured.has_files).run
         case EngineName.VIRTUAL_SHELL:
-            return _virtual_engine(configured.libraries)
+            return _virtual_engine(configured.libraries, has_files=configured.has_files)
         case EngineName.EXEC:
             return _listed_engine(configured.profile.executable)
         case _:
@@ -120,7 +120,7 @@ def _native(program: Program, _: ExecLimits) -> int:
             return _CANNOT
 
 
-def _virtual_engine(libraries: tuple[str, ...]) -> Engine:
+def _virtual_engine(libraries: tuple[str, ...], *, has_files: bool) -> Engine:
     sys.path.extend(libraries)
     from app.sandbox.virtual_shell import run_virtual  # noqa: PLC0415 - no other engine has, or needs, its library
 
@@ -129,7 +129,7 @@ def _virtual_engine(libraries: tuple[str, ...]) -> Engine:
     def run(program: Program, limits: ExecLimits) -> int:
         match program:
             case SourceText(text=text):
-                return run_virtual(text, limits)
+                return run_virtual(text, limits, has_files=has_files)
             case Argv():
                 return _CANNOT
 

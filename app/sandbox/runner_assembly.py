@@ -83,6 +83,7 @@ def build_runner(
             concurrency=2 * (os.cpu_count() or 1),
             keeps_spare=True,
             python=python,
+            shell_has_files=mode is SandboxMode.OFF_UNSAFE or bool(found.landlock.value),
         )
     )
 
@@ -98,11 +99,17 @@ def engine_gaps(
     missing = found.gap() if mode is SandboxMode.STRICT else None
     reason = missing or no_account
     gaps = {} if reason is None else dict.fromkeys(EngineName, f"{reason}; {_REMEDY}")
-    reason = monty_gap(found, mode, monty) or no_account
-    if reason is None:
-        gaps.pop(EngineName.MONTY, None)
-    else:
-        gaps[EngineName.MONTY] = f"{reason}; {_REMEDY}"
+    # Two that need no files need no Landlock either.
+    without_files = found.gap(needs_landlock=False) if mode is SandboxMode.STRICT else None
+    for engine, lacks in (
+        (EngineName.MONTY, monty_gap(found, mode, monty)),
+        (EngineName.VIRTUAL_SHELL, without_files),
+    ):
+        reason = lacks or no_account
+        if reason is None:
+            gaps.pop(engine, None)
+        else:
+            gaps[engine] = f"{reason}; {_REMEDY}"
     return gaps
 
 

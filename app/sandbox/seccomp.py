@@ -82,6 +82,8 @@ set_tid_address sched_yield sched_getaffinity rt_sigaction rt_sigprocmask rt_sig
 poll ppoll restart_syscall nanosleep clock_nanosleep clock_gettime clock_getres gettimeofday time
 getpid gettid getrandom getrlimit getrusage getcpu sysinfo uname exit exit_group
 """)
+# What the runtime inside the virtual shell waits with.
+_WAITING: Final = _words("epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd2 futex_waitv")
 # The one descriptor that a worker may turn into a program from. No later file gets this number:
 # the limit on descriptors is below it, and it is closed by turning.
 BECOMES: Final = 500
@@ -101,7 +103,9 @@ class FilterRules:
     sees_links: bool = True  # else whatever is asked is no link: a workspace holds none
     may_truncate: bool = True  # by path, or by opening: only where Landlock judges it (ABI 3)
     may_become: bool = False  # the `monty` engine: turns into the program held as `BECOMES`
-    may_use_files: bool = True  # else nothing is opened but for reading, and no name is changed
+    # Else no name is changed, and nothing is opened: but for reading where there is a program to
+    # become, which has to be loaded.
+    may_use_files: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +132,7 @@ def build_filter(architecture: Architecture, rules: FilterRules) -> FilterProgra
     if architecture.has_x32:
         steps += [(_JUMP_AT_LEAST, 0, 1, _X32_BIT), (_RETURN, 0, 0, _KILL)]
     allowed = [*(_ALLOWED if rules.may_use_files else _WITHOUT_FILES)]
+    allowed += () if rules.may_use_files or rules.may_become else _WAITING
     allowed += _EXECUTING if rules.may_execute else ()
     allowed += ("arch_prctl",) if rules.may_become else ()
     allowed += _LINKS if rules.sees_links else ()
@@ -213,7 +218,8 @@ def _judged(rules: FilterRules) -> list[tuple[str, list[_Step]]]:
         kept = (*_JUDGED_WITHOUT_FILES, "execveat")
         judged = [(name, body) for name, body in judged if name in kept]
         writing = _O_TRUNC | _O_CREAT | _O_ACCMODE
-        judged += [(name, [*_no_bit(at, writing), _allow()]) for name, at in _OPENING.items()]
+        opening = _OPENING if rules.may_become else {}
+        judged += [(name, [*_no_bit(at, writing), _allow()]) for name, at in opening.items()]
     elif not rules.may_truncate:
         judged += [
             (name, [*_no_reader_truncates(place), _allow()]) for name, place in _OPENING.items()

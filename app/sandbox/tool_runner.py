@@ -55,6 +55,7 @@ class RunnerOptions:
     keeps_spare: bool = False  # once an engine is used, the next tenant need not wait for it
     pool: PoolLimits = field(default_factory=PoolLimits)
     python: PythonEngine = field(default_factory=PythonEngine)
+    shell_has_files: bool = True  # the virtual shell's; never without Landlock
 
 
 class ToolRunner:
@@ -81,6 +82,11 @@ class ToolRunner:
     def python_engine(self) -> PythonEngine:
         """The interpreter of the tool `python`; `unavailable` says whether it can run."""
         return self._options.python
+
+    @property
+    def shell_has_files(self) -> bool:
+        """Whether commands of the virtual shell see the files of the workspace."""
+        return self._options.shell_has_files
 
     @property
     def is_full(self) -> bool:
@@ -141,6 +147,7 @@ class ToolRunner:
 
     async def _started(self, engine: EngineName) -> ZygoteLink:
         python, is_monty = self._options.python, engine is EngineName.MONTY
+        has_files = self._options.shell_has_files or engine is not EngineName.VIRTUAL_SHELL
         return await ZygoteLink.start(
             ZygoteConfiguration(
                 engine=engine,
@@ -148,7 +155,7 @@ class ToolRunner:
                 account=self._options.account,
                 libraries=self._options.libraries.get(engine, ()),
                 interpreter=python.interpreter if is_monty else "",
-                has_files=python.has_files if is_monty else True,
+                has_files=python.has_files if is_monty else has_files,
             )
         )
 

@@ -2,7 +2,8 @@
 
 By then the process is confined and about to end. The interpreter's own walls (a file system of its
 own, no network, counted commands) are not relied on: a fault in it is one failed call. Its file
-system holds nothing of the host but the run's workspace, mounted at `/workspace`.
+system holds nothing of the host but the run's workspace, mounted at `/workspace`; where no wall
+keeps files apart, not even that: `/workspace` then lies in memory and is gone with the call.
 
 Threat: Exfiltration via web/shell tools
 """
@@ -78,10 +79,10 @@ def _workspace() -> FileSystem:
         return FileSystem.real(".", writable=True)
 
 
-def run_virtual(text: str, limits: ExecLimits) -> int:
+def run_virtual(text: str, limits: ExecLimits, *, has_files: bool = True) -> int:
     """Run the command to its end and give its exit code; its output is written as it comes.
 
-    Never raises for what the command does.
+    Never raises for what the command does. Without files its workspace is an empty one in memory.
     """
     shell = Bash(
         username="agent",
@@ -94,7 +95,10 @@ def run_virtual(text: str, limits: ExecLimits) -> int:
         timeout_seconds=limits.wall_seconds * _SHARE_OF_TIME,
         profile=ExecutionProfile.Standard,
     )
-    shell.mount(WORKSPACE, _workspace())
+    if has_files:
+        shell.mount(WORKSPACE, _workspace())
+    else:
+        shell.mkdir(WORKSPACE, recursive=True)
     out, err = _Stream(1), _Stream(2)
 
     def take(out_part: str, err_part: str) -> None:

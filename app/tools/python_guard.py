@@ -21,6 +21,9 @@ FILE_NAME = "python_refusals.toml"
 # Looked up by a name that may be computed: their names are read as attributes are.
 _BY_NAME = frozenset({"getattr", "setattr", "delattr", "hasattr", "attrgetter", "methodcaller"})
 _HARMLESS_NAMES = frozenset({"__name__", "__doc__", "__file__", "__annotations__", "__debug__"})
+# CPython's parser keeps every beginning of a dotted name: of ten thousand dots a hundred megabytes.
+_LONG_NAME = re.compile(r"\b(?:\w++[\s\\]*+\.[\s\\]*+){200}")
+_TOO_DEEP = "the program is nested too deeply to be read"
 _FORMAT_WALK = re.compile(r"\{[^{}]*[.\[]\s*_?_[a-z]")
 
 
@@ -77,7 +80,6 @@ class _Reading:
         module = node.module or ""
         if node.level:
             yield "a relative import"
-        yield from self._module(module)
         for alias in node.names:
             whole = f"{module}.{alias.name}"
             self.modules[alias.asname or alias.name] = whole
@@ -90,9 +92,7 @@ class _Reading:
             yield from self._attribute(alias.name)
 
     def _module(self, name: str) -> Iterator[str]:
-        parts = name.split(".")
-        above = {".".join(parts[: count + 1]) for count in range(len(parts))}
-        if above & self.refusals.modules:
+        if any(name == one or name.startswith(f"{one}.") for one in self.refusals.modules):
             yield f"the module {name}"
 
     def _member(self, name: str) -> Iterator[str]:
@@ -154,11 +154,13 @@ def first_objection(text: str, refusals: PythonRefusals) -> str | None:
 
     A program that does not parse is left to the interpreter, which tells where.
     """
+    if _LONG_NAME.search(text):
+        return _TOO_DEEP
     try:
         tree = parse_program(text)
         found = next(_Reading(refusals=refusals).objections(tree), None)
     except (SyntaxError, ValueError):
         return None
     except (MemoryError, RecursionError):
-        return "the program is nested too deeply to be read"
+        return _TOO_DEEP
     return None if found is None else f"line {found[0]}: {found[1]} is not allowed"

@@ -40,28 +40,32 @@ class _ShellArguments(ClosedArguments):
     )
 
 
-def shell_spec(programs: ProgramList | None) -> ToolSpec:
-    """What the tool declares: with a list its engine is `exec`, without one `virtual`."""
+def shell_spec(programs: ProgramList | None, *, has_files: bool = True) -> ToolSpec:
+    """What the tool declares: with a list its engine is `exec`, without one `virtual`.
+
+    `has_files` says whether the virtual shell sees the workspace.
+    """
     engine = EngineName.VIRTUAL_SHELL if programs is None else EngineName.EXEC
+    needs = {"no_new_privs", "seccomp"}
     return ToolSpec(
         name=NAME,
-        description=_description(programs),
+        description=_description(programs, has_files=has_files),
         effect=Effect.EXECUTE,
         parameters=closed_schema(_ShellArguments),
         roles={"command": Role.COMMAND},
         labels={"": Label()},
         free_text=frozenset({"command"}),
-        needs=frozenset({"landlock", "no_new_privs", "seccomp"}),
+        needs=frozenset(needs if programs is None and not has_files else needs | {"landlock"}),
         timeout_seconds=_TIMEOUT_SECONDS,
         engine=engine.value,
     )
 
 
-def _description(programs: ProgramList | None) -> str:
-    kept = (
-        "Nothing is kept between calls but files in the current directory, the workspace. "
-        "No network, at most 10 seconds."
-    )
+def _description(programs: ProgramList | None, *, has_files: bool) -> str:
+    kept = "Nothing is kept between calls but files in the current directory, the workspace. "
+    if programs is None and not has_files:
+        kept = "Nothing is kept between calls: its files lie in memory, and it sees no others. "
+    kept += "No network, at most 10 seconds."
     if programs is None:
         return (
             "Run a shell command (engine: virtual, a bash that has the usual commands built in, "
@@ -77,13 +81,18 @@ class ShellTool:
     """The tool `shell`. Holds no state of its own and none of any run."""
 
     def __init__(
-        self, runner: Runner, refusals: ShellRefusals | None, programs: ProgramList | None = None
+        self,
+        runner: Runner,
+        refusals: ShellRefusals | None,
+        programs: ProgramList | None = None,
+        *,
+        has_files: bool = True,
     ) -> None:
         """Without `refusals` there is no first layer: only tests of the boundary go without."""
         self._runner = runner
         self._refusals = refusals
         self._programs = programs
-        self.spec = shell_spec(programs)
+        self.spec = shell_spec(programs, has_files=has_files)
 
     async def run(self, arguments: JsonObject, workspace: Workspace) -> str:
         """What the command wrote. ToolError when it was refused, failed or was ended."""

@@ -35,9 +35,9 @@ _FULL = os.getenv("MESHFLOW_PROOF") == "1"
 _METADATA = {"shell-process-seen"}
 
 
-def _run(mode: SandboxMode, rows: list[dict[str, Any]]) -> list[Attempt]:
+def _run(mode: SandboxMode, rows: list[dict[str, Any]], **options: Any) -> list[Attempt]:
     async def go() -> list[Attempt]:
-        runner = runner_for(mode)
+        runner = runner_for(mode, **options)
         try:
             with escape_scene() as scene:
                 return [await scene.attempt(runner, row) for row in rows]
@@ -98,6 +98,8 @@ from app.sandbox import engine_choice, zygote
 from app.sandbox.kernel_calls import LinuxKernel
 class Old(LinuxKernel):
     def call(self, name, *arguments):
+        if {abi} < 0 and name.startswith("landlock_"):
+            raise OSError(38, "there is none")
         if {abi} and name == "landlock_create_ruleset" and arguments[2] == 1:
             return {abi}
         return super().call(name, *arguments)
@@ -110,9 +112,12 @@ def load_engine(configured, kernel, load=engine_choice.load_engine):
             self.shell = Bash(**words | dict(cwd=os.getcwd()))
         def mount(self, place, files):
             self.shell.mount("/", FileSystem.real("/", writable=True))
+        def mkdir(self, place, recursive):
+            self.mount(place, None)
         def execute_sync(self, text, take):
             return self.shell.execute_sync(text, take)
-    virtual_shell.Bash = Open
+    if {opens}:
+        virtual_shell.Bash = Open
     return engine
 zygote.load_engine = load_engine
 zygote.LinuxKernel = Old
@@ -121,10 +126,15 @@ zygote.serve_zygote(int(sys.argv[1]), sys.argv[2])
 """
 
 
-def _open_shell(place: Path, monkeypatch: pytest.MonkeyPatch, abi: int) -> None:
-    """From here on the shell's file system is the machine's: as if its own walls had a hole."""
+def _open_shell(
+    place: Path, monkeypatch: pytest.MonkeyPatch, abi: int, *, opens: bool = True
+) -> None:
+    """From here on the shell's file system is the machine's: as if its own walls had a hole.
+
+    `abi` -1: there is no Landlock.
+    """
     entry = place / "open_shell.py"
-    entry.write_text(_OPEN_SHELL.format(root=str(Path(__file__).parents[2]), abi=abi))
+    entry.write_text(_OPEN_SHELL.format(root=str(Path(__file__).parents[2]), abi=abi, opens=opens))
     monkeypatch.setattr(zygote_link, "_ENTRY", entry)
 
 
@@ -140,6 +150,25 @@ def test_the_kernel_holds_where_the_shell_has_no_walls_of_its_own(
     assert len(free) >= 60
     escaped = _escaped(_run(SandboxMode.STRICT, ATTEMPTS))
     assert {attempt.row_id for attempt in escaped} - _METADATA == set(), escaped
+
+
+@pytest.mark.parametrize("opens", [False, True], ids=["as it is", "its own walls have a hole"])
+def test_nothing_escapes_without_landlock_where_files_lie_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, opens: bool
+) -> None:
+    """The filter opens nothing at all, whatever the shell's own file system is."""
+    _open_shell(tmp_path, monkeypatch, -1, opens=opens)
+    escaped = _escaped(_run(SandboxMode.STRICT, ATTEMPTS, shell_has_files=False))
+    assert {attempt.row_id for attempt in escaped} - _METADATA == set(), escaped
+
+
+def test_without_landlock_a_shell_with_files_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the one above: that Landlock is missed where it is needed."""
+    _open_shell(tmp_path, monkeypatch, -1, opens=False)
+    told = [attempt.told for attempt in _run(SandboxMode.STRICT, ATTEMPTS[:1])]
+    assert [text.split()[0] for text in told] == ["unavailable"]
 
 
 @pytest.fixture(scope="module")

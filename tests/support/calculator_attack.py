@@ -16,7 +16,7 @@ from typing import Any
 REPOSITORY = Path(__file__).parents[2]
 CORPUS = REPOSITORY / "tests" / "security" / "corpus" / "calculator.jsonl"
 # For all expressions together, or for all of a control: only a hang can miss it.
-DEADLINE_SECONDS = 120.0
+DEADLINE_SECONDS = 600.0  # for a busy machine; a hang has no end
 # In the order in which the calculator asks.
 _LAYERS = {
     "text": r"the expression is (longer|not arithmetic)|a number is too long|"

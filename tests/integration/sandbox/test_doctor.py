@@ -19,9 +19,15 @@ import pytest
 
 from app.cli.doctor_report import Diagnosis, ToolState, Verdict
 from app.domain.sandbox_mode import SandboxMode
-from app.sandbox.canary_scene import CanaryEnd, CanaryReport, Held, try_canaries
+from app.sandbox.canary_scene import CanaryEnd, CanaryReport, Held, Listed, try_canaries
 from app.sandbox.capabilities import Offer, probe
-from app.sandbox.doctor_canaries import MONTY_CANARIES, NATIVE_CANARIES, SHELL_CANARIES, Oracle
+from app.sandbox.doctor_canaries import (
+    LISTED_CANARIES,
+    MONTY_CANARIES,
+    NATIVE_CANARIES,
+    SHELL_CANARIES,
+    Oracle,
+)
 from app.sandbox.execution import EngineName
 from app.sandbox.kernel_calls import LinuxKernel
 from app.sandbox.python_engine import PythonEngine
@@ -160,17 +166,17 @@ def test_settings_that_are_refused_are_2_with_a_sentence(scratch: Path) -> None:
     assert "MESHFLOW_SANDBOX" in told.errors
 
 
-def _built(mode: SandboxMode, engine: EngineName) -> ToolRunner:
+def _built(mode: SandboxMode, engine: EngineName, executable: tuple[str, ...] = ()) -> ToolRunner:
     """The runner that a server with these settings has."""
     asked = SandboxSettings(mode=mode, python_engine=engine)
-    return build_runner(asked, account=worker_account())
+    return build_runner(asked, account=worker_account(), executable=executable)
 
 
-def _tried(make: Any) -> CanaryReport:
+def _tried(make: Any, listed: Listed | None = None, **more: Any) -> CanaryReport:
     async def go() -> CanaryReport:
         runner: ToolRunner = make()
         try:
-            return await try_canaries(runner, worker_account())
+            return await try_canaries(runner, worker_account(), listed, **more)
         finally:
             await runner.close()
 
@@ -197,6 +203,82 @@ def test_with_walls_none_gets_out_of_any_interpreter() -> None:
         assert report.works
         assert [end.name for end in report.ends] == [canary.name for canary in tried]
         assert {end.name for end in report.ends if end.held is Held.ESCAPED} == set()
+
+
+# What a machine has; a pod may have none of them.
+_PROGRAMS = {
+    name: f"/usr/bin/{name}" for name in ("cat", "cp", "rm") if Path(f"/usr/bin/{name}").exists()
+}
+_LISTED = {name: (path,) for name, path in _PROGRAMS.items()}
+
+
+def _ends(report: CanaryReport, held: Held) -> set[str]:
+    return {end.name for end in report.ends if end.held is held and end.name.startswith("exec ")}
+
+
+def test_listed_programs_are_tried_too(scratch: Path, tmp_path: Path) -> None:
+    text = "".join(f'[programs.{name}]\npath = "{path}"\n' for name, path in _PROGRAMS.items())
+    (tmp_path / "exec.toml").write_text(text or "[programs]\n")
+    told = _doctor(scratch, MESHFLOW_CONFIG_DIR=str(tmp_path))
+    if IN_A_POD and not _PROGRAMS:
+        assert told.code == 2
+        return
+    assert (told.code, _tool(told, "shell")["engine"]) == (0, "exec"), told
+    listed = [one for one in told.report["canaries"] if one["name"].startswith(("exec ", "exec:"))]
+    assert listed, "not even said that there was no time"
+    assert {one["result"] for one in listed if one["name"].startswith("exec ")} <= {"held"}
+
+
+def test_what_listed_programs_do_without_walls_is_seen_and_with_walls_none_does() -> None:
+    paths = tuple(_PROGRAMS.values())
+    free = _tried(
+        lambda: _built(SandboxMode.OFF_UNSAFE, EngineName.NATIVE, paths), _LISTED, listed_seconds=60
+    )
+    wanted = {
+        "exec cat: file of the host",
+        "exec cat: workspace of another tenant",
+        "exec cat: open above the workspace",
+        "exec cp: write outside",
+        "exec rm: change or remove outside",
+    }
+    if _LISTED:
+        assert _ends(free, Held.ESCAPED) == wanted
+    held = _tried(
+        lambda: _built(SandboxMode.STRICT, EngineName.NATIVE, paths), _LISTED, listed_seconds=60
+    )
+    every = {f"exec {name}: {one.name}" for name in _LISTED for one in LISTED_CANARIES}
+    assert _ends(held, Held.HELD) == every
+    assert held.not_started == ()
+
+
+def test_a_listed_program_that_does_not_start_is_named(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/nowhere/interpreter\n")
+    script.chmod(0o755)
+    listed = {"script": (str(script),)}
+    report = _tried(
+        lambda: _built(SandboxMode.STRICT, EngineName.NATIVE, (str(script),)),
+        listed,
+        listed_seconds=60,
+    )
+    assert report.not_started == ("script",)
+    assert _ends(report, Held.HELD) == set()
+    diagnosis = _diagnosis(canaries=report)
+    assert diagnosis.verdict is Verdict.REDUCED
+    assert "the listed program script does not start" in str(diagnosis.as_json()["gaps"])
+
+
+def test_what_there_is_no_time_for_is_said() -> None:
+    report = _tried(
+        lambda: _built(SandboxMode.STRICT, EngineName.NATIVE, tuple(_PROGRAMS.values())),
+        _LISTED,
+        listed_seconds=0,
+    )
+    left = len(_LISTED) * len(LISTED_CANARIES)
+    if left:
+        assert [end.held for end in report.ends if f"exec: {left} more" in end.name] == [
+            Held.NOT_RUN
+        ]
 
 
 def _diagnosis(**changed: Any) -> Diagnosis:

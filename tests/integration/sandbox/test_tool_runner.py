@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -469,6 +470,16 @@ async def test_a_zygote_that_does_not_answer_is_killed_and_the_next_call_has_ano
         lost = await runner.run(request_for("1", workspace, wall_seconds=0.1))
         assert (lost.status, lost.ended_by) == (ExecStatus.UNAVAILABLE, EndedBy.WORKER)
         assert (await runner.run(request_for("6 * 7", workspace))).stdout == b"42\n"
+
+
+async def test_a_worker_that_dies_leaves_its_memory_nowhere(workspace: int) -> None:
+    """With 0 a core would still go to a program of the host, where the kernel pipes it to one."""
+    async with running() as runner:
+        text = "import resource\nprint(resource.getrlimit(resource.RLIMIT_CORE))"
+        result = await runner.run(request_for(text, workspace))
+    ceiling = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    most = 1 if ceiling == resource.RLIM_INFINITY else min(1, ceiling)
+    assert result.stdout.decode() == f"({most}, {most})\n"
 
 
 async def test_one_file_has_a_limit_of_its_own(workspace: int, place: Path) -> None:

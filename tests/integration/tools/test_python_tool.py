@@ -1,8 +1,10 @@
 """The tool `python` through the whole service: allowed, run confined, recorded with its engine."""
 
 import errno
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from app.sandbox.capabilities import Capabilities, Offer, probe
 from app.sandbox.execution import EngineName
 from app.sandbox.kernel_calls import Kernel
 from app.sandbox.python_engine import PythonEngine
+from app.sandbox.set_aside import PLACE
 from app.tools.python_tool import python_spec
 from app.tools.tool_contract import contract_gaps
 from tests.integration.gate.gate_scenes import (
@@ -212,3 +215,20 @@ def test_without_a_provider_key_a_plain_request_runs_a_program(roles: Roles) -> 
 )
 def test_the_declaration_is_whole(engine: PythonEngine) -> None:
     assert list(contract_gaps(python_spec(engine))) == []
+
+
+def test_what_a_server_that_died_had_set_aside_is_removed_by_the_next(
+    roles: Roles, tmp_path: Path
+) -> None:
+    place = tmp_path / "workspaces"
+    left = place / PLACE / f"{'a' * 32}.{'b' * 32}.{'c' * 32}" / "deep" / "er"
+    left.mkdir(parents=True)
+    (left / "file").touch()
+    until = time.monotonic() + 60
+    with (
+        live_server(roles, MESHFLOW_WORKSPACE_DIR=str(place)) as live,
+        live.client() as client,
+    ):
+        while any((place / PLACE).iterdir()) and time.monotonic() < until:
+            client.get("/healthz")
+        assert list((place / PLACE).iterdir()) == []

@@ -7,6 +7,7 @@ import pytest
 
 from app import wiring
 from app.domain.errors import ConfigurationError
+from app.egress.faults import Fault
 from app.settings import Settings
 
 VALUE = "tok-1234567890abcdef"
@@ -90,6 +91,17 @@ def test_a_blocklist_that_cannot_be_read_refuses_to_start(tmp_path: Path) -> Non
         with pytest.raises(ConfigurationError, match="URL_BLOCKLIST_FILE") as refused:
             egress.fetch_policy()
         assert str(tmp_path) not in str(refused.value)
+
+
+def test_an_operators_blocklist_is_in_force_beside_the_shipped_one(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text("[own]\npattern = 'top-secret'\nwhy = 'ours'\n")
+    egress = read(FETCH_HOSTS="example.com", URL_BLOCKLIST_FILE=str(own)).egress
+    policy = egress.fetch_policy()
+    assert policy is not None
+    assert policy.judge("https://example.com/top-secret") is Fault.BLOCKED
+    assert policy.judge("https://example.com/?u=gopher://x") is Fault.BLOCKED
+    assert not isinstance(policy.judge("https://example.com/x"), Fault)
 
 
 def test_the_scrubber_of_records_knows_the_credentials() -> None:

@@ -182,3 +182,10 @@ def test_a_scheme_that_a_policy_leaves_out_is_refused() -> None:
     )
     assert secure.judge("http://example.com/") is Fault.SCHEME
     assert isinstance(secure.judge("https://example.com/"), SafeUrl)
+
+
+def test_an_address_is_below_no_name_whatever_it_ends_in() -> None:
+    url = read_url("http://10.0.0.1/")
+    assert not isinstance(url, Fault)
+    assert not HostRules(below=frozenset({"0.0.1", "0.1"})).allows(url)
+    assert HostRules(exact=frozenset({"10.0.0.1"})).allows(url)

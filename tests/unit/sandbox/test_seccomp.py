@@ -318,6 +318,25 @@ def test_without_files_nothing_is_opened_for_writing_and_no_name_is_changed(mach
 
 
 @EACH
+def test_without_files_and_without_a_program_to_become_nothing_is_opened_at_all(
+    machine: str,
+) -> None:
+    asked = machine_named(machine, FilterRules(may_use_files=False, sees_links=False))
+    for name, flags_at in (("openat", 2), ("open", 1)):
+        if name in ARCHITECTURES[machine].numbers:
+            words = [0] * flags_at
+            for flags in (os.O_RDONLY, os.O_RDONLY | os.O_CLOEXEC, os.O_WRONLY, os.O_PATH):
+                assert asked.ask(name, *words, flags) == REFUSE
+    for name in ("openat2", "open_by_handle_at", "creat", "memfd_create", "execve", "execveat"):
+        if name in ARCHITECTURES[machine].numbers:
+            assert asked.ask(name) == REFUSE
+    for name in ("unlinkat", "renameat", "mkdirat", "truncate", "getdents64", "statfs", "chdir"):
+        assert asked.ask(name) == REFUSE
+    for name in ("eventfd2", "epoll_create1", "epoll_ctl", "epoll_pwait"):
+        assert asked.ask(name) == ALLOW
+
+
+@EACH
 def test_who_is_to_see_no_links_is_told_that_there_are_none(machine: str) -> None:
     blind = machine_named(machine, FilterRules(sees_links=False))
     for name in ("readlink", "readlinkat"):

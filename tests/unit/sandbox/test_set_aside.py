@@ -1,12 +1,13 @@
 """A flooded workspace is empty at once, and what was in it is gone in the end, wherever it lies."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from app.domain.errors import ToolError
+from app.sandbox.openat2 import open_beneath
 from app.sandbox.set_aside import PLACE
 from app.sandbox.workspace import Workspace, WorkspaceRoot, open_workspace_root
 
@@ -146,4 +147,35 @@ def test_no_descriptor_is_left_open(root: WorkspaceRoot, workspace: Workspace) -
         assert take_apart is not None
         take_apart()
         root.set_aside.remove_all()
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - as above
+
+
+def test_what_is_closed_while_it_works_leaves_the_rest_for_the_next(base: Path) -> None:
+    """The first thing that is looked for when it works is what it takes apart."""
+
+    closing: WorkspaceRoot
+
+    def open_and_close(directory: int, parts: Sequence[str], flags: int, mode: int) -> int:
+        opened = open_beneath(directory, parts, flags, mode)
+        if parts and parts[0].startswith(f"{TENANT}.{RUN}."):
+            closing.close()
+        return opened
+
+    closing = open_workspace_root(base, forbidden=[], opener=open_and_close)
+    workspace = closing.for_run(TENANT, RUN)
+    workspace.write_file("deep/flood.txt", b"x")
+    with workspace.lend() as flooded:
+        take_apart = workspace.renew(flooded)
+    workspace.close()
+    assert take_apart is not None
+    take_apart()
+    (left,) = _aside(base)
+    assert (base / PLACE / left / "deep" / "flood.txt").exists()
+
+
+def test_a_closed_root_and_workspace_hold_no_descriptor(base: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count, nothing else
+    root = open_workspace_root(base, forbidden=[])
+    root.for_run(TENANT, RUN).close()
+    root.close()
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - as above

@@ -359,3 +359,47 @@ def test_a_path_is_the_plain_names_in_it() -> None:
     assert parse_path(".") == ()
     assert parse_path("...") == ("...",)
     assert parse_path("é" * 127) == ("é" * 127,)
+
+
+def test_a_list_shows_no_reserved_name_and_no_more_than_a_workspace_may_hold(
+    workspace: Workspace, place: Path
+) -> None:
+    (place / ".meshflow-writing-0").touch()
+    assert workspace.list_files(".") == ()
+    for number in range(15):
+        (place / f"{number}").touch()
+    assert len(workspace.list_files(".")) == QUOTA.entries
+
+
+def test_a_directory_is_not_replaced_by_a_file(workspace: Workspace) -> None:
+    workspace.write_file("a/b", b"x")
+    with pytest.raises(ToolError, match="that is a directory"):
+        workspace.write_file("a", b"x")
+
+
+@pytest.mark.parametrize("level", ["tenant", "run"])
+def test_a_file_in_the_place_of_a_directory_is_refused_and_nothing_stays_open(
+    root: WorkspaceRoot, tmp_path: Path, level: str
+) -> None:
+    above = tmp_path / "work"
+    if level == "run":
+        above /= TENANT
+        above.mkdir()
+    (above / (TENANT if level == "tenant" else RUN)).touch()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(ToolError):
+        root.for_run(TENANT, RUN)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_what_a_tool_writes_is_the_workers_own(tmp_path: Path) -> None:
+    own = (os.geteuid(), os.getegid())  # only root gives anything away
+    account = WorkerAccount(uid=own[0] or 65534, gid=own[1] or 65534)
+    opened = open_workspace_root(tmp_path, forbidden=[], owner=account)
+    workspace = opened.for_run(TENANT, RUN)
+    workspace.write_file("deep/a", b"x")
+    for name in (".", "deep", "deep/a"):
+        facts = (tmp_path / TENANT / RUN / name).stat()
+        assert (facts.st_uid, facts.st_gid) == (account.uid, account.gid)
+    workspace.close()
+    opened.close()

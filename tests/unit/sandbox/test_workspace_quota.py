@@ -115,3 +115,19 @@ def test_a_tree_of_any_depth_is_removed(place: Path, descriptor: int) -> None:
 def test_an_empty_one_is_left_alone(place: Path, descriptor: int) -> None:
     wipe(descriptor)
     assert list(place.iterdir()) == []
+
+
+def test_counting_leaves_no_descriptor_open(place: Path, descriptor: int) -> None:
+    (place / "a" / "b").mkdir(parents=True)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count, nothing else
+    assert not _exceeds(descriptor)
+    assert _exceeds(descriptor, entries=1)
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - as above
+
+
+def test_it_stops_where_it_is_told_to(place: Path, descriptor: int) -> None:
+    for number in range(5):
+        (place / f"{number}").touch()
+    asked = iter([False, False, True])
+    wipe(descriptor, is_over=lambda: next(asked))
+    assert len(list(place.iterdir())) == 3

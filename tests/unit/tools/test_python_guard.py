@@ -1,5 +1,6 @@
 """The first layer of the tool `python`: what it refuses by reading, and that it only ever grows."""
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,42 @@ def test_what_the_policy_promises_is_on_the_shipped_list() -> None:
     assert {"exec", "eval", "compile"} <= SHIPPED.names
     assert {"ctypes", "subprocess", "socket", "importlib", "multiprocessing"} <= SHIPPED.modules
     assert {"os.system", "os.popen", "os.fork", "os.environ"} <= SHIPPED.members
+
+
+@pytest.mark.parametrize("dot", [".", " . ", ".\\\n", "\t."])
+def test_a_name_of_many_dots_is_refused_in_little_memory(dot: str) -> None:
+    """The parser would take a hundred megabytes for it."""
+    tracemalloc.start()
+    try:
+        for text in ("import a", "from a", "x = a"):
+            told = first_objection(text + f"{dot}a" * 6_000, SHIPPED)
+            assert told == "the program is nested too deeply to be read"
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20_000_000
+
+
+def test_names_of_a_few_dots_are_read_by_their_beginning() -> None:
+    assert first_objection("import ctypes" + ".a" * 100, SHIPPED) is not None
+    assert first_objection("import ctypesx" + ".a" * 100, SHIPPED) is None
+    assert first_objection("x = 'Yes. No.' * 3\n" * 300, SHIPPED) is None
+    assert first_objection("x = '" + "a." * 150 + "'", SHIPPED) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from json import __loader__ as door\ndoor.load_module('os')",
+        "from json import __builtins__ as all_of_it",
+        "from http.client import HTTPConnection",
+        "from subprocess import *",
+    ],
+)
+def test_what_is_imported_by_name_is_judged_by_module_and_by_name(text: str) -> None:
+    assert first_objection(text, SHIPPED) is not None
+
+
+def test_a_program_that_is_nested_too_deeply_is_refused_unread() -> None:
+    told = first_objection("-" * 19_000 + "1", SHIPPED)
+    assert told == "the program is nested too deeply to be read"

@@ -348,3 +348,33 @@ async def test_it_leaves_the_event_loop_free(name: str, workspace: Workspace) ->
 
         await asyncio.gather(tool(), other())
     assert order == ["other", "tool"]
+
+
+# Deeper than any workspace may be: no matter of time, as a number of names is.
+_DEEP = "/".join("d" * 40)
+_FLOODS: dict[str, JsonObject] = {
+    "python": {"code": f"import os\nos.makedirs('{_DEEP}')"},
+    "shell": {"command": f"mkdir -p {_DEEP}"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(_FLOODS))
+@pytest.mark.anyio
+async def test_a_flooded_workspace_is_taken_away_and_an_empty_one_is_in_its_place(
+    name: str, workspace: Workspace, place: Path
+) -> None:
+    """Another directory stands there: nobody waited for the flood to be taken apart."""
+    run_directory = place / ("a" * 32) / ("b" * 32)
+    before = run_directory.stat().st_ino
+    async with _working(name) as toolbox:
+        result = await _run(toolbox, name, _FLOODS[name], workspace)
+    assert "held more than its quota and was emptied" in result.content
+    assert run_directory.stat().st_ino != before
+    assert workspace.list_files(".") == ()
+    workspace.write_file("after.txt", b"x")
+    assert [path.name for path in run_directory.iterdir()] == ["after.txt"]
+
+
+def test_every_tool_that_runs_programs_is_flooded() -> None:
+    execute = {name for name, tool in TOOLS.items() if tool.spec.effect is Effect.EXECUTE}
+    assert execute == set(_FLOODS)
