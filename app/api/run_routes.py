@@ -154,7 +154,7 @@ async def _begun_once(
     """A run that began with this key, now or before."""
     desk, tenant_id = services.idempotency, caller.tenant_id
     async with desk.alone(claim):
-        known = await desk.known(tenant_id, claim)
+        known = await desk.known(tenant_id, claim) if desk.has_seen(claim) else None
         if known is not None:
             return known
         try:

@@ -24,6 +24,7 @@ from app.storage.idempotency_store import IdempotencyStore
 
 _log = logging.getLogger("meshflow.runs")
 TRIM_SECONDS = 60.0
+_MOST_SEEN = 16_384
 _KEY, _REQUEST = b"meshflow/idempotency-key/v1\0", b"meshflow/idempotency-request/v1\0"
 
 
@@ -48,6 +49,7 @@ class IdempotencyDesk:
         self._digests = digests
         self._now = now
         self._under_way: set[bytes] = set()
+        self._seen: dict[bytes, None] = {}  # the last keys of this process, oldest first
 
     def claim(self, caller: Caller, sent: SentRequest) -> KeyClaim:
         """The key and the request as digests. KeyStoreError.
@@ -79,6 +81,17 @@ class IdempotencyDesk:
             yield
         finally:
             self._under_way.difference_update(claim.keys)
+            self._seen[claim.keys[0]] = None
+            if len(self._seen) > _MOST_SEEN:
+                del self._seen[next(iter(self._seen))]
+
+    def has_seen(self, claim: KeyClaim) -> bool:
+        """Whether this process has met the key lately, so that a look for it is worth its cost.
+
+        Whoever does not look learns the same when the run is to be written, but then what is
+        written together with it is written a second time.
+        """
+        return any(key in self._seen for key in claim.keys)
 
     async def known(self, tenant_id: TenantId, claim: KeyClaim) -> Outcome | None:
         """How the first request with the key ended, or None when there was none.

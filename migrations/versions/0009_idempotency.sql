@@ -79,6 +79,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp 
 DECLARE
   c jsonb;
   keys bytea[];
+  busy text;
+  used text;
 BEGIN
   IF NOT EXISTS (SELECT 1 FROM public.batch b
     WHERE b.tenant_id = p_tenant AND b.batch_id = p_batch AND b.xid = pg_current_xact_id()) THEN
@@ -89,16 +91,20 @@ BEGIN
     SELECT array_agg(decode(k, 'hex') ORDER BY n) INTO keys
     FROM jsonb_array_elements_text(c->'keys') WITH ORDINALITY AS t(k, n);
     IF NOT public.idempotency_held(p_tenant, keys) THEN
-      RAISE EXCEPTION 'the key is in use' USING ERRCODE = 'MF020', DETAIL = p_tenant || ' ' || (c->>'run_id');
-    END IF;
-    IF EXISTS (SELECT 1 FROM public.idempotency i WHERE i.tenant_id = p_tenant AND i.key_digest = ANY (keys)
+      busy := concat_ws(' ', busy, c->>'run_id');
+    ELSIF EXISTS (SELECT 1 FROM public.idempotency i WHERE i.tenant_id = p_tenant AND i.key_digest = ANY (keys)
       AND i.created_at > now() - interval '24 hours') THEN
-      RAISE EXCEPTION 'the key was used' USING ERRCODE = 'MF021', DETAIL = p_tenant || ' ' || (c->>'run_id');
+      used := concat_ws(' ', used, c->>'run_id');
+    ELSE
+      INSERT INTO public.idempotency AS i (tenant_id, key_digest, request_digest, run_id, status)
+      VALUES (p_tenant, keys[1], decode(c->>'request', 'hex'), (c->>'run_id')::uuid, (c->>'status')::smallint)
+      ON CONFLICT ON CONSTRAINT pk_idempotency DO UPDATE SET request_digest = excluded.request_digest,
+        run_id = excluded.run_id, status = excluded.status, told = NULL, created_at = now();
     END IF;
-    DELETE FROM public.idempotency i WHERE i.tenant_id = p_tenant AND i.key_digest = ANY (keys);
-    INSERT INTO public.idempotency (tenant_id, key_digest, request_digest, run_id, status)
-    VALUES (p_tenant, keys[1], decode(c->>'request', 'hex'), (c->>'run_id')::uuid, (c->>'status')::smallint);
   END LOOP;
+  -- All of them at once: the rest is written anew once, and not once for each of them.
+  IF used IS NOT NULL THEN RAISE EXCEPTION 'keys were used' USING ERRCODE = 'MF021', DETAIL = p_tenant || ' ' || used; END IF;
+  IF busy IS NOT NULL THEN RAISE EXCEPTION 'keys are in use' USING ERRCODE = 'MF020', DETAIL = p_tenant || ' ' || busy; END IF;
 END $$;
 --;;
 -- Removes what is older than 24 hours, so many rows at a time; how many those were.

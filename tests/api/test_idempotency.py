@@ -287,6 +287,39 @@ async def test_of_a_run_that_was_deleted_nothing_is_left_and_the_key_is_free(
     assert "idempotency-replayed" not in answer.headers
 
 
+@pytest.mark.anyio
+async def test_a_repetition_while_the_run_is_deleted_tells_the_run_or_nothing_or_a_new_one(
+    here: LiveServer,
+) -> None:
+    key = new_key()
+    with here.client() as client:
+        run = _submitted(client, key)
+        over, answers = threading.Event(), list[httpx2.Response]()
+
+        def repeat() -> None:
+            while not over.is_set():
+                answers.append(client.post("/v1/runs", json=TASK, headers=key))
+
+        repeating = asyncio.create_task(asyncio.to_thread(repeat))
+        try:
+            async with erasing_beside(here) as erasing:
+                await erasing.delete(run)
+        finally:
+            over.set()
+            await repeating
+        last = client.post("/v1/runs", json=TASK, headers=key)
+    assert last.status_code == 202
+    told = [answer.json()["id"] if answer.is_success else None for answer in [*answers, last]]
+    for answer in answers:
+        assert answer.status_code in {202, 404, 409}, answer.text
+        if answer.status_code == 409:  # its rows have gone between two looks
+            assert answer.json()["code"] in {"ledger-broken", "idempotency-in-flight"}
+    new = told[-1]
+    assert new != run.public
+    assert set(told) <= {run.public, None, new}
+    assert run.public not in told[told.index(new) :], "what was deleted came back"
+
+
 def test_neither_key_nor_body_can_be_found_in_the_row(here: LiveServer) -> None:
     with here.client() as client:
         client.post("/v1/runs", json=TASK, headers={"Idempotency-Key": '"zqKey4711"'})

@@ -103,14 +103,24 @@ async def test_a_journal_that_was_cut_or_changed_is_not_believed(live: LiveServe
             journal.entries(keys)
 
 
+def _stopped_with_a_key(live: LiveServer) -> None:
+    """Something of the tenant's that is about no run."""
+    with live.client() as client:
+        key = {"Idempotency-Key": '"of a tenant"'}
+        assert client.post("/v1/stops", json={}, headers=key).status_code == 202
+
+
 async def test_of_a_deleted_tenant_nothing_is_left_but_the_record_of_it(
     live: LiveServer,
 ) -> None:
     mine = await asyncio.to_thread(finished_run, live)
     theirs = await asyncio.to_thread(finished_run, live, "other")
+    await asyncio.to_thread(_stopped_with_a_key, live)
     async with erasing_beside(live) as erasing:
         old = erasing.tenant_id
-        assert erasing.parts.keys.kek_ids(f"ledger/{old.hex}/")
+        for kind in ("ledger", "digest"):
+            assert erasing.parts.keys.kek_ids(f"{kind}/{old.hex}/")
+        assert await erasing.rows("idempotency")
         await erasing.parts.desk.set_hold(old, RunId(mine.run_id), "court_order", "operator")
         held = await erasing.done(await erasing.parts.replay.delete_tenant(old, **WHY))
         assert (held.status, held.reason) == (ErasureStatus.REFUSED, "hold")
@@ -122,6 +132,7 @@ async def test_of_a_deleted_tenant_nothing_is_left_but_the_record_of_it(
         assert await _tables_with(erasing.roles, old) == {}
         assert erasing.parts.keys.kek_ids(f"ledger/{old.hex}/") == ()
         assert erasing.parts.keys.kek_ids(f"work/{old.hex}/") == ()
+        assert erasing.parts.keys.kek_ids(f"digest/{old.hex}/") == ()
         assert await erasing.parts.runs.ensure_tenant("acme") != old
         others = await erasing.parts.runs.ensure_tenant("other")
         assert (await erasing.parts.replay.read_run(others, RunId(theirs.run_id))).output is None

@@ -1,6 +1,7 @@
 """An append whose answer is lost is written once: acknowledged later and never doubled."""
 
 import asyncio
+import os
 import random  # noqa: TID251 - the moments of the kills: seeded, not secret
 import shutil
 import tempfile
@@ -13,9 +14,12 @@ import asyncpg
 import pytest
 
 from app.domain.errors import LedgerUnavailableError, StaleEpochError
+from app.domain.idempotency import KeyClaim, Outcome
 from app.domain.run import RunStatus
 from app.embedded.postgres_server import start_embedded_postgres
 from app.storage import schema
+from app.storage.companions import TakenKey
+from app.storage.idempotency_store import IdempotencyStore
 from tests.integration.storage.append_scene import (
     Scene,
     count,
@@ -72,6 +76,22 @@ async def test_an_answer_lost_on_the_way_is_found_in_the_database(
             assert proxy.cuts == number, "nothing was cut"
         assert seqs(await scene.verified(author)) == list(range(25))
         await _once(roles, author.run_id, 25)
+
+
+async def test_a_lost_first_record_has_taken_its_key_once(roles: Roles, socket_dir: Path) -> None:
+    """The repeat meets its own key, and knows that it is its own."""
+    async with behind_a_proxy(roles, socket_dir) as (proxy, scene):
+        for number in range(1, 11):
+            author = scene.author()
+            batch = author.seal()
+            proxy.marker = batch.records[-1].chain
+            claim = KeyClaim(keys=(os.urandom(32),), requests=(os.urandom(32),))
+            taken = TakenKey(claim=claim, status=202)
+            await scene.write(author, batch, author.new_run(), taken)
+            assert proxy.cuts == number, "nothing was cut"
+            stored = await IdempotencyStore(scene.database).find(author.tenant_id, claim)
+            assert stored is not None
+            assert stored.outcome == Outcome(status=202, run_id=author.run_id)
 
 
 async def test_a_lost_final_record_ends_the_run_once(roles: Roles, socket_dir: Path) -> None:

@@ -38,6 +38,22 @@ def test_what_is_wrapped_opens_again_here_and_in_another_process_of_the_store(ho
         assert make_store(home).unwrap(kek_id, wrapped, b"run") == KEY
 
 
+def test_a_mac_is_the_same_in_another_process_and_of_another_kek_another(home: Path) -> None:
+    store = make_store(home)
+    for kek_id in (LEDGER, WORK):
+        store.create_kek(kek_id)
+    mac = store.mac(WORK, b"message")
+    assert len(mac) == 32
+    assert make_store(home).mac(WORK, b"message") == mac
+    assert store.mac(WORK, b"messagf") != mac
+    assert store.mac(LEDGER, b"message") != mac
+    store.destroy_kek(WORK, now=NOW)
+    with pytest.raises(KeyStoreError):
+        store.mac(WORK, b"message")
+    store.create_kek(WORK)
+    assert store.mac(WORK, b"message") != mac, "what a dead key made nobody can make again"
+
+
 def test_creating_twice_keeps_the_first_key(home: Path) -> None:
     store = make_store(home)
     store.create_kek(WORK)
