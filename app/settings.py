@@ -203,7 +203,7 @@ class Settings:
             anthropic_api_key=provider_key,
             host=read.host("HOST", "127.0.0.1"),
             port=read.number("PORT", 8000, low=0, high=65_535),
-            egress=egress_settings.EgressSettings.read(read),
+            egress=egress_settings.EgressSettings.read(read, dev=dev),
             lease_seconds=read.number("LEASE_SECONDS", 10, low=2, high=300),
             ignored_names=ignored,
             lines=tuple(read.lines),

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 
@@ -175,6 +176,19 @@ async def test_a_turn_is_nobody_elses_until_its_lease_ends_and_then_settles_no_m
     assert not await hooks.store.settle(mine, late)
     (one,) = await hooks.told(endpoint)
     assert (one.state, one.attempts) == (DeliveryState.DELIVERED, 2)
+
+
+async def test_whoever_lost_its_turn_does_not_settle_that_of_the_next(hooks: Hooks) -> None:
+    endpoint = await hooks.endpoint(events=ENDS)
+    await hooks.run()
+    rooms, tenant = {endpoint.endpoint_id: 4}, endpoint.tenant_id
+    (first,) = await hooks.store.claim(tenant, rooms, uuid4(), LEASE_SECONDS)
+    await hooks.all_due()
+    (second,) = await hooks.store.claim(tenant, rooms, uuid4(), LEASE_SECONDS)
+    done = Settlement(outcome=Outcome.DELIVERED, status=200)
+    assert not await hooks.store.settle(first, done)
+    assert [one.state for one in await hooks.told(endpoint)] == [DeliveryState.PENDING]
+    assert await hooks.store.settle(second, done)
 
 
 async def test_a_process_that_stood_still_sends_nothing_with_its_old_turn(hooks: Hooks) -> None:
