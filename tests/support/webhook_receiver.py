@@ -1,7 +1,8 @@
 """A receiver of webhooks on loopback that keeps what it was sent and answers as its path says.
 
-`/ok`, `/status/503`, `/later/120` (503 with Retry-After), `/moved` (307 to the inside), and those
-that never end well: `/silent`, `/drip` (a head a byte at a time), `/heads` (10 MB of them).
+`/ok`, `/status/503`, `/later/120` (503 with Retry-After), `/moved` (307 to the inside), `/unread`
+(200, and a body that never comes), and those that never end well: `/silent`, `/drip` (a head a byte
+at a time), `/heads` (10 MB of them).
 """
 
 import asyncio
@@ -105,6 +106,9 @@ async def _answer(
         writer.write(_plain(503, f"Retry-After: {what.split('/')[2]}\r\n".encode()))
     elif what.startswith("/moved"):
         writer.write(_plain(307, b"Location: " + _INSIDE + b"\r\n"))
+    elif what.startswith("/unread"):  # a body that is never sent, and would not be understood
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nContent-Encoding: gzip\r\n\r\n")
+        await _kept_waiting(receiver, what, reader, writer)
     elif what.startswith(("/silent", "/drip", "/heads")):
         await _kept_waiting(receiver, what, reader, writer)
     else:

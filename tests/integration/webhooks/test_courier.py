@@ -61,6 +61,13 @@ async def test_a_failure_is_named_and_no_word_of_the_answer_kept(
     assert hooks.net.inside.accepted == []
 
 
+async def test_a_success_is_one_whatever_body_is_promised(hooks: Hooks) -> None:
+    endpoint = await hooks.endpoint("/unread", events=ENDS)
+    await hooks.run()
+    await hooks.courier().deliver_due()
+    assert [one.state for one in await hooks.told(endpoint)] == [DeliveryState.DELIVERED]
+
+
 async def test_a_receiver_that_asks_for_time_gets_it(hooks: Hooks) -> None:
     endpoint = await hooks.endpoint("/later/900", events=ENDS)
     await hooks.run()

@@ -103,8 +103,10 @@ async def test_a_disabled_and_a_removed_endpoint_are_told_nothing(hooks: Hooks) 
         "UPDATE webhook_endpoint SET enabled = false WHERE endpoint_id = $1", disabled.endpoint_id
     )
     assert await hooks.store.remove(removed.tenant_id, removed.endpoint_id, removed.version)
+    heard = await hooks.endpoint("/three")
     await hooks.run()
     assert await hooks.told(disabled) == await hooks.told(removed) == []
+    assert len(await hooks.told(heard)) == 3
     (row,) = await hooks.fetch(
         "SELECT kek_id, sealed FROM webhook_endpoint WHERE endpoint_id = $1", removed.endpoint_id
     )
