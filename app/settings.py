@@ -188,7 +188,7 @@ class Settings:
             models=provider_settings.ProviderSettings.read(read),
             host=read.host("HOST", "127.0.0.1"),
             port=read.number("PORT", 8000, low=0, high=65_535),
-            egress=egress_settings.EgressSettings.read(read),
+            egress=egress_settings.EgressSettings.read(read, dev=dev),
             lease_seconds=read.number("LEASE_SECONDS", 10, low=2, high=300),
             dispatch=dispatch_settings.DispatchSettings.read(read),
             ignored_names=ignored,

@@ -20,7 +20,7 @@ from app.domain.errors import EgressError
 from app.egress.faults import Fault, refused
 from app.egress.name_resolver import NameResolver, SystemResolver
 from app.egress.public_address import Network
-from app.egress.public_backend import PublicBackend
+from app.egress.public_backend import LocalBackend, PublicBackend
 from app.egress.tool_credentials import ToolCredential
 from app.egress.url_policy import READING, SafeUrl, UrlPolicy, followed
 
@@ -86,7 +86,10 @@ class EgressClient:
             dial=self._parts.dial,
             max_wire_bytes=MAX_BODY_BYTES + _WIRE_OVERHEAD_BYTES,
         )
-        self._pool: httpcore2.AsyncConnectionPool | None = None
+        self._local = LocalBackend(
+            dial=self._parts.dial, max_wire_bytes=MAX_BODY_BYTES + _WIRE_OVERHEAD_BYTES
+        )
+        self._pools: dict[bool, httpcore2.AsyncConnectionPool] = {}  # by whether it is local
         self._opening = asyncio.Lock()
         self._limits: set[asyncio.Timeout] = set()
         self._closed = False
@@ -115,6 +118,8 @@ class EgressClient:
     async def admit(self, url: str, policy: UrlPolicy) -> None:
         """EgressError if a request to this URL would not leave now. Looks the name up, no more."""
         judged = _judged(EgressOrder(url=url, policy=policy, method="POST", body=b""), url)
+        if policy.is_local(judged):
+            return
         try:
             async with asyncio.timeout(_LOOKUP_SECONDS):
                 await self._backend.public_addresses(judged.host)
@@ -129,8 +134,8 @@ class EgressClient:
             if not limit.expired():
                 limit.reschedule(now)
         self._parts.resolver.close()
-        if self._pool is not None:
-            await self._pool.aclose()
+        for pool in self._pools.values():
+            await pool.aclose()
 
     async def _follow(self, order: EgressOrder) -> EgressAnswer:
         url, bound = _judged(order, order.url), order.credentials
@@ -158,27 +163,29 @@ class EgressClient:
             headers=_fields(order, url, bound),
             content=order.body,
         )
-        response = await (await self._connections()).handle_async_request(request)
+        pool = await self._connections(is_local=order.policy.is_local(url))
+        response = await pool.handle_async_request(request)
         try:
             return await _read(order, url, response)
         finally:
             await response.aclose()
 
-    async def _connections(self) -> httpcore2.AsyncConnectionPool:
+    async def _connections(self, *, is_local: bool) -> httpcore2.AsyncConnectionPool:
         """The pool, made at the first use. Nothing is kept alive: each request is checked anew."""
         async with self._opening:
             if self._closed:
                 raise refused(Fault.CLOSED)
-            if self._pool is None:
+            pool = self._pools.get(is_local)
+            if pool is None:
                 tls = self._parts.tls or await asyncio.to_thread(httpcore2.default_ssl_context)
-                self._pool = httpcore2.AsyncConnectionPool(
+                pool = self._pools[is_local] = httpcore2.AsyncConnectionPool(
                     ssl_context=tls,
                     max_connections=_MAX_CONNECTIONS,
                     max_keepalive_connections=0,
                     retries=0,
-                    network_backend=self._backend,
+                    network_backend=self._local if is_local else self._backend,
                 )
-            return self._pool
+            return pool
 
 
 def _judged(order: EgressOrder, text: str) -> SafeUrl:

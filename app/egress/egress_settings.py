@@ -24,6 +24,7 @@ NAMES = (
     "FETCH_METHODS",
     "EGRESS_DENIED_NETWORKS",
     "WEBHOOK_HOSTS",
+    "WEBHOOK_LOOPBACK_PORTS",
     "URL_BLOCKLIST_FILE",
 )
 SECRET_NAME = "TOOL_CREDENTIALS"  # noqa: S105 - the name of a setting
@@ -73,13 +74,19 @@ class EgressSettings:
     methods: Listed[str]
     denied: Listed[Network]
     webhook_hosts: HostRules | None  # None: any that is public
+    webhook_loopback_ports: Listed[int]
     blocklist_file: Path | None
     bindings: Hidden | None
 
     @classmethod
-    def read(cls, names: NameReader) -> "EgressSettings":
+    def read(cls, names: NameReader, *, dev: bool) -> "EgressSettings":
         """From the environment; ConfigurationError names the first bad one."""
+        none: Listed[int] = Listed(())
+        local = names.plain("WEBHOOK_LOOPBACK_PORTS", _ports, none, "ports, separated by commas")
+        if local and not dev:
+            raise ConfigurationError("MESHFLOW_WEBHOOK_LOOPBACK_PORTS is for --dev alone")
         return cls(
+            webhook_loopback_ports=local,
             hosts=names.plain(
                 "FETCH_HOSTS",
                 host_rules,
@@ -142,6 +149,7 @@ class EgressSettings:
             ports=frozenset(self.ports),
             methods=frozenset({"POST"}),
             schemes=frozenset({"https"}),
+            local_ports=frozenset(self.webhook_loopback_ports),
         )
 
 

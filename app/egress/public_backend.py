@@ -84,6 +84,41 @@ class PublicBackend(httpcore2.AsyncNetworkBackend):
         return tuple(found)
 
 
+class LocalBackend(httpcore2.AsyncNetworkBackend):
+    """Connects to addresses of this machine and to nothing else; a name is no address.
+
+    For development only: who reaches this pool has been told so by a policy with local ports.
+    """
+
+    def __init__(self, *, dial: httpcore2.AsyncNetworkBackend, max_wire_bytes: int) -> None:
+        self._dial = dial
+        self._max_wire_bytes = max_wire_bytes
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - the library's signature
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """A connection to an address of this machine. EgressError for all else."""
+        address = address_of(host)
+        if address is None or not address.is_loopback:
+            raise refused(Fault.PRIVATE)
+        try:
+            stream = await self._dial.connect_tcp(
+                address.compressed, port, timeout, local_address, socket_options
+            )
+        except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
+            raise refused(Fault.UNREACHABLE) from None
+        return MeteredStream(stream, self._max_wire_bytes)
+
+    async def sleep(self, seconds: float) -> None:
+        """Of the library, between retries; there are none here."""
+        await self._dial.sleep(seconds)
+
+
 class MeteredStream(httpcore2.AsyncNetworkStream):
     """A connection that ends with an EgressError once it has given so many bytes.
 

@@ -96,15 +96,23 @@ class UrlPolicy:
     ports: frozenset[int] = frozenset()  # beside 80 and 443
     methods: frozenset[str] = READING
     schemes: frozenset[str] = field(default=frozenset(DEFAULT_PORTS))
+    local_ports: frozenset[int] = frozenset()  # of this machine, for development
+
+    def is_local(self, url: SafeUrl) -> bool:
+        """Whether it is an address of this machine, written as one, at a port that is allowed."""
+        is_loopback = url.address is not None and url.address.is_loopback
+        return is_loopback and url.port in self.local_ports
 
     def judge(self, text: str, method: str = "GET", body: bytes | None = None) -> SafeUrl | Fault:
         """The URL in parts when a request may be made, else the first reason why not."""
         url = read_url(text)
         if isinstance(url, Fault):
             return url
-        if url.scheme not in self.schemes:
+        is_local = self.is_local(url)
+        if url.scheme not in self.schemes and not is_local:
             return Fault.SCHEME
-        if url.port not in self.ports and url.port not in DEFAULT_PORTS.values():
+        known = is_local or url.port in self.ports or url.port in DEFAULT_PORTS.values()
+        if not known:
             return Fault.PORT
         if not self.hosts.allows(url):
             return Fault.HOST

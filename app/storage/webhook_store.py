@@ -227,8 +227,8 @@ class WebhookStore:
             )
         return found
 
-    async def trim(self, retention: timedelta) -> int:
-        """Give up what had its time, and remove what ended longer ago; how many rows, of some."""
+    async def trim(self, retention: timedelta) -> bool:
+        """Give up what had its time and remove what ended longer ago; whether more may be left."""
         async with self._database.driver() as raw:
             found: int = await raw.fetchval(
                 "SELECT webhook_trim($1, $2, $3)",
@@ -236,7 +236,7 @@ class WebhookStore:
                 _REMOVED_SECONDS,
                 _TRIMMED_AT_ONCE,
             )
-        return found
+        return found >= _TRIMMED_AT_ONCE
 
     async def _row(self, statement: str, *arguments: object) -> asyncpg.Record | None:
         try:
@@ -245,12 +245,16 @@ class WebhookStore:
         except asyncpg.PostgresError as error:
             match error.sqlstate:
                 case "MF020":
-                    told = "the tenant has as many endpoints as it may have"
-                    raise InvalidSubmissionError("/body", told) from None
+                    raise too_many_endpoints() from None
                 case "MF007":
                     raise KeyRetiredError("a key was retired") from None
                 case _:
                     raise
+
+
+def too_many_endpoints() -> InvalidSubmissionError:
+    """What a tenant is told that has as many as it may have."""
+    return InvalidSubmissionError("/body", "the tenant has as many endpoints as it may have")
 
 
 def _uuid(value: UUID) -> UUID:

@@ -100,9 +100,8 @@ class Courier:
 
     async def _look(self) -> int:
         parts, begun = self._parts, 0
-        if parts.monotonic() >= self._trim_at:
+        if parts.monotonic() >= self._trim_at and not await parts.store.trim(parts.retention):
             self._trim_at = parts.monotonic() + TRIM_SECONDS
-            await parts.store.trim(parts.retention)
         due = await parts.store.due()
         for tenant_id, given in self._turns.share(due).items():
             known = {item.endpoint_id: item for item in given}

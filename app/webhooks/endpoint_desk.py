@@ -32,7 +32,7 @@ from app.domain.webhook import (
     public_endpoint_id,
 )
 from app.egress.url_policy import UrlPolicy
-from app.storage.webhook_store import WebhookStore
+from app.storage.webhook_store import WebhookStore, too_many_endpoints
 from app.webhooks.endpoint_vault import EndpointVault
 from app.webhooks.webhook_signature import SECRET_BYTES, shown_secret
 
@@ -84,6 +84,8 @@ class EndpointDesk:
         """A new endpoint and its secret, which is told never again. InvalidSubmissionError."""
         parts, tenant_id = self._parts, caller.tenant_id
         await self._require_public(url)
+        if len(await parts.store.endpoints(tenant_id)) >= parts.most:
+            raise too_many_endpoints()  # before it is recorded; the store has the last word
         endpoint_id, key = EndpointId(parts.new_id()), parts.entropy(SECRET_BYTES)
         secrets = (LiveSecret(key=key, until=None),)
         content = EndpointContent(url=url, secrets=secrets)

@@ -23,7 +23,7 @@ from app.webhooks import courier as courier_module
 from app.wiring import Overrides
 from tests.integration.webhooks.webhook_scene import POLICY, Hooks, hooks_on
 from tests.support.api_matrix import finished, problem_of
-from tests.support.databases import DatabaseServer, Roles, connect, database_server
+from tests.support.databases import DatabaseServer, Roles, connect
 from tests.support.egress_field import egress_field
 from tests.support.live_server import LiveServer, live_server
 from tests.support.ssrf_attack import corpus
@@ -69,21 +69,15 @@ MALFORMED = (
 
 
 @pytest.fixture(scope="module")
-def hook_databases() -> Iterator[DatabaseServer]:
-    with database_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def net() -> Iterator[HookField]:
     with hook_field_beside() as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def server(hook_databases: DatabaseServer, net: HookField) -> Iterator[LiveServer]:
+def server(postgres: DatabaseServer, net: HookField) -> Iterator[LiveServer]:
     overrides = Overrides(egress=net.net.parts)
-    with live_server(hook_databases.new_database(), overrides) as running:
+    with live_server(postgres.new_database(), overrides) as running:
         yield running
 
 
@@ -94,8 +88,8 @@ def client(server: LiveServer) -> Iterator[httpx2.Client]:
 
 
 @pytest.fixture
-async def hooks(hook_databases: DatabaseServer) -> AsyncIterator[Hooks]:
-    roles = await asyncio.to_thread(hook_databases.new_database)
+async def hooks(postgres: DatabaseServer) -> AsyncIterator[Hooks]:
+    roles = await asyncio.to_thread(postgres.new_database)
     async with hooks_on(roles) as made:
         yield made
 

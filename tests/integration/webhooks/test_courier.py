@@ -1,20 +1,23 @@
 """How deliveries are tried, again and again, given up, and shared between processes."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 
 from app.domain.run import RunStatus
-from app.domain.webhook import DeliveryState, DisabledReason, WebhookEvent
+from app.domain.webhook import DeliveryState, DisabledReason, LiveSecret, WebhookEvent
+from app.storage import webhook_store
 from app.storage.webhook_store import Outcome, Settlement
 from app.webhooks import courier as courier_module
-from app.webhooks.courier import LEASE_SECONDS
+from app.webhooks.courier import TRIM_SECONDS
 from app.webhooks.fair_turns import TurnLimits
 from tests.integration.webhooks.webhook_scene import Hooks
 
 pytestmark = pytest.mark.anyio
 ENDS = (WebhookEvent.RUN_SUCCEEDED,)
+LEASE = 3600
 
 
 async def test_what_failed_is_tried_again_under_the_same_id(hooks: Hooks) -> None:
@@ -58,6 +61,13 @@ async def test_a_failure_is_named_and_no_word_of_the_answer_kept(
     assert hooks.net.inside.accepted == []
 
 
+async def test_a_success_is_one_whatever_body_is_promised(hooks: Hooks) -> None:
+    endpoint = await hooks.endpoint("/unread", events=ENDS)
+    await hooks.run()
+    await hooks.courier().deliver_due()
+    assert [one.state for one in await hooks.told(endpoint)] == [DeliveryState.DELIVERED]
+
+
 async def test_a_receiver_that_asks_for_time_gets_it(hooks: Hooks) -> None:
     endpoint = await hooks.endpoint("/later/900", events=ENDS)
     await hooks.run()
@@ -75,6 +85,18 @@ async def test_a_receiver_does_not_ask_for_ever(hooks: Hooks) -> None:
     assert one.attempted_at is not None
     assert one.state is DeliveryState.PENDING
     assert one.due_at - one.attempted_at <= timedelta(hours=5)
+
+
+@pytest.mark.parametrize(("minutes", "signatures"), [(5, 2), (-5, 1)])
+async def test_an_old_secret_signs_until_its_time_is_over(
+    hooks: Hooks, minutes: int, signatures: int
+) -> None:
+    until = datetime.now(UTC) + timedelta(minutes=minutes)
+    await hooks.endpoint(events=ENDS, older=[LiveSecret(key=b"old" * 10, until=until)])
+    await hooks.run()
+    await hooks.courier().deliver_due()
+    (one,) = hooks.receiver.received
+    assert len(one.headers["webhook-signature"].split(" ")) == signatures
 
 
 async def test_gone_disables_the_endpoint(hooks: Hooks) -> None:
@@ -136,6 +158,23 @@ async def test_what_ended_is_kept_for_its_time_and_not_longer(hooks: Hooks) -> N
     assert await hooks.told(endpoint) == [young]
 
 
+async def test_much_that_ended_is_removed_look_by_look(
+    hooks: Hooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_store, "_TRIMMED_AT_ONCE", 2)
+    endpoint = await hooks.endpoint(events=ENDS)
+    for _ in range(5):
+        await hooks.store.test(endpoint.tenant_id, endpoint.endpoint_id)
+    courier = hooks.courier()
+    while await courier.deliver_due():
+        pass
+    await hooks.execute("UPDATE webhook_delivery SET ended_at = now() - interval '8 days'")
+    hooks.clock.at += TRIM_SECONDS
+    for left in (3, 1, 0):
+        await courier.deliver_due()
+        assert len(await hooks.told(endpoint)) == left
+
+
 async def test_what_a_removed_endpoint_was_to_be_told_is_removed_and_then_itself(
     hooks: Hooks,
 ) -> None:
@@ -167,7 +206,7 @@ async def test_a_turn_is_nobody_elses_until_its_lease_ends_and_then_settles_no_m
     endpoint = await hooks.endpoint(events=ENDS)
     await hooks.run()
     rooms, tenant = {endpoint.endpoint_id: 4}, endpoint.tenant_id
-    (mine,) = await hooks.store.claim(tenant, rooms, endpoint.endpoint_id, LEASE_SECONDS)
+    (mine,) = await hooks.store.claim(tenant, rooms, endpoint.endpoint_id, LEASE)
     assert await hooks.courier().deliver_due() == 0
     await hooks.all_due()  # the process that had it stood still
     assert await hooks.courier().deliver_due() == 1
@@ -175,6 +214,19 @@ async def test_a_turn_is_nobody_elses_until_its_lease_ends_and_then_settles_no_m
     assert not await hooks.store.settle(mine, late)
     (one,) = await hooks.told(endpoint)
     assert (one.state, one.attempts) == (DeliveryState.DELIVERED, 2)
+
+
+async def test_whoever_lost_its_turn_does_not_settle_that_of_the_next(hooks: Hooks) -> None:
+    endpoint = await hooks.endpoint(events=ENDS)
+    await hooks.run()
+    rooms, tenant = {endpoint.endpoint_id: 4}, endpoint.tenant_id
+    (first,) = await hooks.store.claim(tenant, rooms, uuid4(), LEASE)
+    await hooks.all_due()
+    (second,) = await hooks.store.claim(tenant, rooms, uuid4(), LEASE)
+    done = Settlement(outcome=Outcome.DELIVERED, status=200)
+    assert not await hooks.store.settle(first, done)
+    assert [one.state for one in await hooks.told(endpoint)] == [DeliveryState.PENDING]
+    assert await hooks.store.settle(second, done)
 
 
 async def test_a_process_that_stood_still_sends_nothing_with_its_old_turn(hooks: Hooks) -> None:
@@ -185,7 +237,7 @@ async def test_a_process_that_stood_still_sends_nothing_with_its_old_turn(hooks:
     class Still(type(hooks.store)):  # type: ignore[misc]  # the store, and a pause after a claim
         async def claim(self, *arguments: object) -> object:
             found = await super().claim(*arguments)
-            hooks.clock.at += LEASE_SECONDS
+            hooks.clock.at += courier_module.LEASE_SECONDS
             return found
 
     object.__setattr__(courier._parts, "store", Still(hooks.database))

@@ -1,14 +1,17 @@
 """What is told is what was committed: the outbox row and the record are one transaction."""
 
+import asyncio
 import json
 from base64 import b64encode
+from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from app.domain.errors import LedgerError
+from app.domain.errors import InvalidSubmissionError, LedgerError
 from app.domain.run import RunStatus, Usage
-from app.domain.webhook import DeliveryState, WebhookEvent, public_delivery_id
+from app.domain.webhook import DeliveryState, EndpointId, WebhookEvent, public_delivery_id
 from app.storage.companions import Change
 from tests.integration.storage.append_scene import scene_on
 from tests.integration.webhooks.webhook_scene import Hooks
@@ -100,8 +103,10 @@ async def test_a_disabled_and_a_removed_endpoint_are_told_nothing(hooks: Hooks) 
         "UPDATE webhook_endpoint SET enabled = false WHERE endpoint_id = $1", disabled.endpoint_id
     )
     assert await hooks.store.remove(removed.tenant_id, removed.endpoint_id, removed.version)
+    heard = await hooks.endpoint("/three")
     await hooks.run()
     assert await hooks.told(disabled) == await hooks.told(removed) == []
+    assert len(await hooks.told(heard)) == 3
     (row,) = await hooks.fetch(
         "SELECT kek_id, sealed FROM webhook_endpoint WHERE endpoint_id = $1", removed.endpoint_id
     )
@@ -125,3 +130,13 @@ async def test_an_append_waits_for_no_change_of_an_endpoint(hooks: Hooks) -> Non
         )
         await hooks.scene.begun()
         assert [one.type for one in await hooks.told(changed)] == ["run.queued"]
+
+
+async def test_two_registrations_at_once_do_not_pass_the_bound_together(hooks: Hooks) -> None:
+    first = await hooks.endpoint()
+    made = [replace(first, endpoint_id=EndpointId(uuid4())) for _ in range(8)]
+    done = await asyncio.gather(
+        *(hooks.store.register(one, 4) for one in made), return_exceptions=True
+    )
+    assert sum(isinstance(one, InvalidSubmissionError) for one in done) == 5
+    assert len(await hooks.store.endpoints(first.tenant_id)) == 4

@@ -42,6 +42,7 @@ POLICY = UrlPolicy(
     methods=frozenset({"POST"}),
     schemes=frozenset({"https"}),
 )
+KEY = b"k" * 32
 EVERYTHING = tuple(WebhookEvent)
 
 
@@ -94,13 +95,13 @@ class Hooks:
         *,
         tenant_id: TenantId | None = None,
         events: Sequence[WebhookEvent] = EVERYTHING,
-        key: bytes = b"k" * 32,
+        older: Sequence[LiveSecret] = (),
     ) -> SealedEndpoint:
         """An enabled endpoint of a tenant, without a record of it."""
         whose, endpoint_id = tenant_id or self.scene.tenant_id, EndpointId(uuid4())
         content = EndpointContent(
             url=path if "://" in path else f"https://www.allowed.example{path}",
-            secrets=(LiveSecret(key=key, until=None),),
+            secrets=(LiveSecret(key=KEY, until=None), *older),
         )
         now = datetime.now(UTC)
         kek_id, sealed = await self.vault.seal(whose, endpoint_id, content, now)
