@@ -33,10 +33,13 @@ from app.providers.wire.model_http import (
     status_failure,
     transport_failure,
 )
+from app.providers.wire.reply_json import malformed
 from app.providers.wire.tool_words import wire_names, with_our_names
 
 _MOST_SIGNING_THREADS = 4
 _CREDENTIAL_SECONDS = 5  # for each request of the SDK that fetches credentials
+_LENGTH_BYTES = 4
+_MOST_MESSAGE_BYTES = 1024 * 1024  # a message is a piece of a reply
 _MODEL_ERROR = 424  # the model behind the API failed
 
 
@@ -102,9 +105,9 @@ class BedrockSession:
                 raise model_error(ModelFailure.SERVER_ERROR)
             if answer.status_code != httpx2.codes.OK:
                 raise model_error(status_failure(answer.status_code))
-            assembler, buffer = ConverseAssembler(price), EventStreamBuffer()
+            assembler, frames = ConverseAssembler(price), _Frames()
             async for piece in answer.aiter_bytes():
-                for kind, name, payload in _messages(buffer, piece):
+                for kind, name, payload in frames.take(piece):
                     assembler.take(kind, name, payload)
         return assembler.finished()
 
@@ -141,18 +144,37 @@ def _headers(signed: botocore.awsrequest.AWSPreparedRequest) -> list[tuple[str, 
     ]
 
 
-def _messages(buffer: EventStreamBuffer, piece: bytes) -> Iterator[tuple[str, str, str]]:
-    """Kind, name and payload of every message that is whole now, checksums and all."""
-    buffer.add_data(piece)
-    while True:
-        try:
-            message = next(buffer, None)
-            if message is None:
+class _Frames:
+    """Cuts the stream into messages, and has the SDK read each: kind, name and payload.
+
+    The SDK's own buffer would copy what it holds for every piece that comes.
+    """
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def take(self, piece: bytes) -> Iterator[tuple[str, str, str]]:
+        """Every message that is whole now. Raises `ModelError` for what is none."""
+        self._rest += piece
+        while len(self._rest) >= _LENGTH_BYTES:
+            size = int.from_bytes(self._rest[:_LENGTH_BYTES])
+            if size > _MOST_MESSAGE_BYTES:
+                malformed()
+            if len(self._rest) < size:
                 return
-            headers = {str(name): str(value) for name, value in message.headers.items()}
-            payload = message.payload.decode()
-        except Exception:  # noqa: BLE001 - the SDK reads frames with code that may fail in any way
-            raise model_error(ModelFailure.MALFORMED_REPLY) from None
-        kind = headers.get(":message-type", "")
-        name = headers.get(":event-type") or headers.get(":exception-type") or ""
-        yield kind, name or headers.get(":error-code", ""), payload
+            frame = bytes(self._rest[:size])
+            del self._rest[:size]
+            yield _message(frame)
+
+
+def _message(frame: bytes) -> tuple[str, str, str]:
+    buffer = EventStreamBuffer()
+    try:
+        buffer.add_data(frame)
+        message = next(buffer)  # its checksums are held to
+        headers = {str(name): str(value) for name, value in message.headers.items()}
+        payload: str = message.payload.decode()
+    except Exception:  # noqa: BLE001 - the SDK reads frames with code that may fail in any way
+        raise model_error(ModelFailure.MALFORMED_REPLY) from None
+    name = headers.get(":event-type") or headers.get(":exception-type")
+    return headers.get(":message-type", ""), name or headers.get(":error-code", ""), payload
