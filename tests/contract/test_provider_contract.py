@@ -289,12 +289,14 @@ async def test_an_answer_without_end_is_given_up_and_its_connection_closed(wire:
 async def test_the_deadline_ends_a_slow_reply_and_closes_the_connection(
     wire: Wire, *, is_silent: bool
 ) -> None:
-    with served(wire, [fake.silent() if is_silent else slow(wire)]) as api:
+    with served(wire, lambda _: fake.silent() if is_silent else slow(wire)) as api:
         async with provider_of(wire, api.base_url) as provider:
-            await provider.warm_up()
-            assert await failure_of(provider, cleared(wire, seconds=1.5)) == "model.timeout"
+            begun = api.arrived if is_silent else api.streaming
+            for seconds in (1.0, 4.0, 16.0, 64.0):  # a loaded machine may need longer to ask
+                assert await failure_of(provider, cleared(wire, seconds=seconds)) == "model.timeout"
+                if await asyncio.to_thread(begun.wait, 1):
+                    break
             assert await asyncio.to_thread(api.client_gone.wait, 60)
-        assert len(api.requests) == 1
 
 
 @pytest.mark.parametrize("is_silent", [True, False], ids=["silent", "mid-stream"])

@@ -53,6 +53,29 @@ print(sorted({"openai", "google.genai", "boto3", "botocore", "numpy"} & set(sys.
 print([n for n in ("openai", "google.genai", "boto3") if importlib.util.find_spec(n) is None])
 """
 
+# The same where no extra is installed.
+_WITHOUT = """
+import sys
+for name in ("openai", "google.genai", "boto3"):
+    sys.modules[name] = None
+from pathlib import Path
+from app import roster
+from app.domain.errors import ConfigurationError
+from app.settings import Settings
+keys = {"OPENAI_API_KEY": "sk-1", "GEMINI_API_KEY": "k-2", "MESHFLOW_BEDROCK_REGION": "us-east-1"}
+
+def plugged(**more):
+    settings = Settings.from_environ({**keys, **more}, uid=1000, home=Path("/nonexistent"))
+    try:
+        return sorted(roster.providers(settings))
+    except ConfigurationError as error:
+        return str(error)
+
+print(plugged())
+for name in ("openai", "gemini", "bedrock"):
+    print(plugged(MESHFLOW_PROVIDER=name))
+"""
+
 
 def printed(program: str, *arguments: str, optimise: str = "-B") -> list[str]:
     argv = [sys.executable, optimise, "-c", program, *arguments]
@@ -72,3 +95,13 @@ def test_with_every_extra_installed_a_run_of_one_provider_leaves_the_others_out(
         said, imported, missing = printed(_RUN, api.base_url)
     assert said == "Good day. anthropic bedrock gemini offline openai"
     assert (imported, missing) == ("[]", "[]")
+
+
+def test_without_its_extra_a_chosen_provider_refuses_to_start_and_another_is_not_there() -> None:
+    first, *told = printed(_WITHOUT)
+    assert first == "['offline']"
+    assert [line.rpartition(": ")[2] for line in told] == [
+        "pip install 'meshflow[openai]'",
+        "pip install 'meshflow[gemini]'",
+        "pip install 'meshflow[bedrock]'",
+    ]
