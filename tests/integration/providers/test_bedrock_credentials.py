@@ -40,10 +40,26 @@ async def test_credentials_that_hang_free_every_run_at_its_deadline(
                 *(provider.complete(cleared(wire, seconds=1.0)) for _ in range(CALLS)),
                 return_exceptions=True,
             )
-            assert [str(end) for end in ends] == [str(ModelError("model.timeout"))] * CALLS
-            assert 0 < signing_threads() <= MOST_THREADS
-            assert api.requests == []
+            threads = signing_threads()
             found = {"Version": 1, "AccessKeyId": "AKIATEST", "SecretAccessKey": KEY}
-            await asyncio.to_thread(pipe.write_text, json.dumps(found))
+            await asyncio.to_thread(pipe.write_text, json.dumps(found))  # or pytest could not end
+            assert [str(end) for end in ends] == [str(ModelError("model.timeout"))] * CALLS
+            assert 0 < threads <= MOST_THREADS
+            assert api.requests == []
             answer = await provider.complete(cleared(wire))
     assert answer.text == "with credentials"
+
+
+def test_the_endpoint_is_the_region_s_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from app.providers.extras.bedrock_session import _Signer
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "http://127.0.0.1:9")
+    signer = _Signer("eu-central-1", None)
+    hello = [{"role": "user", "content": [{"text": "hello"}]}]
+    signed = signer.signed({"modelId": "amazon.nova-lite-v1:0", "messages": hello})
+    assert signed.url.startswith("https://bedrock-runtime.eu-central-1.amazonaws.com/model/")
