@@ -10,7 +10,6 @@ Threat: Prompt injection via task input
 
 from dataclasses import dataclass, field
 
-from app.domain.errors import ModelError
 from app.domain.run import JsonObject
 from app.domain.step import ModelReply, StopReason, ToolCall
 from app.providers.prices import ModelPrice
@@ -71,20 +70,16 @@ class ReplyAssembler:
         self._stop_reason: StopReason | None = None
         self._stopped = False
 
-    def take(self, event_name: str | None, data: str) -> None:
+    def take(self, data: str) -> None:
         """One event. Raises `ModelError` when the event is an error or cannot be believed."""
         self._bytes += len(data)
         if self._bytes > MOST_BYTES:
             malformed()
-        if event_name is None or event_name == "ping":
-            return
-        if event_name == "error":
-            raise model_error(_failure_told_by(data))
         event = parse_object(data)
         kind = text_in(event, "type")
         if kind == "error":
-            raise model_error(_failure_told_by(data))
-        if self._stopped:
+            raise model_error(_failure_told_by(event))
+        if self._stopped and kind != "ping":
             malformed()
         self._take_part(kind, event)
 
@@ -212,11 +207,7 @@ def _input_tokens_in(usage: JsonObject, *, default: int | None = None) -> int:
     )
 
 
-def _failure_told_by(data: str) -> ModelFailure:
+def _failure_told_by(event: JsonObject) -> ModelFailure:
     """Which failure an error event is. Its message stays behind: it may quote the request."""
-    try:
-        error = object_in(parse_object(data), "error")
-        kind = text_in(error, "type")
-    except ModelError:
-        return ModelFailure.MALFORMED_REPLY
+    kind = text_in(object_in(event, "error"), "type")
     return _ERROR_EVENTS.get(kind, ModelFailure.SERVER_ERROR)

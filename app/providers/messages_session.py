@@ -7,7 +7,7 @@ Threat: Supply chain attacks
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from typing import assert_never
 
 import anthropic
@@ -32,6 +32,7 @@ from app.domain.step import (
 from app.providers.message_stream import ReplyAssembler
 from app.providers.prices import ModelPrice
 from app.providers.provider import ModelFailure, model_error
+from app.providers.wire.event_lines import EventLines
 from app.providers.wire.model_http import (
     TIMEOUT,
     model_client,
@@ -101,16 +102,12 @@ class MessagesSession:
             stream=True,
         )
         async with stream:  # closes the connection on every way out, cancellation included
-            # The SDK's typed events are built without validation, so a field may hold anything;
-            # the raw ones promise nothing that is not kept.
-            events = stream.raw_events(stream.response)
-            assembler = ReplyAssembler(price)
-            try:
-                async for event in events:
-                    assembler.take(event.event, event.data)
-            finally:
-                if isinstance(events, AsyncGenerator):
-                    await events.aclose()
+            # The SDK's typed events are built without validation, so a field may hold anything, and
+            # its reader of lines copies one without end again for every piece that comes.
+            lines, assembler = EventLines(), ReplyAssembler(price)
+            async for piece in stream.response.aiter_bytes():
+                for data in lines.take(piece):
+                    assembler.take(data)
         return assembler.finished()
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import gzip
 import json
 import logging
 import traceback
@@ -263,18 +264,19 @@ def broken(wire: Wire) -> Iterator[tuple[Scenario, str]]:
     for written in ("[1]", '{"a": ', '{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}', "no"):
         yield wire.raw_arguments(written), "model.malformed_reply"
     yield wire.raw_arguments('{"a":' * 70 + "1" + "}" * 70), "model.malformed_reply"
-    packed = Scenario(headers=(*wire.headers, ("content-encoding", "gzip")), chunks=(b"\x1f\x8b",))
-    yield packed, "model.malformed_reply"
+    packed = gzip.compress(b"".join(reply(wire).chunks))
+    squeezed = Scenario(headers=(*wire.headers, ("content-encoding", "gzip")), chunks=(packed,))
+    yield squeezed, "model.malformed_reply"  # however small it is: what it unfolds to has no bound
 
 
 @pytest.mark.filterwarnings("ignore:.*is not a valid:UserWarning")
 async def test_what_is_not_a_whole_reply_is_a_typed_error_after_one_request(wire: Wire) -> None:
     cases = list(broken(wire))
-    for scenario, code in cases:
-        with served(wire, [scenario, reply(wire, "a retry would read this")]) as api:
-            async with provider_of(wire, api.base_url) as provider:
+    with served(wire, [scenario for scenario, _ in cases]) as api:
+        async with provider_of(wire, api.base_url) as provider:
+            for number, (scenario, code) in enumerate(cases, 1):
                 found = await failure_of(provider, cleared(wire, tools=(spec("n"),)))
-            assert (found, len(api.requests)) == (code, 1), scenario
+                assert (found, len(api.requests)) == (code, number), scenario
     assert len(cases) > 20
 
 
@@ -289,12 +291,14 @@ async def test_an_answer_without_end_is_given_up_and_its_connection_closed(wire:
 async def test_the_deadline_ends_a_slow_reply_and_closes_the_connection(
     wire: Wire, *, is_silent: bool
 ) -> None:
-    with served(wire, [fake.silent() if is_silent else slow(wire)]) as api:
+    with served(wire, lambda _: fake.silent() if is_silent else slow(wire)) as api:
         async with provider_of(wire, api.base_url) as provider:
-            await provider.warm_up()
-            assert await failure_of(provider, cleared(wire, seconds=1.5)) == "model.timeout"
+            begun = api.arrived if is_silent else api.streaming
+            for seconds in (1.0, 4.0, 16.0, 64.0):  # a loaded machine may need longer to ask
+                assert await failure_of(provider, cleared(wire, seconds=seconds)) == "model.timeout"
+                if await asyncio.to_thread(begun.wait, 1):
+                    break
             assert await asyncio.to_thread(api.client_gone.wait, 60)
-        assert len(api.requests) == 1
 
 
 @pytest.mark.parametrize("is_silent", [True, False], ids=["silent", "mid-stream"])

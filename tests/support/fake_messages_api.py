@@ -225,6 +225,7 @@ class FakeMessagesApi:
     client_gone: threading.Event = field(default_factory=threading.Event)
     connections: int = 0
     open_connections: int = 0
+    abandoned: int = 0  # hanging answers that a client no longer waits for
     _at: int = 0
 
     def _next(self, seen: SeenRequest) -> Scenario:
@@ -270,7 +271,10 @@ class FakeMessagesApi:
             scenario = Scenario(status=400, headers=json_type, chunks=(body,))
         else:
             scenario = self._next(seen)
-        return await self._answer(scenario, seen, reader, writer)
+        try:
+            return await self._answer(scenario, seen, reader, writer)
+        finally:
+            self.abandoned += scenario.ending is Ending.HANGING
 
     async def _answer(
         self,

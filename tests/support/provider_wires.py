@@ -104,7 +104,7 @@ def slow(wire: Wire) -> Scenario:
 
 def oversize(wire: Wire) -> Scenario:
     """Forty megabytes in one line or frame after another."""
-    return wire.held(b"x" * (1 << 20), pieces=40)
+    return wire.held(b"x" * (1 << 19), pieces=80)
 
 
 def served(wire: Wire, script: Script) -> AbstractContextManager[FakeMessagesApi]:

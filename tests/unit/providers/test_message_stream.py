@@ -22,8 +22,8 @@ WHOLE = fake.tool_use(CALL).chunks
 def assemble(chunks: tuple[bytes, ...]) -> ModelReply:
     assembler = ReplyAssembler(MODELS["claude-sonnet-5-5"])
     for chunk in chunks:
-        name, _, data = chunk.decode().rstrip("\n").partition("\ndata: ")
-        assembler.take(name.removeprefix("event: "), data)
+        _, _, data = chunk.decode().rstrip("\n").partition("\ndata: ")
+        assembler.take(data)
     return assembler.finished()
 
 
@@ -106,11 +106,11 @@ def test_calls_of_a_reply_that_did_not_stop_for_them_are_not_handed_on() -> None
 
 def test_a_reply_larger_than_any_model_writes_is_refused_while_it_comes() -> None:
     assembler = ReplyAssembler(MODELS["claude-sonnet-5-5"])
-    mebibyte = "x" * 1024 * 1024
+    nearly_a_mebibyte = json.dumps({"type": "ping", "filling": "x" * (1024 * 1024 - 40)})
     for _ in range(8):
-        assembler.take("ping", mebibyte)
+        assembler.take(nearly_a_mebibyte)
     with pytest.raises(ModelError, match=r"model\.malformed_reply"):
-        assembler.take("ping", "x")
+        assembler.take(nearly_a_mebibyte)
 
 
 @pytest.mark.parametrize(
