@@ -50,11 +50,11 @@ urllib.error urllib.parse urllib.request uuid warnings wave weakref xml.dom.mini
 xml.etree.ElementTree xml.sax zipfile zipimport zlib zoneinfo
 """
 
-# No expression by itself: its value would be kept as `_`.
+# Its last statement is no expression: nothing is shown, and `_` is not set.
 _WARMS_UP: Final = """
 for n in [str(x) for x in range(3)]:
     k = f"{n:>3}"
-    m = print(k, sorted({"b": 2.5, "a": (1, None)}.items()))
+    print(k, sorted({"b": 2.5, "a": (1, None)}.items()))
 """
 
 
