@@ -1,6 +1,7 @@
 """What the end of a worker means for its call, and the sentence that says it; pure."""
 
 from dataclasses import fields
+from functools import lru_cache
 from typing import Final, assert_never
 
 from app.sandbox.execution import EndedBy, ExecLimits, ExecResult, ExecStatus
@@ -37,6 +38,7 @@ def not_run(status: ExecStatus, ended_by: EndedBy, reason: str) -> ExecResult:
     return ExecResult(status=status, ended_by=ended_by, reason=reason)
 
 
+@lru_cache(maxsize=64)
 def capped(asked: ExecLimits, most: ExecLimits) -> ExecLimits:
     """What was asked for, and never more than the profile gives."""
     return ExecLimits(

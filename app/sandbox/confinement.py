@@ -30,7 +30,8 @@ from app.sandbox.landlock import (
     WORKSPACE,
     PathRule,
     landlock_abi,
-    restrict,
+    new_ruleset,
+    restrict_by,
 )
 from app.sandbox.sandbox_profile import SandboxProfile, WorkerAccount
 from app.sandbox.seccomp import MODE_FILTER, FilterProgram, FilterRules, build_filter, load_filter
@@ -147,9 +148,28 @@ def _abi(kernel: Kernel, *, is_needed: bool) -> int:
         return 0
 
 
-def confine(kernel: Kernel, walls: Walls | None, *, workspace_fd: int, limits: ExecLimits) -> None:
+def ruleset_of(kernel: Kernel, walls: Walls | None) -> int | None:
+    """What of Landlock can be made before the workspace is known, as a descriptor; or None.
+
+    It limits nobody before `confine` applies it. ConfinementError.
+    """
+    if walls is None or not walls.abi:
+        return None
+    with _layer("Landlock"):
+        return new_ruleset(kernel, walls.abi, walls.readable)
+
+
+def confine(
+    kernel: Kernel,
+    walls: Walls | None,
+    *,
+    workspace_fd: int,
+    limits: ExecLimits,
+    ruleset: int | None = None,
+) -> None:
     """Apply every layer to this process, which must have one thread. ConfinementError.
 
+    `ruleset` is what `ruleset_of` made with the same walls; without it one is made here.
     Without walls (`off-unsafe`) only no_new_privs and the limits are applied.
     """
     with _layer("no_new_privs"):
@@ -167,7 +187,9 @@ def confine(kernel: Kernel, walls: Walls | None, *, workspace_fd: int, limits: E
         with _layer("Landlock"):
             workspace = PathRule(descriptor=workspace_fd, is_directory=True, access=WORKSPACE)
             own = (workspace,) if walls.has_workspace else ()
-            restrict(kernel, walls.abi, (*walls.readable, *own))
+            if ruleset is None:
+                ruleset = new_ruleset(kernel, walls.abi, walls.readable)
+            restrict_by(kernel, walls.abi, ruleset, own)
     with _layer("the resource limits"):  # after Landlock, which needs a descriptor
         _apply_limits(limits)
         if walls.may_fork:

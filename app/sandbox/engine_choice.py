@@ -8,6 +8,7 @@ Threat: Privilege escalation via tool calls
 import os
 import sys
 import sysconfig
+from collections.abc import Callable
 from typing import Final, assert_never
 
 from app.sandbox.execution import Argv, EngineName, ExecLimits, Program, SourceText
@@ -15,7 +16,7 @@ from app.sandbox.kernel_calls import Kernel
 from app.sandbox.landlock import DEVICE, EXECUTE, READ
 from app.sandbox.listed_program import run_listed
 from app.sandbox.monty_engine import Monty, hold_interpreter, interpreter_places
-from app.sandbox.native_engine import preload, run_native
+from app.sandbox.native_engine import preload, run_native, warm_up
 from app.sandbox.worker_child import Engine
 from app.sandbox.zygote_configuration import ZygoteConfiguration
 
@@ -69,6 +70,23 @@ def load_waiting(configured: ZygoteConfiguration, kernel: Kernel) -> Engine | No
     if configured.engine is EngineName.MONTY:
         return Monty(kernel, has_files=False).wait
     return None
+
+
+def warm_up_of(configured: ZygoteConfiguration) -> Callable[[], None] | None:
+    """What a worker does that is forked before its call, or None: this engine's never are."""
+    match configured.engine:
+        case EngineName.NATIVE:
+            return warm_up
+        case EngineName.MONTY | EngineName.VIRTUAL_SHELL:
+            return _nothing
+        case EngineName.EXEC:
+            return None  # what it starts takes longer than all that could be saved
+        case _:
+            assert_never(configured.engine)
+
+
+def _nothing() -> None:
+    """There is nothing that every program does."""
 
 
 def reachable(configured: ZygoteConfiguration) -> list[tuple[str, int]]:

@@ -76,6 +76,11 @@ def restrict(kernel: Kernel, abi: int, rules: Sequence[PathRule]) -> None:
 
     Call it before there is a second thread. It cannot be taken back.
     """
+    restrict_by(kernel, abi, new_ruleset(kernel, abi, rules), ())
+
+
+def new_ruleset(kernel: Kernel, abi: int, rules: Sequence[PathRule]) -> int:
+    """A descriptor that holds `rules`; it limits nobody yet. OSError."""
     handled = handled_access(abi)
     fields = [handled]
     if abi >= _ABI_NETWORK:
@@ -87,11 +92,26 @@ def restrict(kernel: Kernel, abi: int, rules: Sequence[PathRule]) -> None:
         "landlock_create_ruleset", ctypes.addressof(attributes), 8 * len(fields), 0
     )
     try:
-        row = ctypes.create_string_buffer(12)  # `landlock_path_beneath_attr`, which is packed
-        for rule in rules:
-            access = rule.access & handled & (-1 if rule.is_directory else _FOR_FILES)
-            struct.pack_into("=Qi", row, 0, access, rule.descriptor)
-            kernel.call("landlock_add_rule", ruleset, _RULE_PATH_BENEATH, ctypes.addressof(row), 0)
+        _add(kernel, abi, ruleset, rules)
+    except OSError:
+        os.close(ruleset)
+        raise
+    return ruleset
+
+
+def restrict_by(kernel: Kernel, abi: int, ruleset: int, more: Sequence[PathRule]) -> None:
+    """As `restrict`, by what `ruleset` holds and `more`; its descriptor is closed."""
+    try:
+        _add(kernel, abi, ruleset, more)
         kernel.call("landlock_restrict_self", ruleset, 0)
     finally:
         os.close(ruleset)
+
+
+def _add(kernel: Kernel, abi: int, ruleset: int, rules: Sequence[PathRule]) -> None:
+    handled = handled_access(abi)
+    row = ctypes.create_string_buffer(12)  # `landlock_path_beneath_attr`, which is packed
+    for rule in rules:
+        access = rule.access & handled & (-1 if rule.is_directory else _FOR_FILES)
+        struct.pack_into("=Qi", row, 0, access, rule.descriptor)
+        kernel.call("landlock_add_rule", ruleset, _RULE_PATH_BENEATH, ctypes.addressof(row), 0)

@@ -42,10 +42,12 @@ from app.sandbox.zygote_link import CallInFlight, ZygoteLink
 
 _log = logging.getLogger(__name__)
 GRACE_SECONDS: Final = 2.0  # beyond its own deadline a zygote is taken for lost
+# Nobody waits for the end of one that was dismissed, or that is dead: a busy machine has its time.
+_PATIENCE_SECONDS: Final = 30.0
 # One write into an empty socket takes it whole.
 MOST_PROGRAM_BYTES: Final = 48 * 1024
-_CHUNK_BYTES: Final = 64 * 1024
-_MOST_HEARD_BYTES: Final = 8 * 1024 * 1024
+_CHUNK_BYTES: Final = 32 * 1024
+_MOST_HEARD_BYTES: Final = 2 * 1024 * 1024
 _DIRECTORY: Final = b"/workspace"
 # So that what nearly every program needs of the interpreter is in memory when one comes.
 _WARMS_UP: Final = b"""
@@ -155,7 +157,7 @@ class WaitingMonty:
             self._loop.remove_reader(self._channel.fileno())
         if not self._call.answer.done() and self._overdue is None:
             self._call.stop()
-            self._overdue = self._loop.call_later(GRACE_SECONDS, self._link.abandon)
+            self._overdue = self._loop.call_later(_PATIENCE_SECONDS, self._link.abandon)
 
     async def run(self, text: str) -> ExecResult | None:
         """Run the one program. None: it wants files, or more; nothing of it may be told.
@@ -210,7 +212,8 @@ class WaitingMonty:
         overflowed = end is _Odd.OVERFLOWED
         if end is not _Odd.GONE:
             self.dismiss()
-        await asyncio.wait((self._call.answer,), timeout=GRACE_SECONDS)
+        patience = _PATIENCE_SECONDS if end is _Odd.GONE else GRACE_SECONDS
+        await asyncio.wait((self._call.answer,), timeout=patience)
         if not self._call.answer.done():
             self._link.abandon()
             await asyncio.wait((self._call.answer,))

@@ -84,6 +84,11 @@ class Done:
 
 def encode(message: Start | Begun | Stop | Ready | Forked | Done) -> bytes:
     """The packet of a message."""
+    match message:
+        case Begun(call=call) | Stop(call=call):  # a caller waits for these
+            return b'{"kind": "%s", "call": %d}' % (type(message).__name__.encode(), call)
+        case _:
+            pass
     return json.dumps({"kind": type(message).__name__, **asdict(message)}).encode()
 
 

@@ -14,13 +14,15 @@ import signal
 import socket
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from app.domain.errors import ConfinementError
-from app.sandbox.confinement import Walls, build_walls, confine, drop_power
-from app.sandbox.engine_choice import load_engine, load_waiting, not_here
+from app.sandbox.confinement import build_walls, drop_power
+from app.sandbox.confinement_trial import tried
+from app.sandbox.engine_choice import load_engine, load_waiting, not_here, warm_up_of
 from app.sandbox.execution import EngineName, ExecLimits
+from app.sandbox.forked_ahead import ForkedAhead, Kind
 from app.sandbox.kernel_calls import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
@@ -28,7 +30,7 @@ from app.sandbox.kernel_calls import (
     LinuxKernel,
 )
 from app.sandbox.seccomp import BECOMES
-from app.sandbox.worker_child import CONFINED, MAX_DESCRIPTORS, Engine, Handed, become_worker
+from app.sandbox.worker_child import CONFINED, MAX_DESCRIPTORS, Handed, become_worker
 from app.sandbox.worker_places import held_places
 from app.sandbox.worker_protocol import (
     DESCRIPTORS,
@@ -53,14 +55,6 @@ _LARGEST_SHARE: Final = 8  # a look at the quotas may take an eighth of the time
 _NO_WORKSPACE: Final = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
-    """What a worker is confined by, and what it does then."""
-
-    engine: Engine
-    walls: Walls | None
-
-
 @dataclass(slots=True, kw_only=True)
 class _Call:
     """A worker that runs, or one that `waits` for its program and has no deadline yet."""
@@ -82,7 +76,11 @@ def serve_zygote(descriptor: int, configuration: str) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, ceiling))
     link = socket.socket(fileno=descriptor)
     link.set_inheritable(False)
-    problem, usual, waiting = "", _Kind(engine=not_here, walls=None), None
+    problem, usual, waiting = (
+        "",
+        Kind(engine=not_here, walls=None, warm_up=warm_up_of(configured)),
+        None,
+    )
     is_monty = configured.engine is EngineName.MONTY
     try:
         engine = load_engine(configured, kernel)
@@ -90,7 +88,8 @@ def serve_zygote(descriptor: int, configuration: str) -> None:
         drop_power(kernel, configured.account)
         kernel.prctl(PR_SET_DUMPABLE, 0)
         kernel.prctl(PR_SET_CHILD_SUBREAPER, 1)
-        usual = _Kind(
+        usual = replace(
+            usual,
             engine=engine,
             walls=build_walls(
                 kernel,
@@ -100,13 +99,13 @@ def serve_zygote(descriptor: int, configuration: str) -> None:
                 needs_landlock=configured.has_files,
             ),
         )
-        problem = _tried(kernel, usual.walls)
+        problem = tried(kernel, usual.walls)
         waits = load_waiting(configured, kernel)
         if waits is not None:
             walls = build_walls(
                 kernel, configured.profile, readable, may_become=True, needs_landlock=False
             )
-            waiting = _Kind(engine=waits, walls=walls)
+            waiting = replace(usual, engine=waits, walls=walls)
     except (ConfinementError, OSError) as refused:
         problem = str(refused)
     gc.collect()
@@ -117,27 +116,6 @@ def serve_zygote(descriptor: int, configuration: str) -> None:
         zygote.serve()
 
 
-def _tried(kernel: Kernel, walls: Walls | None) -> str:
-    """Why a worker could not be confined just now, or nothing: one is made, and ends at once."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            root = os.open("/", os.O_PATH | os.O_CLOEXEC)
-            confine(kernel, walls, workspace_fd=root, limits=ExecLimits())
-            code = 0
-        except ConfinementError as refused:
-            os.write(writer, str(refused).encode())
-        finally:
-            os._exit(code)
-    os.close(writer)
-    _, status = os.waitpid(pid, 0)
-    problem = os.read(reader, 512).decode(errors="replace")
-    os.close(reader)
-    return problem or ("" if status == 0 else "a worker could not be confined")
-
-
 class Zygote:
     """The calls in flight and how each of them ends."""
 
@@ -145,8 +123,8 @@ class Zygote:
         self,
         kernel: Kernel,
         link: socket.socket,
-        usual: _Kind,
-        waiting: _Kind | None,
+        usual: Kind,
+        waiting: Kind | None,
         kept: int,
     ) -> None:
         self._kernel = kernel
@@ -154,6 +132,7 @@ class Zygote:
         self._usual = usual
         self._waiting = waiting
         self._kept = kept
+        self._ahead = ForkedAhead(kernel, usual, kept)
         self._calls: dict[int, _Call] = {}
         self._next_look = 0.0
 
@@ -165,6 +144,7 @@ class Zygote:
         with selectors.DefaultSelector() as selector:
             selector.register(self._link, selectors.EVENT_READ)
             selector.register(bell, selectors.EVENT_READ)
+            self._ahead.make()
             while True:
                 for key, _ in selector.select(self._patience()):
                     if key.fd == bell:
@@ -174,6 +154,8 @@ class Zygote:
                         return
                 self._reap()
                 self._end_in_time()
+                if not self._running():  # a call that runs has the processor
+                    self._ahead.make()
 
     def _patience(self) -> float | None:
         running = self._running()
@@ -229,33 +211,22 @@ class Zygote:
             self._answer(request.call, Ended.NOT_CONFINED, "workers of this engine never wait")
             return
         status, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        zygote = os.getpid()
+        workspace, program, stdin, stdout, stderr = descriptors
+        handed = Handed(
+            workspace=workspace,
+            program=program,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            status=told,
+        )
         try:
-            pid = os.fork()
+            pid = self._worker(kind, handed, request)
         except OSError as refused:
             for descriptor in (*descriptors, status, told):
                 os.close(descriptor)
             self._answer(request.call, Ended.NOT_CONFINED, f"no process (errno {refused.errno})")
             return
-        workspace, program, stdin, stdout, stderr = descriptors
-        if pid == 0:
-            handed = Handed(
-                workspace=workspace,
-                program=program,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                status=told,
-            )
-            become_worker(
-                self._kernel,
-                kind.walls,
-                handed,
-                request.limits,
-                kind.engine,
-                zygote,
-                kept=self._kept,
-            )
         for descriptor in (program, stdin, stdout, stderr, told):
             os.close(descriptor)
         if request.waits:  # it has none: what it was handed is only a place to be
@@ -274,6 +245,25 @@ class Zygote:
             self._time(call)
         self._calls[request.call] = call
 
+    def _worker(self, kind: Kind, handed: Handed, request: Start) -> int:
+        """The process that runs the call: one that was forked for any, or a new one. OSError."""
+        pid = None if request.waits else self._ahead.take(handed, request.limits)
+        if pid is not None:
+            return pid
+        zygote = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            become_worker(
+                self._kernel,
+                kind.walls,
+                handed,
+                request.limits,
+                kind.engine,
+                zygote,
+                kept=self._kept,
+            )
+        return pid
+
     def _reap(self) -> None:
         """Tell of every worker that ended, once whatever it left behind is gone too."""
         workers = {call.pid: number for number, call in self._calls.items()}
@@ -290,6 +280,7 @@ class Zygote:
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(seen.si_pid, signal.SIGKILL)
             _, status, usage = os.wait4(seen.si_pid, 0)
+            self._ahead.died(seen.si_pid)
             if number is not None:
                 _take_ends_of(seen.si_pid)
                 self._tell(number, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
@@ -358,6 +349,7 @@ class Zygote:
 
     def _kill_all(self) -> None:
         """And take their ends: whoever inherits them may not be waiting for any."""
+        self._ahead.end()
         for call in self._calls.values():
             self._kill(call, Ended.ASKED)
         for call in self._calls.values():

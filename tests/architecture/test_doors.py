@@ -94,7 +94,12 @@ POWERS: Mapping[str, Doors] = {
     "pty": _PROGRAMS,
     "os.system": _PROGRAMS,
     "os.popen": _PROGRAMS,
-    "os.fork": (*_PROGRAMS, "app/sandbox/zygote.py"),
+    "os.fork": (
+        *_PROGRAMS,
+        "app/sandbox/confinement_trial.py",
+        "app/sandbox/forked_ahead.py",
+        "app/sandbox/zygote.py",
+    ),
     "os.forkpty": _PROGRAMS,
     "os.posix_spawn": _PROGRAMS,
     "os.posix_spawnp": _PROGRAMS,

@@ -49,3 +49,19 @@ def beneath(pid: int) -> list[Seen]:
 def is_gone(pid: int) -> bool:
     """Whether it is no more, or only a zombie that somebody else has to reap."""
     return all(one.pid != pid or one.state == "Z" for one in all_processes())
+
+
+def zygotes_of(pid: int) -> list[Seen]:
+    """The zygotes that a server has; their workers are not among them."""
+    return [one for one in beneath(pid) if one.parent == pid and "zygote_entry" in one.command]
+
+
+def at_work(pid: int) -> list[Seen]:
+    """Those beneath a process that are confined: a worker without a call yet is not."""
+    return [one for one in beneath(pid) if one.state != "Z" and _is_confined(one.pid)]
+
+
+def _is_confined(pid: int) -> bool:
+    with suppress(OSError):
+        return "Seccomp:\t2" in (Path("/proc") / str(pid) / "status").read_text()
+    return False

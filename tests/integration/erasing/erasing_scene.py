@@ -74,13 +74,18 @@ async def erasing_beside(
     tenant: str = "acme",
     rotate_every: timedelta = timedelta(0),
     roles: Roles | None = None,
+    mode: str = "strict",
 ) -> AsyncIterator[Erasing]:
-    """The eraser of a live server's deployment; it ends old keys at once unless told otherwise."""
+    """The eraser of a live server's deployment; it ends old keys at once unless told otherwise.
+
+    `mode` is its MESHFLOW_SANDBOX.
+    """
     where = roles or live.roles
     settings = settings_for(
         live.directory,
         where,
         MESHFLOW_ERASER_DATABASE_URL=where.eraser,
+        MESHFLOW_SANDBOX=mode,
         MESHFLOW_LEDGER_KEY_DIR=str(live.keys),
         MESHFLOW_ERASURE_KEY_FILE=str(live.directory / "erasing" / "key"),
     )

@@ -34,7 +34,7 @@ from tests.support.escape_scene import (
     runner_for,
     worker_account,
 )
-from tests.support.processes import beneath, is_gone
+from tests.support.processes import at_work, beneath, is_gone, zygotes_of
 
 CALLS = 10_000 if os.getenv("MESHFLOW_PROOF") == "1" else 200
 
@@ -197,8 +197,7 @@ async def test_idle_zygotes_of_other_tenants_make_room(workspace: int) -> None:
             result = await runner.run(request_for("1", workspace, f"{number:032x}"))
             assert result.status is ExecStatus.OK
         # The two that are kept, one that belongs to nobody yet, and what is just ending.
-        zygotes = len(_children() - before)
-        assert zygotes <= 5
+        assert len(zygotes_of(os.getpid())) <= 5
     assert _children() - before == set()
 
 
@@ -240,7 +239,7 @@ async def test_a_cancelled_call_leaves_no_process_and_the_zygote_serves_on(works
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert beneath(zygote) == []
+        assert at_work(zygote) == []
         again = await runner.run(request_for("import os\nos.getppid()", workspace))
         assert int(again.stdout) == zygote
 
@@ -344,7 +343,7 @@ async def test_the_first_process_of_a_container_is_left_no_zombie(workspace: int
         )
         zygote = int(told.stdout)
         async with asyncio.timeout(20):
-            while not any(one.parent == zygote for one in beneath(zygote)):  # noqa: ASYNC110 - the kernel tells nobody
+            while not at_work(zygote):  # noqa: ASYNC110 - the kernel tells nobody
                 await asyncio.sleep(0.01)
         os.kill(zygote, signal.SIGSTOP)
         assert (await endless).ended_by is EndedBy.WORKER
@@ -360,7 +359,7 @@ async def test_it_is_left_no_zombie_of_a_call_that_the_end_of_the_server_cuts(
         told = await runner.run(request_for("import os\nos.getppid()", workspace))
         cut = asyncio.create_task(runner.run(request_for("import time\ntime.sleep(60)", workspace)))
         async with asyncio.timeout(20):
-            while not beneath(int(told.stdout)):  # noqa: ASYNC110 - the kernel tells nobody
+            while not at_work(int(told.stdout)):  # noqa: ASYNC110 - the kernel tells nobody
                 await asyncio.sleep(0.01)
     assert (await cut).ended_by is EndedBy.WORKER
     await _until_no_zombie()
@@ -381,9 +380,9 @@ def _environment_of(zygote: int) -> bytes:
 
 
 async def _first_below(pid: int) -> int:
-    """The first process that another starts."""
+    """The worker that runs a call of a zygote."""
     async with asyncio.timeout(30):
-        while not (found := beneath(pid)):  # noqa: ASYNC110 - the kernel tells nobody
+        while not (found := at_work(pid)):  # noqa: ASYNC110 - the kernel tells nobody
             await asyncio.sleep(0)
     return found[0].pid
 
@@ -402,7 +401,7 @@ async def test_a_worker_holds_nothing_of_the_server(workspace: int) -> None:
                     workspace,
                 )
             )
-            zygotes = [one.pid for one in beneath(os.getpid()) if "zygote_entry" in one.command]
+            zygotes = [one.pid for one in zygotes_of(os.getpid())]
             told = [(_held_by(zygote), _environment_of(zygote)) for zygote in zygotes]
     finally:
         os.close(secret)

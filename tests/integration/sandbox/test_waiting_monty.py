@@ -31,7 +31,7 @@ from tests.support.escape_scene import (
     open_directory,
     request_for,
 )
-from tests.support.processes import beneath
+from tests.support.processes import Seen, at_work, beneath
 from tests.support.waiting_montys import answered, waiting_in, zygote_of_monty
 
 CALLS = 10_000 if os.getenv("MESHFLOW_PROOF") == "1" else 60
@@ -75,10 +75,10 @@ async def _when_one_waits(
     return await _call(runner, workspace, text, **limits)
 
 
-async def _until_alone(pid: int) -> None:
-    """Until it has no child, no zombie either."""
+async def _until_gone_but(before: set[int]) -> None:
+    """Until there is no child but those, no zombie either."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while beneath(pid):  # noqa: ASYNC110 - the kernel tells nobody
+        while {one.pid for one in beneath(os.getpid())} - before:  # noqa: ASYNC110 - the kernel tells nobody
             await asyncio.sleep(0)
 
 
@@ -116,13 +116,7 @@ async def test_each_worker_is_of_one_call_and_of_one_tenant(workspace: int) -> N
         for tenant in (TENANT, OTHER_TENANT) * 3:
             await _call(runner, workspace, "1", tenant)
             assert await runner.until_one_waits(tenant)
-            zygotes = [one.pid for one in beneath(os.getpid()) if "zygote_entry" in one.command]
-            waiting = {
-                one.pid
-                for zygote in zygotes
-                for one in beneath(zygote)
-                if "monty subprocess" in one.command and one.state != "Z"
-            }
+            waiting = {one.pid for one in _waiting()}
             before = runner.calls_at_once
             await _call(runner, workspace, "1", tenant)
             assert runner.calls_at_once == before + 1
@@ -133,6 +127,11 @@ async def test_each_worker_is_of_one_call_and_of_one_tenant(workspace: int) -> N
             assert not gone & seen
             seen |= gone
         assert len(seen) == 6
+
+
+def _waiting() -> list[Seen]:
+    """Every Monty of this process that waits, or is just being told its program."""
+    return [one for one in beneath(os.getpid()) if "monty subprocess" in one.command]
 
 
 def _lives(pid: int) -> bool:
@@ -301,7 +300,7 @@ def _descriptors() -> int:
 async def test_it_holds_its_socket_and_nothing_else_and_is_confined() -> None:
     async with zygote_of_monty() as link:
         await waiting_in(link)
-        (worker,) = beneath(link.pid)
+        (worker,) = at_work(link.pid)
         place = Path("/proc") / str(worker.pid)
         held_ones = await asyncio.to_thread(_links, place / "fd")
         status, where, environment = await asyncio.to_thread(_facts, place)
@@ -321,8 +320,8 @@ async def test_one_that_was_killed_while_it_waited_is_not_missed(workspace: int)
     async with running() as runner:
         await _call(runner, workspace, "1")
         assert await runner.until_one_waits(TENANT)
-        (worker,) = [one.pid for one in beneath(os.getpid()) if "monty subprocess" in one.command]
-        os.kill(worker, signal.SIGKILL)
+        (worker,) = _waiting()
+        os.kill(worker.pid, signal.SIGKILL)
         told = [await _call(runner, workspace, "print(6 * 7)") for _ in range(3)]
     assert [one.stdout for one in told] == [b"42\n"] * 3
 
@@ -331,8 +330,8 @@ async def test_a_lost_zygote_takes_it_along_and_the_next_call_has_others(workspa
     async with running() as runner:
         await _call(runner, workspace, "1")
         assert await runner.until_one_waits(TENANT)
-        (zygote,) = [one.pid for one in beneath(os.getpid()) if "zygote_entry" in one.command]
-        os.kill(zygote, signal.SIGKILL)
+        (worker,) = _waiting()
+        os.kill(worker.parent, signal.SIGKILL)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while (told := await _call(runner, workspace, "print(6 * 7)")).stdout != b"42\n":
                 assert told.status is ExecStatus.UNAVAILABLE
@@ -347,13 +346,13 @@ async def test_a_cancelled_call_leaves_no_process() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert beneath(link.pid) == []
+        assert at_work(link.pid) == []
 
 
 async def test_nothing_is_left_by_many_calls(workspace: int) -> None:
     """Ordinary ends, errors, too much output and files in turn, over several zygotes."""
     texts = ("1", "1 / 0", "print('x' * 6000)", "open('c', 'w').write('y')", "exec('op' + 'en')")
-    level = 0
+    level, before = 0, {one.pid for one in beneath(os.getpid())}
     async with running(pool=PoolLimits(calls_per_zygote=CALLS // 3)) as runner:
         for number in range(CALLS):
             text = texts[number % len(texts)]
@@ -367,7 +366,7 @@ async def test_nothing_is_left_by_many_calls(workspace: int) -> None:
             while _descriptors() > level + 2:  # noqa: ASYNC110 - the kernel tells nobody
                 await asyncio.sleep(0.01)
         assert runner.calls_at_once > CALLS // 2
-    await _until_alone(os.getpid())
+    await _until_gone_but(before)
 
 
 async def test_more_than_the_queue_holds_is_turned_away(workspace: int) -> None:
