@@ -11,9 +11,11 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random  # noqa: TID251 - seeded positions
 
+from bench.tampering.bundles import INCOMPLETE, verified
 from bench.tampering.campaign import Tally, told
 from bench.tampering.judge import Answer, Judge
 from bench.tampering.run_ref import RunRef
@@ -30,6 +32,7 @@ from tests.support.databases import Roles, connect
 
 ROUNDS = {True: 9, False: 1}  # of each kind of trouble
 READ = {True: 24, False: 3}  # runs that are read after each
+EXPORTED = {True: 4, False: 2}  # and exported after a rotation of a key that bundles rest on
 _FIRST_RUNS = {True: 4, False: 2}  # of each tenant, before any trouble
 _OVER = frozenset({"succeeded", "failed", "cancelled", "interrupted", "blocked"})
 
@@ -122,9 +125,25 @@ async def log_key(trouble: Trouble) -> None:
     await asyncio.to_thread(trouble.run, "ledger", "rotate-key", "log")
 
 
+async def erasure_key(trouble: Trouble) -> None:
+    """The next erasure key, while server and sequencer go on."""
+    await asyncio.to_thread(trouble.run, "ledger", "rotate-key", "erasure")
+
+
 async def content_keys(trouble: Trouble) -> None:
     """Every run key under the next KEK; old ones are destroyed."""
     await asyncio.to_thread(trouble.run, "eraser", "--once")
+
+
+async def enrolment_key(stage: Scene) -> None:
+    """The next enrolment key, while nobody is there: who was killed was so an hour ago."""
+    await stage.superuser.execute(
+        "UPDATE writer_key SET seen_at = seen_at - interval '1 hour' WHERE retired_at IS NULL"
+    )
+    environ = _environ(stage.directory, stage.roles)
+    words = ("ledger", "rotate-key", "enrolment")
+    done = await asyncio.to_thread(partial(run_command, *words, environ=environ))
+    assert done.code == 0, (words, done.err)
 
 
 _KINDS: tuple[tuple[str, Callable[[Trouble], Awaitable[None]]], ...] = (
@@ -132,13 +151,16 @@ _KINDS: tuple[tuple[str, Callable[[Trouble], Awaitable[None]]], ...] = (
     ("an authorised erasure", erasure),
     ("a rotation of the log key", log_key),
     ("a rotation of the content keys (KEK)", content_keys),
+    ("a rotation of the erasure key", erasure_key),
 )
+_ENROLMENT = "a rotation of the enrolment key"
 
 
 async def upheave(roles: Roles, seed: int, tally: Tally, *, full: bool) -> None:
     """Trouble of every kind in turn, and clean reads after each."""
     with tempfile.TemporaryDirectory(prefix="mf-upheaval-") as made:
         directory = Path(made)
+        policy = directory / "policy"  # as pinned before any rotation
         (directory / "erasure").mkdir(mode=0o700)
         sql = await connect(roles.superuser)
         try:
@@ -158,6 +180,8 @@ async def upheave(roles: Roles, seed: int, tally: Tally, *, full: bool) -> None:
                         await submitted(stage, tenant, number, wait=True) for tenant in TENANTS
                     ]
                 await _read(stage, before, tally, "nothing, or an attack that was taken back", 99)
+                async with stage.client(TENANTS[0]) as http:
+                    policy.write_bytes((await http.get("/v1/ledger/policy")).content)
             for number in range(ROUNDS[full]):
                 if number and tally.is_over:
                     break
@@ -166,10 +190,17 @@ async def upheave(roles: Roles, seed: int, tally: Tally, *, full: bool) -> None:
                         await do(trouble)
                         if do is not crash:
                             await _read(stage, before, tally, name, READ[full])
+                        if do is erasure_key:
+                            await _export(stage, policy, tally, name, EXPORTED[full])
                     if do is crash:
                         async with _up(stage, before):
                             await _read(stage, before, tally, name, READ[full])
                     told(f"after {name}")
+                await enrolment_key(stage)
+                async with _up(stage, before):
+                    await _read(stage, before, tally, _ENROLMENT, READ[full])
+                    await _export(stage, policy, tally, _ENROLMENT, EXPORTED[full])
+                told(f"after {_ENROLMENT}")
         finally:
             await sql.close()
 
@@ -196,3 +227,24 @@ async def _read(
                 before[run] = now
     finally:
         await judge.close()
+
+
+async def _export(stage: Scene, policy: Path, tally: Tally, name: str, most: int) -> None:
+    """Bundles of runs that are over, held offline against what was pinned before."""
+    there = [run for run in stage.runs if run.erased != "deleted" and await ended(stage, run)]
+    for run in stage.rng.sample(there, min(len(there), most)):
+        found = await asyncio.to_thread(verified, await _bundle(stage, run), policy)
+        tally.controls[f"{name}, exported and verified offline"] += 1
+        if found.code != INCOMPLETE:  # no witness is here: it says that, and nothing worse
+            tally.false_alarms.append(f"after {name}: an honest export of {run.public}: {found}")
+
+
+async def _bundle(stage: Scene, run: RunRef) -> bytes:
+    """As soon as a checkpoint covers what it rests on."""
+    async with asyncio.timeout(PATIENCE_SECONDS), stage.client(run.tenant) as http:
+        while True:
+            answer = await http.get(f"/v1/runs/{run.public}/bundle")
+            if answer.status_code == 200:
+                return answer.content
+            assert answer.json()["code"] == "not-sequenced", answer.text
+            await asyncio.sleep(0.2)

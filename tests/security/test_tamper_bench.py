@@ -37,7 +37,10 @@ def test_every_attack_is_told_by_a_detector_that_the_table_names(told: Part) -> 
 
 def test_no_honest_run_is_accused(told: Part) -> None:
     assert told.tally.controls.total() >= 100
-    assert len(told.tally.controls) >= 7  # each kind of honest trouble
+    assert len(told.tally.controls) >= 11  # each kind of honest trouble
+    for role in ("log", "enrolment", "erasure"):
+        assert told.tally.controls[f"a rotation of the {role} key"]
+        assert told.tally.controls[f"a rotation of the {role} key, exported and verified offline"]
     assert not told.tally.false_alarms
 
 
