@@ -21,6 +21,7 @@ from app.domain.errors import ConfigurationError
 from app.domain.step import tool_names
 from app.egress import egress_settings
 from app.sandbox import sandbox_settings
+from app.telemetry import operations_settings
 
 PREFIX = "MESHFLOW_"
 HIDDEN = "(hidden)"
@@ -37,11 +38,7 @@ SECRET_NAMES = (
     egress_settings.SECRET_NAME,
 )
 PLAIN_NAMES = (
-    "DATA_DIR",
-    "WORKSPACE_DIR",
-    "LEDGER_KEY_DIR",
-    "ERASURE_KEY_FILE",
-    "ERASURE_JOURNAL",
+    *("DATA_DIR", "WORKSPACE_DIR", "LEDGER_KEY_DIR", "ERASURE_KEY_FILE", "ERASURE_JOURNAL"),
     "DEPLOYMENT",
     "WITNESSES",
     "ANCHOR_FILE",
@@ -60,6 +57,7 @@ PLAIN_NAMES = (
     "PORT",
     *egress_settings.NAMES,
     *sandbox_settings.NAMES,
+    *operations_settings.NAMES,
 )
 # Read by the tests and the benches; the server accepts the name and does nothing with it.
 FOREIGN_NAMES = ("TEST_DATABASE_URL", "KEY_FILE")
@@ -158,6 +156,7 @@ class Settings:
     port: int
     egress: egress_settings.EgressSettings
     lease_seconds: int
+    operations: operations_settings.OperationsSettings
     ignored_names: tuple[str, ...]
     lines: tuple[tuple[str, str, str], ...] = field(repr=False, compare=False)
 
@@ -205,6 +204,7 @@ class Settings:
             port=read.number("PORT", 8000, low=0, high=65_535),
             egress=egress_settings.EgressSettings.read(read),
             lease_seconds=read.number("LEASE_SECONDS", 10, low=2, high=300),
+            operations=operations_settings.OperationsSettings.read(read),
             ignored_names=ignored,
             lines=tuple(read.lines),
         )

@@ -14,6 +14,7 @@ from app.administration.tenant_memory import TenantMemory
 from app.administration.writer_enrolment import WriterEnrolment
 from app.api.auth import Doorkeeper
 from app.api.dependencies import ApiServices
+from app.api.metrics_pulse import MetricsPulse
 from app.catalogue import Catalogue
 from app.domain.errors import LedgerUnavailableError, MeshFlowError
 from app.egress.egress_client import EgressClient, EgressParts
@@ -73,6 +74,7 @@ class Deployment:
     """The running parts of one process. `run_forever` belongs in a task; `close` ends it."""
 
     services: ApiServices
+    pulse: MetricsPulse
     doorkeeper: Doorkeeper
     rates: RequestRates
     database: Database
@@ -178,7 +180,6 @@ class Deployment:
 def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     """Everything of one process. ConfigurationError on the first thing that is not right."""
     parts = ledger_parts(settings)
-    runs, run_keys = parts.runs, parts.run_keys
     account, no_account = roster.worker_account()
     workspaces, bell = _workspaces(settings, account), Bell()
     runner, programs = roster.worker_runner(settings, account, no_account)
@@ -193,7 +194,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     takeover = _takeover(settings, parts, gate, recorder_parts, workspaces, catalogue, plugged)
     executor = RunExecutor(
         store=RunStore(parts.heartbeat),
-        keys=run_keys,
+        keys=parts.run_keys,
         writer_id=parts.writer_id,
         restore=takeover.restore,
         now=utc_now,
@@ -205,10 +206,10 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
             providers=plugged,
             toolbox=catalogue.toolbox,
             recorder_parts=recorder_parts,
-            run_keys=run_keys,
+            run_keys=parts.run_keys,
             executor=executor,
             opener=takeover.opener,
-            runs=runs,
+            runs=parts.runs,
             now=utc_now,
             new_run_id=lambda: new_run_id(utc_now(), os.urandom),
             new_command_id=uuid4,
@@ -217,13 +218,14 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
         )
     )
     return Deployment(
-        services=catalogue.services(service, parts, bell, vitals_of(parts, logs)),
+        services=catalogue.services(service, parts, bell),
+        pulse=MetricsPulse(vitals_of(parts, logs), parts.runs.loads, time.monotonic),
         doorkeeper=door.doorkeeper,
         rates=door.rates,
         database=parts.database,
         heartbeat=parts.heartbeat,
-        runs=runs,
-        tenants=TenantMemory(settings.ledger_key_dir, runs, os.urandom),
+        runs=parts.runs,
+        tenants=TenantMemory(settings.ledger_key_dir, parts.runs, os.urandom),
         executor=executor,
         enrolment=parts.enrolment,
         erasing=_erasing(settings, parts),

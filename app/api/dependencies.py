@@ -1,6 +1,6 @@
 """What routes need, declared here and fulfilled by wiring above."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,9 +15,9 @@ from app.audit.replay_ledger import ReplayLedger
 from app.domain.run import Agent, Budget
 from app.domain.step import ToolSpec
 from app.runs.notifier import Bell
+from app.runs.run_watch import RunWatch
 from app.runs.service import RunService
 from app.runs.stopping import StopSwitch
-from app.sequencing.ledger_pulse import Vitals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,7 @@ class ApiServices:
     exports: BundleExporter
     keys: KeyLister
     bell: Bell
+    watch: RunWatch
     seats: StreamSeats
     agents: Mapping[str, Agent]
     default_agent: str
@@ -40,7 +41,6 @@ class ApiServices:
     budget_cap: Callable[[str], Budget]
     tenant_tools: Callable[[str], frozenset[str]]
     tenant_scrub_phi: Callable[[str], bool]
-    vitals: Callable[[], Awaitable[Vitals]]
     certificate: Callable[[], bytes]  # of the key with which this process signs records
 
 

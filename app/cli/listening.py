@@ -4,10 +4,13 @@ Threat: Plain HTTP exposure
 """
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from app.cli.invocation import FAILED, CommandError
 from app.domain.errors import ConfigurationError
 from app.domain.loopback import is_loopback
+from app.telemetry.operations_settings import OperationsSettings
 
 
 def bound(host: str, port: int, *, must_stay: bool) -> socket.socket:
@@ -30,6 +33,19 @@ def bound(host: str, port: int, *, must_stay: bool) -> socket.socket:
         listener.close()
         raise CommandError(f"cannot listen on port {port}: {error.strerror}", FAILED) from None
     return listener
+
+
+@contextmanager
+def metrics_listener(operations: OperationsSettings) -> Iterator[socket.socket | None]:
+    """The socket on which metrics are told, where somebody wants them. In clear, wherever it is.
+
+    The operator has named the address: by default metrics do not leave this machine.
+    """
+    if operations.metrics_port is None:
+        yield None
+        return
+    with bound(operations.metrics_host, operations.metrics_port, must_stay=False) as listener:
+        yield listener
 
 
 def shown_url(listener: socket.socket, host: str, *, is_tls: bool) -> str:

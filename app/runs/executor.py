@@ -120,6 +120,7 @@ class RunExecutor:
         self._known: set[RunId] = set()
         self._cancelled_by: dict[RunId, str] = {}
         self._stopping = False
+        self._claims = True
         self._taking_over: asyncio.Task[None] | None = None
         self._beaten_at: float | None = None
         self._judges_at = 0.0
@@ -175,12 +176,17 @@ class RunExecutor:
                 _log.exception("heartbeat failed")
             await asyncio.sleep(HEARING_SECONDS)
 
+    def claim_no_more(self) -> None:
+        """Leave runs that nobody drives to others; what was admitted here is driven on."""
+        self._claims = False
+
     async def stop(self, grace_seconds: float) -> None:
         """Start nothing more, let runs finish for a while, then leave the rest to others.
 
         What is left goes on in another process as soon as this one has said goodbye.
         """
         self._stopping = True
+        self.claim_no_more()
         if self._taking_over is not None:
             self._taking_over.cancel()
         clock = asyncio.get_running_loop()
@@ -281,7 +287,7 @@ class RunExecutor:
         # A run that was admitted while the database answered is not an orphan.
         found = [orphan for orphan in beat.orphans if orphan[1] not in self._known]
         is_free = self._taking_over is None or self._taking_over.done()
-        if found and is_free and not self._stopping:
+        if found and is_free and self._claims:
             # Not part of the heartbeat: to verify many runs takes longer than one may.
             self._taking_over = asyncio.create_task(self._take_over_all(found, beat.own))
 
@@ -297,7 +303,7 @@ class RunExecutor:
         self, orphans: Sequence[tuple[TenantId, RunId, int]], own: Collection[RunId]
     ) -> None:
         for tenant_id, run_id, epoch in orphans:
-            if run_id in self._known or self._stopping or len(self._known) >= self._limit:
+            if run_id in self._known or not self._claims or len(self._known) >= self._limit:
                 continue
             self._known.add(run_id)
             try:

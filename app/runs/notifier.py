@@ -2,31 +2,48 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
 from app.domain.run import RunId
+
+
+class Hearer(Protocol):
+    """Whoever wants to hear the bell of a run."""
+
+    def set(self) -> None:
+        """The bell rang."""
 
 
 class Bell:
     """Rung after a commit, in this process only; waiters also look by themselves now and then."""
 
     def __init__(self) -> None:
-        self._waiting: defaultdict[RunId, set[asyncio.Event]] = defaultdict(set)
+        self._hearers: defaultdict[RunId, set[Hearer]] = defaultdict(set)
 
     def ring(self, run_id: RunId) -> None:
         """Wake everybody who waits for this run."""
-        for event in self._waiting.get(run_id, ()):
-            event.set()
+        for hearer in self._hearers.get(run_id, ()):
+            hearer.set()
+
+    @contextmanager
+    def heard_by(self, hearer: Hearer, run_id: RunId) -> Iterator[None]:
+        """Tell of every ring for as long as this lasts."""
+        self._hearers[run_id].add(hearer)
+        try:
+            yield
+        finally:
+            self._hearers[run_id].discard(hearer)
+            if not self._hearers[run_id]:
+                del self._hearers[run_id]
 
     async def wait(self, run_id: RunId, timeout_seconds: float) -> None:
         """Return when the run's bell rings, or after the timeout."""
         event = asyncio.Event()
-        self._waiting[run_id].add(event)
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await event.wait()
-        except TimeoutError:
-            return
-        finally:
-            self._waiting[run_id].discard(event)
-            if not self._waiting[run_id]:
-                del self._waiting[run_id]
+        with self.heard_by(event, run_id):
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    await event.wait()
+            except TimeoutError:
+                return

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from app.domain.errors import KeyRetiredError, LedgerError
 from app.domain.record import (
     ModelResponded,
+    OutcomeUnknown,
     RunEvent,
     RunFinished,
     RunSubmitted,
@@ -41,6 +42,7 @@ from app.storage.companions import (
     WrappedKey,
 )
 from app.storage.ledger_store import LedgerStore, Receipt
+from app.telemetry import meters
 
 _INLINE_SCRUB_CHARACTERS = 32 * 1024
 
@@ -163,6 +165,7 @@ class LedgerRecorder:
             opening = [self._wrapped_again(item, now) for item in self._companions]
             companions = [*opening, *work, *self._closing(events[-1], head, usage, now)]
             receipt = await parts.store.append(place.tenant_id, place.run_id, sealed, companions)
+        meters.UNKNOWN_OUTCOMES.inc(sum(isinstance(event, OutcomeUnknown) for event in events))
         self._recorded = drafts
         self._receipt = None if self._opened_at is None else _kept(receipt)
         self._held.clear()

@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from app.domain.errors import ChainBreak, LedgerBrokenError
-from app.domain.run import RunId, RunKind, RunRow, RunStatus, TenantId, Usage
+from app.domain.run import TERMINAL, RunId, RunKind, RunRow, RunStatus, TenantId, Usage
 from app.storage.companions import WrappedKey
 from app.storage.database import Database
 
@@ -47,6 +47,9 @@ WITH told AS (
   RETURNING 1
 ) SELECT count(*) FROM told
 """
+_LOADS = "SELECT tenant, waiting, running, waits_seconds FROM runs_pulse()"
+_HEADS = "SELECT run_id, seq, status FROM runs_heads($1, $2)"
+_OPEN = frozenset(set(RunStatus) - TERMINAL)
 _OWN = "!own"  # what the heartbeat says in the place of an actor
 _PAGE = (
     _COLUMNS
@@ -84,6 +87,25 @@ class RenamedTenants:
 
     gone: frozenset[str]
     taken: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RunHead:
+    """Where the ledger of a run ends, unverified: good for deciding when to look."""
+
+    run_id: RunId
+    seq: int
+    is_over: bool  # or says a state that nobody knows
+
+
+@dataclass(frozen=True, slots=True)
+class TenantRuns:
+    """How many runs of a tenant wait and are under way, and for how long the oldest waits."""
+
+    tenant: str
+    waiting: int
+    running: int
+    waits_seconds: float
 
 
 class RunStore:
@@ -166,6 +188,22 @@ class RunStore:
         orphans = [(*_ids(row), int(row["epoch"])) for row in rows if row["what"] == "orphan"]
         own = frozenset(_ids(row)[1] for row in rows if row["actor"] == _OWN)
         return Beat(cancel=tuple(cancel), orphans=tuple(orphans), own=own)
+
+    async def heads(self, runs: Sequence[tuple[TenantId, RunId]]) -> Sequence[RunHead]:
+        """Where the ledgers of these runs end; one that is not there is left out."""
+        tenants, run_ids = [run[0] for run in runs], [run[1] for run in runs]
+        async with self._database.driver() as raw:
+            rows = await raw.fetch(_HEADS, tenants, run_ids)
+        return [
+            RunHead(RunId(UUID(bytes=row["run_id"].bytes)), row["seq"], row["status"] not in _OPEN)
+            for row in rows
+        ]
+
+    async def loads(self) -> Sequence[TenantRuns]:
+        """What waits and runs, of every tenant that has any: numbers alone."""
+        async with self._database.driver() as raw:
+            rows = await raw.fetch(_LOADS)
+        return [TenantRuns(*row) for row in rows]
 
     async def cancelled_by(self, tenant_id: TenantId, run_id: RunId) -> str | None:
         """Who asked first that the run stop, or None."""

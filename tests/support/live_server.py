@@ -12,6 +12,7 @@ import httpx2
 import uvicorn
 from fastapi import FastAPI
 
+from app.cli.listening import metrics_listener, shown_url
 from app.main import create_app
 from app.settings import Settings
 from app.wiring import Overrides
@@ -42,6 +43,7 @@ class LiveServer:
     app: FastAPI
     roles: Roles
     directory: Path
+    metrics_url: str | None = None  # with MESHFLOW_METRICS_PORT
 
     @property
     def workspace(self) -> Path:
@@ -89,9 +91,15 @@ def live_server(
     """Serve until the block ends."""
     with tempfile.TemporaryDirectory(prefix="mf-live-") as made:
         directory = Path(made)
-        app = create_app(settings_for(directory, roles, **environ), overrides=overrides)
-        with serving(app) as url:
-            yield LiveServer(url=url, app=app, roles=roles, directory=directory)
+        settings = settings_for(directory, roles, **environ)
+        app = create_app(settings, overrides=overrides)
+        with metrics_listener(settings.operations) as metrics:
+            app.state.metrics_listener = metrics
+            shown = None if metrics is None else shown_url(metrics, "127.0.0.1", is_tls=False)
+            with serving(app) as url:
+                yield LiveServer(
+                    url=url, app=app, roles=roles, directory=directory, metrics_url=shown
+                )
 
 
 @contextmanager

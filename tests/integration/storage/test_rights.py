@@ -238,6 +238,8 @@ RIGHTS = {
             "writer_tick",
             "results_expire",
             "rates_exchange",
+            "runs_heads",
+            "runs_pulse",
             "work_forget",
             "writer_commands",
             "work_keep",
