@@ -70,8 +70,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         deployment = build(settings, door, parts)
-        app.state.services = deployment.services
-        app.state.readiness = deployment.readiness
+        app.state.services, app.state.readiness = deployment.services, deployment.readiness
         app.state.claim_no_more = deployment.executor.claim_no_more
         async with deployment.services.watch.watching(), asyncio.TaskGroup() as tasks:
             works = _background(deployment, app.state.metrics_listener)
@@ -110,7 +109,8 @@ def create_app(
         doorkeeper=door.doorkeeper,
         rates=door.rates,
         max_body_bytes=settings.max_body_bytes,
-        new_request_id=lambda: token_hex(16),
+        new_id=token_hex,
+        access_log=settings.operations.access_log,
     )
     return app
 

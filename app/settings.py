@@ -204,7 +204,7 @@ class Settings:
             port=read.number("PORT", 8000, low=0, high=65_535),
             egress=egress_settings.EgressSettings.read(read),
             lease_seconds=read.number("LEASE_SECONDS", 10, low=2, high=300),
-            operations=operations_settings.OperationsSettings.read(read),
+            operations=operations_settings.OperationsSettings.read(read, dev=dev),
             ignored_names=ignored,
             lines=tuple(read.lines),
         )

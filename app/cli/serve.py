@@ -14,7 +14,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.cli.invocation import Invocation, complain
+from app.cli.invocation import Invocation
 from app.cli.listening import bound, metrics_listener, shown_url
 from app.cli.tls_pair import load_tls_pair
 from app.domain.errors import ConfigurationError
@@ -55,7 +55,7 @@ def serve(invocation: Invocation, arguments: Namespace) -> int:
     ):
         url = shown_url(listener, host, is_tls=tls is not None)
         if invocation.uid == 0:
-            complain("warning: running as root; an own user is safer")
+            _log.warning("running as root; an own user is safer")
         for name in settings.ignored_names:
             _log.info("ignored, made by Kubernetes: %s", name)
 
@@ -167,6 +167,7 @@ def configure_logging(settings: Settings) -> None:
     """Every record of every library goes through the filter that takes secrets out."""
     from app.privacy.log_filter import JsonLines, SecretFilter
     from app.privacy.scrubber import Scrubber
+    from app.telemetry.trace_context import MarkFilter
 
     own = [
         value.reveal()
@@ -175,9 +176,12 @@ def configure_logging(settings: Settings) -> None:
     ]
     own += settings.egress.secret_values()
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(MarkFilter())
     handler.addFilter(SecretFilter(Scrubber(own)))
     handler.setFormatter(
-        logging.Formatter("%(levelname)s %(name)s: %(message)s") if settings.dev else JsonLines()
+        JsonLines()
+        if settings.operations.log_format == "json"
+        else logging.Formatter("%(levelname)s %(name)s: %(message)s")
     )
     root = logging.getLogger()
     root.handlers = [handler]

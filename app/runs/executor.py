@@ -7,6 +7,7 @@ recorded state.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -205,7 +206,9 @@ class RunExecutor:
             self._spawn(job, self._drive(job))
 
     def _spawn(self, job: RunJob, driving: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(driving, name=f"run {job.run_id.hex}")
+        # Not in the context of whichever request, or run that ended, made room for it.
+        name, context = f"run {job.run_id.hex}", Context()
+        task = asyncio.create_task(driving, name=name, context=context)
         self._tasks[job.run_id] = task
         task.add_done_callback(lambda _: self._ended(job))
 

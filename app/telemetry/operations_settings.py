@@ -1,4 +1,4 @@
-"""What an operator says of running the service: leaving, streams and metrics."""
+"""What an operator says of running the service: leaving, streams, logs and metrics."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +8,8 @@ NAMES = (
     "DRAIN_SECONDS",
     "MAX_STREAMS",
     "MAX_STREAMS_PER_TENANT",
+    "LOG_FORMAT",
+    "ACCESS_LOG",
     "METRICS_HOST",
     "METRICS_PORT",
 )
@@ -29,6 +31,9 @@ class NameReader(Protocol):
     def number(self, name: str, default: int, *, low: int, high: int) -> int:
         """A whole number within bounds."""
 
+    def choice(self, name: str, allowed: tuple[str, ...], default: str) -> str:
+        """One of a few words."""
+
     def host(self, name: str, default: str) -> str:
         """A host name or an address."""
 
@@ -44,11 +49,13 @@ class OperationsSettings:
     drain_seconds: int | None
     max_streams: int
     max_streams_per_tenant: int
+    log_format: str
+    access_log: bool
     metrics_host: str
     metrics_port: int | None
 
     @classmethod
-    def read(cls, names: NameReader) -> "OperationsSettings":
+    def read(cls, names: NameReader, *, dev: bool) -> "OperationsSettings":
         """From the environment; ConfigurationError names the first bad one."""
         return cls(
             drain_seconds=_optional(names, "DRAIN_SECONDS", _MOST_DRAIN_SECONDS),
@@ -56,6 +63,8 @@ class OperationsSettings:
             max_streams_per_tenant=names.number(
                 "MAX_STREAMS_PER_TENANT", 2_500, low=1, high=1_000_000
             ),
+            log_format=names.choice("LOG_FORMAT", ("json", "text"), "text" if dev else "json"),
+            access_log=names.choice("ACCESS_LOG", ("on", "off"), "off") == "on",
             metrics_host=names.host("METRICS_HOST", "127.0.0.1"),
             metrics_port=_optional(names, "METRICS_PORT", _HIGHEST_PORT),
         )

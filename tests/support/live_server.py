@@ -103,9 +103,11 @@ def live_server(
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: FastAPI, *, send_buffer_bytes: int | None = None) -> Iterator[str]:
     """An application on a free loopback port; its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
+    if send_buffer_bytes is not None:  # what is accepted inherits it
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, timeout_graceful_shutdown=5, lifespan="on"
     )
