@@ -9,7 +9,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .PHONY: help serve demo test check lanes proof openapi migration \
-  bench-help bench-submit bench-run bench-ledger bench-tamper bench-tools bench-rolling chaos env-serve env-test lint
+  bench-help bench-submit bench-run bench-ledger bench-tamper bench-tools bench-rolling bench-sse chaos env-serve env-test lint
 
 help: ## say what there is
 	@echo "MeshFlow: make <target>"
@@ -37,6 +37,7 @@ proof: env-test ## every attack, bench and chaos test at full counts; writes the
 	for bench in help submit run ledger; do $(BIN)/python -m bench.$${bench}_bench || exit 1; done
 	$(BIN)/python -m bench.tools_bench --attacks --write
 	$(BIN)/python -m bench.rolling_bench --full
+	$(BIN)/python -m bench.sse_bench
 	$(BIN)/python -m bench.figures_table
 
 openapi: env-test ## write openapi/openapi.json from the code
@@ -68,6 +69,9 @@ bench-tools: env-test ## measure confined calls beside unconfined ones (ARGS=--a
 
 bench-rolling: env-test ## restart two servers behind nginx under load (ARGS=--full: 10,000 requests)
 	$(BIN)/python -m bench.rolling_bench $(ARGS)
+
+bench-sse: env-test ## keep 10,000 idle event streams on one process (ARGS='--streams 1000')
+	$(BIN)/python -m bench.sse_bench $(ARGS)
 
 lint: env-test
 	$(BIN)/ruff check .

@@ -33,6 +33,7 @@ from tests.support.fake_messages_api import fake_messages_api, silent
 KEY = "rolling-key-00000000000000000001"
 LOOK_SECONDS = 0.25  # how often the balancer's stand-in asks whether a server is ready
 PATIENCE_SECONDS = 120
+WALL_SECONDS = 3000  # the most that a run may ask for: idle ones must not end by themselves
 NGINX = """
 daemon off; pid {place}/nginx.pid; error_log {place}/nginx.log warn; worker_processes 1; {user}
 events {{ worker_connections 4096; }}
@@ -237,7 +238,7 @@ def roll(arguments: argparse.Namespace) -> dict[str, float]:
         with httpx2.Client(
             base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60, trust_env=False
         ) as direct:
-            task = {"task": "Think for ever."}
+            task = {"task": "Think for ever.", "budget": {"max_wall_seconds": WALL_SECONDS}}
             idle = [
                 direct.post("/v1/runs", json=task).raise_for_status().json()["id"] for _ in range(3)
             ]
