@@ -27,7 +27,7 @@ from app.domain.run import RunId
 from app.telemetry.genai_mapping import RunSpans, SpanFacts
 
 _log = logging.getLogger("meshflow")
-EXPORT_SECONDS = 5
+EXPORT_SECONDS = 10
 DELAY_MILLISECONDS = 1000
 _SPAN_BITS = (1 << 64) - 1
 
