@@ -9,7 +9,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .PHONY: help serve demo test check lanes proof openapi migration \
-  bench-help bench-http bench-run bench-ledger bench-tamper bench-tools chaos env-serve env-test lint
+  bench-help bench-http bench-run bench-ledger bench-tamper bench-tools bench-rolling bench-sse chaos env-serve env-test lint
 
 help: ## say what there is
 	@echo "MeshFlow: make <target>"
@@ -28,7 +28,7 @@ test: lint ## lint, types, imports and every test; a skipped test is a failure
 check: lint ## the fast lane: lint, types, imports, unit and architecture tests
 	$(PYTEST) -n $(WORKERS) tests/unit tests/architecture $(ARGS)
 
-lanes: env-test ## what is shipped: reproducible wheel, wheel alone by pip, the API document, the vectors by node, /docs in Chromium, the sandbox in a pod
+lanes: env-test ## what is shipped: reproducible wheel, wheel alone by pip, the API document, the vectors by node, /docs in Chromium, a rolling restart behind nginx, the sandbox in a pod
 	sh scripts/lanes.sh
 
 proof: env-test ## every attack, bench and chaos test at full counts; writes the tables in docs/
@@ -37,6 +37,8 @@ proof: env-test ## every attack, bench and chaos test at full counts; writes the
 	$(BIN)/python -m bench.chaos_bench --kills 30 --seconds 600
 	for bench in help http run ledger; do $(BIN)/python -m bench.$${bench}_bench || exit 1; done
 	$(BIN)/python -m bench.tools_bench --attacks --write
+	$(BIN)/python -m bench.rolling_bench --full
+	$(BIN)/python -m bench.sse_bench
 	$(BIN)/python -m bench.figures_table
 
 openapi: env-test ## write openapi/openapi.json and openapi/webhooks.json from the code
@@ -66,6 +68,12 @@ chaos: env-test ## kill and stop processes under load (ARGS='--kills 30')
 
 bench-tools: env-test ## measure confined calls beside unconfined ones (ARGS=--attacks runs every corpus of attacks)
 	$(BIN)/python -m bench.tools_bench $(ARGS)
+
+bench-rolling: env-test ## restart two servers behind nginx under load (ARGS=--full: 10,000 requests)
+	$(BIN)/python -m bench.rolling_bench $(ARGS)
+
+bench-sse: env-test ## keep 10,000 idle event streams on one process (ARGS='--streams 1000')
+	$(BIN)/python -m bench.sse_bench $(ARGS)
 
 lint: env-test
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """What the deployment offers and what each tenant may use of it."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 from app import roster
 from app.api.dependencies import ApiServices
@@ -18,10 +18,10 @@ from app.keys.signed_cursors import SignedCursors
 from app.ledger_assembly import LedgerParts, utc_now
 from app.runs.idempotency_desk import IdempotencyDesk
 from app.runs.notifier import Bell
+from app.runs.run_watch import RunWatch
 from app.runs.service import RunService
 from app.runs.stopping import StopSwitch
 from app.sandbox.tool_runner import ToolRunner
-from app.sequencing.ledger_pulse import Vitals
 from app.settings import Settings
 from app.storage.idempotency_store import IdempotencyStore
 from app.tools.program_list import ProgramList
@@ -45,6 +45,10 @@ class Catalogue:
         self._missing = unconfined | unreachable
         tools = (*workers, *web, *roster.tools(settings))
         self.toolbox = Toolbox({tool.spec.name: tool for tool in tools})
+        self._seats = StreamSeats(
+            per_tenant=settings.operations.max_streams_per_tenant,
+            in_all=settings.operations.max_streams,
+        )
         self._names = tuple(spec.name for spec in self.toolbox.specs)
         self._all = frozenset(self._names)
         self._tenants = tenants
@@ -61,7 +65,6 @@ class Catalogue:
         runs: RunService,
         parts: LedgerParts,
         bell: Bell,
-        vitals: Callable[[], Awaitable[Vitals]],
         webhooks: EndpointDesk,
     ) -> ApiServices:
         """What the routes need."""
@@ -79,7 +82,8 @@ class Catalogue:
             exports=parts.exports,
             keys=parts.key_lister,
             bell=bell,
-            seats=StreamSeats(),
+            watch=RunWatch(bell, parts.runs.heads),
+            seats=self._seats,
             agents=self._agents,
             default_agent=BUILT_IN_AGENT,
             tools=self.toolbox.specs,
@@ -87,7 +91,6 @@ class Catalogue:
             budget_cap=lambda tenant: self._of(tenant).max_budget.applied_to(_OPEN_CAP),
             tenant_tools=self.tools_of,
             tenant_scrub_phi=lambda tenant: self._of(tenant).scrub_phi,
-            vitals=vitals,
             certificate=lambda: parts.enrolment.certificate,
         )
 

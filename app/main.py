@@ -6,6 +6,7 @@ Threat: Unauthorised API access
 import asyncio
 import gc
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -22,7 +23,6 @@ from app.api import (
     erasure_routes,
     health_routes,
     ledger_routes,
-    metrics_routes,
     openapi_document,
     problems,
     run_routes,
@@ -39,6 +39,7 @@ from app.keys.key_ring import KeyRing, KeySource
 from app.keys.request_rates import RequestRates
 from app.providers.provider import ModelProvider
 from app.settings import Settings
+from app.telemetry.metrics_server import MetricsServer
 from app.wiring import Deployment, Door, Overrides, build
 
 _log = logging.getLogger("meshflow")
@@ -72,10 +73,11 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         deployment = build(settings, door, parts)
-        app.state.services = deployment.services
-        app.state.readiness = deployment.readiness
-        async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(work) for work in _background(deployment)]
+        app.state.services, app.state.readiness = deployment.services, deployment.readiness
+        app.state.claim_no_more = deployment.dispatcher.claim_no_more
+        async with deployment.services.watch.watching(), asyncio.TaskGroup() as tasks:
+            works = _background(deployment, app.state.metrics_listener)
+            background = [tasks.create_task(work) for work in works]
             # The first start is waited for a little, so that a healthy process is ready at once.
             await _settled(deployment)
             # What is loaded by now stays for good: the collector need not walk it at every turn.
@@ -103,13 +105,15 @@ def create_app(
         telemetry=NO_TELEMETRY,
     )
     app.state.doorkeeper, app.state.sandbox = door.doorkeeper, settings.sandbox.mode
+    app.state.metrics_listener = None  # whoever serves may put a bound socket here
     _mount(app, docs=settings.docs)
     app.add_middleware(
         Guard,
         doorkeeper=door.doorkeeper,
         rates=door.rates,
         max_body_bytes=settings.max_body_bytes,
-        new_request_id=lambda: token_hex(16),
+        new_id=token_hex,
+        access_log=settings.operations.access_log,
     )
     return app
 
@@ -146,7 +150,6 @@ def _mount(app: FastAPI, *, docs: bool) -> None:
         webhook_routes,
         ledger_routes,
         catalog_routes,
-        metrics_routes,
     )
     for routes in guarded:
         app.include_router(routes.router, prefix="/v1", dependencies=[Depends(authenticated)])
@@ -192,9 +195,13 @@ async def _start_and_beat(deployment: Deployment) -> None:
             tasks.create_task(deployment.erasing.eraser.serve_forever())
 
 
-def _background(deployment: Deployment) -> tuple[Coroutine[None, None, None], ...]:
+def _background(
+    deployment: Deployment, metrics: socket.socket | None
+) -> list[Coroutine[None, None, None]]:
     """What a process does besides answering."""
-    return (
+    scraped = [] if metrics is None else [MetricsServer(deployment.pulse.refresh).serve(metrics)]
+    return [
+        *scraped,
         _start_and_beat(deployment),
         deployment.follow_keys(),
         deployment.keep_logs(),
@@ -202,7 +209,7 @@ def _background(deployment: Deployment) -> tuple[Coroutine[None, None, None], ..
         deployment.clear_set_aside(),
         deployment.services.idempotency.trim_forever(),
         deployment.deliver(),
-    )
+    ]
 
 
 async def _settled(deployment: Deployment) -> None:

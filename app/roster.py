@@ -3,12 +3,15 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
 
+import app as package
 from app.domain.errors import ConfigurationError
+from app.domain.record import RunEvent
+from app.domain.run import RunId
 from app.domain.verdict import PolicyRef
 from app.egress.egress_client import EgressClient
 from app.embedded.server_account import choose_server_account
@@ -184,6 +187,28 @@ def _is_installed(library: str) -> bool:
         return find_spec(library) is not None
     except ModuleNotFoundError:  # the package above it is missing
         return False
+
+
+SpanTeller = Callable[[RunId, Sequence[tuple[int, RunEvent]], datetime], None]
+
+
+def span_exporter(settings: Settings) -> Callable[[str, str], SpanTeller] | None:
+    """What tells a collector of runs, if one is configured. ConfigurationError without `otel`."""
+    if settings.operations.otlp_endpoint is None:
+        return None
+    try:
+        from app.telemetry.otlp_export import SpanExporter  # noqa: PLC0415 - of an extra
+    except ImportError:
+        raise ConfigurationError(
+            "MESHFLOW_OTLP_ENDPOINT needs the extra `otel`: pip install 'meshflow[otel]'"
+        ) from None
+    return lambda endpoint, version: SpanExporter(endpoint, version).told
+
+
+def span_teller(settings: Settings) -> SpanTeller | None:
+    """Tells the collector, or None where nobody wants to be told."""
+    made, endpoint = span_exporter(settings), settings.operations.otlp_endpoint
+    return None if made is None or endpoint is None else made(endpoint, package.__version__)
 
 
 def rule_book() -> RuleBook:

@@ -22,6 +22,7 @@ from app.domain.errors import ConfigurationError
 from app.domain.step import tool_names
 from app.egress import egress_settings
 from app.sandbox import sandbox_settings
+from app.telemetry import operations_settings
 
 PREFIX = "MESHFLOW_"
 HIDDEN = "(hidden)"
@@ -38,11 +39,7 @@ SECRET_NAMES = (
     egress_settings.SECRET_NAME,
 )
 PLAIN_NAMES = (
-    "DATA_DIR",
-    "WORKSPACE_DIR",
-    "LEDGER_KEY_DIR",
-    "ERASURE_KEY_FILE",
-    "ERASURE_JOURNAL",
+    *("DATA_DIR", "WORKSPACE_DIR", "LEDGER_KEY_DIR", "ERASURE_KEY_FILE", "ERASURE_JOURNAL"),
     "DEPLOYMENT",
     "WITNESSES",
     "ANCHOR_FILE",
@@ -58,6 +55,7 @@ PLAIN_NAMES = (
     *egress_settings.NAMES,
     *provider_settings.NAMES,
     *sandbox_settings.NAMES,
+    *operations_settings.NAMES,
 )
 # Read by the tests and the benches; the server accepts the name and does nothing with it.
 FOREIGN_NAMES = ("TEST_DATABASE_URL", "KEY_FILE")
@@ -146,6 +144,7 @@ class Settings:
     egress: egress_settings.EgressSettings
     lease_seconds: int
     dispatch: dispatch_settings.DispatchSettings
+    operations: operations_settings.OperationsSettings
     ignored_names: tuple[str, ...]
     lines: tuple[tuple[str, str, str], ...] = field(repr=False, compare=False)
 
@@ -191,6 +190,7 @@ class Settings:
             egress=egress_settings.EgressSettings.read(read, dev=dev),
             lease_seconds=read.number("LEASE_SECONDS", 10, low=2, high=300),
             dispatch=dispatch_settings.DispatchSettings.read(read),
+            operations=operations_settings.OperationsSettings.read(read, dev=dev),
             ignored_names=ignored,
             lines=tuple(read.lines),
         )

@@ -15,6 +15,7 @@ from app.administration.tenant_memory import TenantMemory
 from app.administration.writer_enrolment import WriterEnrolment
 from app.api.auth import Doorkeeper
 from app.api.dependencies import ApiServices
+from app.api.metrics_pulse import MetricsPulse
 from app.catalogue import Catalogue
 from app.domain.errors import LedgerUnavailableError, MeshFlowError
 from app.egress.egress_client import EgressClient, EgressParts
@@ -77,6 +78,7 @@ class Deployment:
     """The running parts of one process. `run_forever` belongs in a task; `close` ends it."""
 
     services: ApiServices
+    pulse: MetricsPulse
     doorkeeper: Doorkeeper
     rates: RequestRates
     database: Database
@@ -231,7 +233,8 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     )
     webhooks = _webhooks(settings, parts, egress)
     return Deployment(
-        services=catalogue.services(service, parts, bell, vitals_of(parts, logs), webhooks.desk),
+        services=catalogue.services(service, parts, bell, webhooks.desk),
+        pulse=MetricsPulse(vitals_of(parts, logs), parts.runs.loads, time.monotonic),
         doorkeeper=door.doorkeeper,
         rates=door.rates,
         database=parts.database,
@@ -359,6 +362,7 @@ def _recorder_parts(settings: Settings, parts: LedgerParts, bell: Bell) -> Recor
         now=utc_now,
         entropy=os.urandom,
         result_ttl_seconds=settings.result_ttl_seconds,
+        told=roster.span_teller(settings),
         sandbox=settings.sandbox.mode.value,
     )
 

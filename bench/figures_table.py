@@ -65,6 +65,12 @@ GOALS = (
     Goal("tools", "race_opens", "opens in a race with a swapper", "at least", 100_000),
     Goal("tools", "race_control_leaks", "outside, when resolved before opening", "at least", 100),
     Goal("tools", "race_leaks", "outside, by the file tools", "at most", 0),
+    Goal("sse", "streams", "idle streams on one process", "at least", 10_000),
+    Goal("sse", "rss_mb", "memory of that process, MB", "at most", 1536),
+    Goal("rolling", "requests", "requests during restarts behind nginx", "at least", 10_000),
+    Goal("rolling", "failed", "of these, that failed", "at most", 0),
+    Goal("rolling", "stream_faults", "gaps and repetitions in streams", "at most", 0),
+    Goal("rolling", "idle_event_seconds_max", "slowest event to an idle stream, s", "at most", 5),
 )
 
 

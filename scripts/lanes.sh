@@ -1,6 +1,6 @@
 #!/bin/sh
 # The lanes that work on what is shipped: the wheel twice, the wheel alone, the API document, the published
-# vectors, the documentation in a browser, the sandbox in a pod.
+# vectors, the documentation in a browser, a rolling restart behind nginx, the sandbox in a pod.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -62,6 +62,17 @@ say "the second verifier accepts a live export with a witness, and no altered co
 
 say "Swagger UI works in a browser under its policy, and asks nobody else"
 .venv/bin/python -m tests.browser.docs_page
+
+say "the alerts are rules for Prometheus, and fire when they should"
+command -v promtool >/dev/null 2>&1 || {
+  echo "promtool is missing: install Debian's prometheus" >&2
+  exit 1
+}
+promtool check rules docs/operations/alerts.yml
+promtool test rules docs/operations/alerts_test.yml
+
+say "two servers are restarted one after the other behind nginx, and no request fails"
+.venv/bin/python -m bench.rolling_bench
 
 say "the sandbox holds in a pod: no capability, read-only root, the container runtime's own filter"
 test "$(id -u)" = 0 || {

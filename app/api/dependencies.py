@@ -1,6 +1,6 @@
 """What routes need, declared here and fulfilled by wiring above."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,9 +17,9 @@ from app.domain.step import ToolSpec
 from app.keys.signed_cursors import SignedCursors
 from app.runs.idempotency_desk import IdempotencyDesk
 from app.runs.notifier import Bell
+from app.runs.run_watch import RunWatch
 from app.runs.service import RunService
 from app.runs.stopping import StopSwitch
-from app.sequencing.ledger_pulse import Vitals
 from app.webhooks.endpoint_desk import EndpointDesk
 
 
@@ -38,6 +38,7 @@ class ApiServices:
     exports: BundleExporter
     keys: KeyLister
     bell: Bell
+    watch: RunWatch
     seats: StreamSeats
     agents: Mapping[str, Agent]
     default_agent: str
@@ -46,7 +47,6 @@ class ApiServices:
     budget_cap: Callable[[str], Budget]
     tenant_tools: Callable[[str], frozenset[str]]
     tenant_scrub_phi: Callable[[str], bool]
-    vitals: Callable[[], Awaitable[Vitals]]
     certificate: Callable[[], bytes]  # of the key with which this process signs records
 
 

@@ -6,9 +6,11 @@ Threat: Unauthorised API access
 """
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from http import HTTPStatus
+from time import perf_counter
 
 from pydantic_core import from_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,7 +19,9 @@ from app.api.auth import GRANT, Doorkeeper
 from app.api.problems import by_status, problem_response, unexpected
 from app.keys.key_ring import KeyGrant
 from app.keys.request_rates import RequestRates
+from app.telemetry.trace_context import MARK, TraceMark, marked
 
+_access = logging.getLogger("meshflow.access")
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{8,64}", re.ASCII)
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -38,13 +42,15 @@ class Guard:
         doorkeeper: Doorkeeper,
         rates: RequestRates,
         max_body_bytes: int,
-        new_request_id: Callable[[], str],
+        new_id: Callable[[int], str],
+        access_log: bool,
     ) -> None:
         self._app = app
         self._doorkeeper = doorkeeper
         self._rates = rates
         self._max_body_bytes = max_body_bytes
-        self._new_request_id = new_request_id
+        self._new_id = new_id
+        self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; anything but HTTP passes."""
@@ -54,13 +60,24 @@ class Guard:
         request_id = self._request_id(scope)
         scope["meshflow.request_id"] = request_id
         guarded = scope["path"] == "/v1" or scope["path"].startswith("/v1/")
-        tell = _Teller(send, request_id, guarded=guarded)
+        mark = marked(
+            scope["headers"],
+            request_id,
+            new_trace=self._new_id(16),
+            new_span=self._new_id(8),
+        )
+        tell = _Teller(send, mark, guarded=guarded)
+        began, before = perf_counter(), MARK.set(mark)
         try:
             await self._answer(scope, receive, tell, guarded=guarded)
         except Exception as error:
             if tell.has_begun:
                 raise  # too late for a status: the server cuts the connection
             await unexpected(error, request_id)(scope, receive, tell)
+        finally:
+            if self._access_log:
+                _note_access(scope, tell.status, perf_counter() - began)
+            MARK.reset(before)
 
     async def _answer(
         self, scope: Scope, receive: Receive, tell: "_Teller", *, guarded: bool
@@ -90,7 +107,7 @@ class Guard:
         for name, value in scope["headers"]:
             if name == b"x-request-id" and _SANE_REQUEST_ID.fullmatch(value):
                 return str(value.decode("ascii"))
-        return self._new_request_id()
+        return self._new_id(16)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | HTTPStatus:
         """The whole body, or why it is refused."""
@@ -158,17 +175,37 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
+def _note_access(scope: Scope, status: int, seconds: float) -> None:
+    """One line: which operation, for whom, how it went. Of the address only the route's pattern."""
+    grant, route = scope.get(GRANT), scope.get("route")
+    room = "/v1" if scope["path"].startswith("/v1/") else ""  # a route knows its own part alone
+    _access.info(
+        "answered",
+        extra={
+            "method": scope["method"] if route is not None else "",
+            "route": "" if route is None else room + str(getattr(route, "path_format", "")),
+            "status": status,
+            "ms": round(seconds * 1000, 1),
+            "tenant": grant.tenant if isinstance(grant, KeyGrant) else "",
+        },
+    )
+
+
 class _Teller:
     """Sends an answer with the headers that every answer has; knows whether it has begun."""
 
-    def __init__(self, send: Send, request_id: str, *, guarded: bool) -> None:
+    def __init__(self, send: Send, mark: TraceMark, *, guarded: bool) -> None:
         self._send = send
-        self._request_id = request_id.encode("ascii")
+        self._ids = (
+            (b"x-request-id", mark.request_id.encode("ascii")),
+            (b"traceparent", mark.header()),
+        )
         self._extra: tuple[tuple[bytes, bytes], ...] = (
             *_HEADERS,
             *(_TENANT_HEADERS if guarded else ()),
         )
         self.has_begun = False
+        self.status = 0
 
     def add(self, headers: tuple[tuple[bytes, bytes], ...]) -> None:
         """Further headers of the answer."""
@@ -177,7 +214,8 @@ class _Teller:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.has_begun = True
-            headers = [*message.get("headers", ()), (b"x-request-id", self._request_id)]
+            self.status = message["status"]
+            headers = [*message.get("headers", ()), *self._ids]
             present = {name.lower() for name, _ in headers}
             headers += [pair for pair in self._extra if pair[0] not in present]
             message = {**message, "headers": headers}

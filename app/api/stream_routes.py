@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from app.api.dependencies import ApiServices, ServicesDep
 from app.api.entry_views import entry_of
 from app.api.problems import problems
 from app.api.run_routes import RunIdPath, found_run_id
+from app.api.stream_place import PLACE, StreamPlace
 from app.api.stream_seats import SeatedStream
 from app.audit.run_dossier import Tail
 from app.domain.errors import InvalidSubmissionError, MeshFlowError
@@ -21,7 +23,7 @@ from app.ledger.chain import VerifiedRecord
 router = APIRouter(tags=["runs"])
 
 HEARTBEAT_SECONDS = 15.0
-POLL_SECONDS = 1.0
+KEY_SECONDS = 3.0  # a key that is in force no more ends an idle stream after so long
 MAX_STREAM_SECONDS = 15 * 60
 
 
@@ -53,7 +55,9 @@ async def stream_events(
     start = after_seq if last_event_id is None else _last_seq(last_event_id)
     # The first look happens before the answer: 404 and a broken ledger are answers, not streams.
     first = await services.ledger.tail(caller.tenant_id, found, None)
-    stream = _Stream(services, caller.tenant_id, found, start=start, follow=follow)
+    place = request.scope.get(PLACE, StreamPlace())
+    place.last_seq = start
+    stream = _Stream(services, (caller.tenant_id, found), place, follow=follow)
     still_allowed = functools.partial(still_holds, request, caller)
     response = SeatedStream(
         stream.events(first, still_allowed),
@@ -70,52 +74,73 @@ def _last_seq(text: str) -> int:
 
 
 class _Stream:
-    """One reader. Holds no connection and no transaction between looks."""
+    """One reader. Holds no connection and no transaction between looks, and nothing it has told."""
 
     def __init__(
         self,
         services: ApiServices,
-        tenant_id: TenantId,
-        run_id: RunId,
+        run: tuple[TenantId, RunId],
+        place: StreamPlace,
         *,
-        start: int,
         follow: bool,
     ) -> None:
         self._services = services
-        self._tenant_id = tenant_id
-        self._run_id = run_id
-        self._start = start
+        self._run = run
+        self._place = place
         self._follow = follow
+        self._heard_at = self._asked_at = self._ends_at = 0.0
 
-    async def events(self, tail: Tail, still_allowed: Callable[[], bool]) -> AsyncIterator[bytes]:
-        loop = asyncio.get_running_loop()
-        ends_at, heard_at = loop.time() + MAX_STREAM_SECONDS, loop.time()
-        while still_allowed():
-            for record in tail.records:
-                if record.seq > self._start:
-                    yield _event(record)
-                    heard_at = loop.time()
-            if not self._follow or tail.run.status in TERMINAL or loop.time() > ends_at:
-                return
-            waiting = asyncio.ensure_future(self._services.bell.wait(self._run_id, POLL_SECONDS))
-            await asyncio.sleep(0)  # listen first, then look: a ring between the two is not lost
-            try:
-                newer = await self._look(tail)
-                if not newer.records and newer.run.status not in TERMINAL:
-                    await waiting
-                    newer = await self._look(tail)
-            except MeshFlowError:
-                # The reader reconnects with its last id; a stream cannot carry a status any more.
-                return
-            finally:
-                waiting.cancel()
-            if loop.time() - heard_at >= HEARTBEAT_SECONDS:
-                heard_at = loop.time()
-                yield b": still here\n\n"
-            tail = newer
+    async def events(self, first: Tail, still_allowed: Callable[[], bool]) -> AsyncIterator[bytes]:
+        now = asyncio.get_running_loop().time()
+        self._heard_at, self._asked_at, self._ends_at = now, now, now + MAX_STREAM_SECONDS
+        start, waiting = self._place.last_seq, deque(first.records)
+        bookmark, is_over = first.bookmark, first.run.status in TERMINAL
+        del first
+        seen = bookmark.head.next_seq - 1
+        with self._services.watch.follow(self._run, seen, self._is_due) as follower:
+            while still_allowed():
+                while waiting:
+                    record = waiting.popleft()
+                    if record.seq > start:
+                        yield _event(record)
+                        self._was_given(record)
+                if not self._follow or is_over:
+                    return
+                while not await follower.wait():
+                    if not still_allowed() or self._is_at_end():
+                        return
+                    if self._is_silent():
+                        yield b": still here\n\n"
+                try:
+                    tail = await self._services.ledger.tail(*self._run, bookmark)
+                except MeshFlowError:
+                    # The reader reconnects with its last id; a stream cannot carry a status.
+                    return
+                waiting = deque(tail.records)
+                bookmark, is_over = tail.bookmark, tail.run.status in TERMINAL
+                del tail
+                follower.seen = bookmark.head.next_seq - 1
 
-    async def _look(self, tail: Tail) -> Tail:
-        return await self._services.ledger.tail(self._tenant_id, self._run_id, tail.bookmark)
+    def _is_due(self, now: float) -> bool:
+        """Whether an idle reader has to be looked after: its key, its silence, its longest time."""
+        is_due = now - self._asked_at >= KEY_SECONDS
+        return is_due or now - self._heard_at >= HEARTBEAT_SECONDS or now > self._ends_at
+
+    def _is_at_end(self) -> bool:
+        self._asked_at = asyncio.get_running_loop().time()
+        return self._asked_at > self._ends_at
+
+    def _is_silent(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if now - self._heard_at < HEARTBEAT_SECONDS:
+            return False
+        self._heard_at = now
+        return True
+
+    def _was_given(self, record: VerifiedRecord) -> None:
+        """Only what was sent counts: the reader will be told to go on after it."""
+        self._place.last_seq = record.seq
+        self._heard_at = asyncio.get_running_loop().time()
 
 
 def _event(record: VerifiedRecord) -> bytes:

@@ -12,14 +12,15 @@ from starlette.types import Receive, Scope, Send
 
 from app.domain.errors import OverloadedError
 from app.domain.run import TenantId
+from app.telemetry import meters
 
 RETRY_AFTER_SECONDS = 5
 
 
 class StreamSeats:
-    """So many streams of a tenant at once, so many of all: each looks once a second."""
+    """So many streams of a tenant at once, so many of all."""
 
-    def __init__(self, *, per_tenant: int = 64, in_all: int = 512) -> None:
+    def __init__(self, *, per_tenant: int, in_all: int) -> None:
         self._per_tenant = per_tenant
         self._in_all = in_all
         self._taken: Counter[TenantId] = Counter()
@@ -33,9 +34,11 @@ class StreamSeats:
     def taken(self, tenant_id: TenantId) -> Iterator[None]:
         """A seat for as long as this lasts."""
         self._taken[tenant_id] += 1
+        meters.STREAMS.inc()
         try:
             yield
         finally:
+            meters.STREAMS.dec()
             self._taken[tenant_id] -= 1
             if not self._taken[tenant_id]:
                 del self._taken[tenant_id]

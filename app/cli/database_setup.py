@@ -81,6 +81,11 @@ async def _require_known_revision(url: str) -> None:
         return
     needed = schema.known_revision()
     if found != needed:
+        if found is not None and found not in schema.known_revisions():
+            raise ConfigurationError(
+                f"the database is at revision {found}, which this version does not know:"
+                " a newer one has migrated it; start that one"
+            )
         at = "not migrated yet" if found is None else f"at revision {found}"
         raise ConfigurationError(
             f"the database is {at} and this version needs {needed}: run `meshflow db upgrade` of "

@@ -8,13 +8,14 @@ import hashlib
 import logging
 import secrets
 import signal
+import socket
 import sys
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.cli.invocation import Invocation, complain
-from app.cli.listening import bound, shown_url
+from app.cli.invocation import Invocation
+from app.cli.listening import bound, metrics_listener, shown_url
 from app.cli.tls_pair import load_tls_pair
 from app.domain.errors import ConfigurationError
 from app.keys.key_ring import KeySource, development_items, new_key
@@ -23,7 +24,6 @@ from app.settings import Settings
 _log = logging.getLogger("meshflow")
 TLS_PORT = 8443
 PLAIN_PORT = 8080
-DRAIN_SECONDS_BEHIND_PROXY = 15.0
 _BACK_HERE = ("127.0.0.1", "::1")
 
 
@@ -49,10 +49,13 @@ def serve(invocation: Invocation, arguments: Namespace) -> int:
     port = _port(arguments.port, settings, is_tls=tls is not None)
     must_stay = tls is None and not arguments.behind_tls_proxy
     proxies = _trusted_proxies(arguments)
-    with bound(host, port, must_stay=must_stay) as listener:
+    with (
+        bound(host, port, must_stay=must_stay) as listener,
+        metrics_listener(settings.operations) as metrics,
+    ):
         url = shown_url(listener, host, is_tls=tls is not None)
         if invocation.uid == 0:
-            complain("warning: running as root; an own user is safer")
+            _log.warning("running as root; an own user is safer")
         for name in settings.ignored_names:
             _log.info("ignored, made by Kubernetes: %s", name)
 
@@ -61,22 +64,26 @@ def serve(invocation: Invocation, arguments: Namespace) -> int:
         from app.cli.stream_drain import StreamDrain
         from app.cli.web_server import WebServer
 
-        roster.tools(settings)  # refused here in one sentence, before a database is started
+        # Refused here in one sentence, before a database is started.
+        roster.tools(settings)
+        roster.span_exporter(settings)
         with serving_database(settings) as ready:
             from app.main import create_app
 
             app = create_app(ready, key_items=None if keys is None else keys.items())
+            app.state.metrics_listener = metrics
             server = WebServer(
                 listener=listener,
                 tls=tls,
                 trusted_proxies=proxies,
-                drain_seconds=DRAIN_SECONDS_BEHIND_PROXY if arguments.behind_tls_proxy else 0.0,
-                on_ready=lambda: _greet(url, settings, keys, arguments.tls_cert),
+                drain_seconds=settings.operations.drain(behind_proxy=arguments.behind_tls_proxy),
+                on_ready=lambda: _greet(url, settings, keys, arguments.tls_cert, metrics),
             )
             if settings.api_keys_file is not None:
                 source: KeySource = app.state.doorkeeper.source
                 signal.signal(signal.SIGHUP, lambda _signal, _frame: _reload_keys(source))
-            return server.run(StreamDrain(app))
+            drain = StreamDrain(app, lambda: app.state.claim_no_more())  # noqa: PLW0108 - it is there once the application has started
+            return server.run(drain)
 
 
 def _reload_keys(source: KeySource) -> None:
@@ -125,10 +132,17 @@ def _trusted_proxies(arguments: Namespace) -> tuple[str, ...]:
 
 
 def _greet(
-    url: str, settings: Settings, keys: DevelopmentKeys | None, certificate: Path | None
+    url: str,
+    settings: Settings,
+    keys: DevelopmentKeys | None,
+    certificate: Path | None,
+    metrics: socket.socket | None,
 ) -> None:
     """Say where the service is. Development keys are printed here, once, and kept nowhere."""
     lines = [f"MeshFlow serves on {url}"]
+    if metrics is not None:
+        shown = shown_url(metrics, settings.operations.metrics_host, is_tls=False)
+        lines.append(f"metrics      {shown}/metrics")
     if settings.docs:
         lines.append(f"docs         {url}/docs")
     if keys is not None:
@@ -155,6 +169,7 @@ def configure_logging(settings: Settings) -> None:
     """Every record of every library goes through the filter that takes secrets out."""
     from app.privacy.log_filter import JsonLines, SecretFilter
     from app.privacy.scrubber import Scrubber
+    from app.telemetry.trace_context import MarkFilter
 
     own = [
         value.reveal()
@@ -163,9 +178,12 @@ def configure_logging(settings: Settings) -> None:
     ]
     own += settings.egress.secret_values()
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(MarkFilter())
     handler.addFilter(SecretFilter(Scrubber(own)))
     handler.setFormatter(
-        logging.Formatter("%(levelname)s %(name)s: %(message)s") if settings.dev else JsonLines()
+        JsonLines()
+        if settings.operations.log_format == "json"
+        else logging.Formatter("%(levelname)s %(name)s: %(message)s")
     )
     root = logging.getLogger()
     root.handlers = [handler]

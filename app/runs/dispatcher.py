@@ -100,6 +100,7 @@ class RunDispatcher:
         self._judges_at = 0.0
         self._ringing = asyncio.Event()
         self._leaving = False
+        self._claims = True
 
     def place_for(self, tenant: str, run_id: RunId) -> UUID | None:
         """Who begins with a run that is about to be let in: this process, or None, and it waits.
@@ -187,6 +188,10 @@ class RunDispatcher:
             except LedgerUnavailableError:
                 await asyncio.sleep(self._poll_seconds)  # they look by themselves
 
+    def claim_no_more(self) -> None:
+        """Leave runs that nobody drives to others; what is let in here is driven on."""
+        self._claims = False
+
     async def leave(self, grace_seconds: float) -> None:
         """Claim nothing more, let runs finish for a while, and give the rest to others."""
         self._leaving = True
@@ -206,7 +211,7 @@ class RunDispatcher:
         executor, limits = self._parts.executor, self._parts.limits
         await self._give_back()
         free = executor.free_places
-        if not free or self._leaving:
+        if not free or self._leaving or not self._claims:
             return
         rules = ClaimRules(
             most=free,

@@ -7,6 +7,7 @@ its task ends goes back to the queue.
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine
+from contextvars import Context
 from dataclasses import dataclass
 
 from app.agents.loop import AgentLoop
@@ -190,7 +191,9 @@ class RunExecutor:
             await asyncio.wait(list(self._tasks.values()), timeout=5)
 
     def _spawn(self, job: RunJob, driving: Coroutine[None, None, bool]) -> None:
-        task = asyncio.create_task(driving, name=f"run {job.run_id.hex}")
+        # Not in the context of whichever request, or run that ended, made room for it.
+        name, context = f"run {job.run_id.hex}", Context()
+        task = asyncio.create_task(driving, name=name, context=context)
         self._tasks[job.run_id] = task
         task.add_done_callback(lambda done: self._ended(job.run_id, done))
 

@@ -2,8 +2,11 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from app.domain.run import RunId, RunStatus, Usage
 
@@ -21,23 +24,44 @@ class RunEnd:
     told: bytes | None = field(repr=False)  # as the record shows it, scrubbed
 
 
+class Hearer(Protocol):
+    """Whoever wants to hear the bell of a run."""
+
+    def hear(self, end: RunEnd | None) -> None:
+        """The bell rang; how the run ended, if it did."""
+
+
 @dataclass(slots=True, eq=False)
 class _Waiter:
     rung: asyncio.Event = field(default_factory=asyncio.Event)
     end: RunEnd | None = None
+
+    def hear(self, end: RunEnd | None) -> None:
+        self.end = end
+        self.rung.set()
 
 
 class Bell:
     """Rung after a commit, in this process only; waiters also look by themselves now and then."""
 
     def __init__(self) -> None:
-        self._waiting: defaultdict[RunId, set[_Waiter]] = defaultdict(set)
+        self._hearers: defaultdict[RunId, set[Hearer]] = defaultdict(set)
 
     def ring(self, run_id: RunId, end: RunEnd | None = None) -> None:
         """Wake everybody who waits for this run."""
-        for waiter in self._waiting.get(run_id, ()):
-            waiter.end = end
-            waiter.rung.set()
+        for hearer in self._hearers.get(run_id, ()):
+            hearer.hear(end)
+
+    @contextmanager
+    def heard_by(self, hearer: Hearer, run_id: RunId) -> Iterator[None]:
+        """Tell of every ring for as long as this lasts."""
+        self._hearers[run_id].add(hearer)
+        try:
+            yield
+        finally:
+            self._hearers[run_id].discard(hearer)
+            if not self._hearers[run_id]:
+                del self._hearers[run_id]
 
     async def wait(self, run_id: RunId, timeout_seconds: float) -> RunEnd | None:
         """Return when the run's bell rings, or after the timeout; how it ended, if it did.
@@ -45,14 +69,10 @@ class Bell:
         It listens from the moment that it is awaited.
         """
         waiter = _Waiter()
-        self._waiting[run_id].add(waiter)
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await waiter.rung.wait()
-        except TimeoutError:
-            return waiter.end
-        finally:
-            self._waiting[run_id].discard(waiter)
-            if not self._waiting[run_id]:
-                del self._waiting[run_id]
+        with self.heard_by(waiter, run_id):
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    await waiter.rung.wait()
+            except TimeoutError:
+                pass
         return waiter.end

@@ -14,6 +14,7 @@ from app.domain.errors import KeyRetiredError, LedgerError
 from app.domain.receipt import RecordReceipt
 from app.domain.record import (
     ModelResponded,
+    OutcomeUnknown,
     RunEvent,
     RunFinished,
     RunSubmitted,
@@ -44,6 +45,7 @@ from app.storage.companions import (
     WrappedKey,
 )
 from app.storage.ledger_store import LedgerStore, Receipt
+from app.telemetry import meters
 
 _INLINE_SCRUB_CHARACTERS = 32 * 1024
 
@@ -60,6 +62,7 @@ class RecorderParts:
     now: Callable[[], datetime]
     entropy: Entropy
     result_ttl_seconds: int
+    told: Callable[[RunId, Sequence[tuple[int, RunEvent]], datetime], None] | None = None
     sandbox: str | None = None  # how this process confines tools, stamped into each record
 
 
@@ -181,6 +184,9 @@ class LedgerRecorder:
             opening = [self._wrapped_again(item, now) for item in self._companions]
             companions = [*opening, *work, *self._closing(events[-1], head, usage, now)]
             receipt = await parts.store.append(place.tenant_id, place.run_id, sealed, companions)
+        if parts.told is not None:
+            parts.told(place.run_id, list(enumerate(events, place.head.next_seq)), now)
+        meters.UNKNOWN_OUTCOMES.inc(sum(isinstance(event, OutcomeUnknown) for event in events))
         self._recorded = drafts
         self._receipt = None if self._opened_at is None else _kept(receipt, sealed.records[0])
         self._held.clear()

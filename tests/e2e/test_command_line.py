@@ -157,6 +157,35 @@ def test_a_named_database_is_never_migrated_by_serve_and_is_by_db_upgrade(
         assert client.get("/readyz").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("revision", "said"),
+    [
+        ("9999", "a newer one has migrated it"),
+        ("0001", "run `meshflow db upgrade` of this version"),
+    ],
+)
+def test_a_process_refuses_a_schema_that_is_newer_or_older_than_it(
+    environ: dict[str, str], database: EmbeddedPostgres, revision: str, said: str
+) -> None:
+    owner, app = asyncio.run(_new_database(database, f"other_{revision}"))
+    told = {**environ, "MESHFLOW_API_KEYS": KEY, "MESHFLOW_DATABASE_URL": app}
+    told["MESHFLOW_OWNER_DATABASE_URL"] = owner
+    assert run_command("db", "upgrade", environ=told).code == 0
+    asyncio.run(_at_revision(owner, revision))
+    refused = run_command("serve", "--port", "0", environ=told)
+    assert refused.code == 2
+    assert f"at revision {revision}" in refused.err
+    assert said in refused.err
+
+
+async def _at_revision(owner: str, revision: str) -> None:
+    connection = await asyncpg.connect(owner.replace("+asyncpg", ""))
+    try:
+        await connection.execute("UPDATE alembic_version SET version_num = $1", revision)
+    finally:
+        await connection.close()
+
+
 async def _new_database(database: EmbeddedPostgres, name: str) -> tuple[str, str]:
     connection = await asyncpg.connect(database.superuser_url().replace("+asyncpg", ""))
     try:

@@ -80,7 +80,6 @@ OPENED_BY = {
     "catalog_list_agents": frozenset(Scope),
     "catalog_get_agent": frozenset(Scope),
     "catalog_whoami": frozenset(Scope),
-    "system_metrics": frozenset({Scope.AUDIT}),
 }
 ATTEMPTS: dict[str, tuple[tuple[str, str], ...]] = {
     "no key": (),

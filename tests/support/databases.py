@@ -135,6 +135,13 @@ async def _roles_on(superuser: str) -> Roles:
             f"ALTER ROLE {login} LOGIN {rights} PASSWORD '{password}'",
         )
 
+    await execute(
+        superuser,
+        "DO $$ BEGIN IF current_setting('server_version_num')::int >= 160000 THEN GRANT"
+        f" {', '.join(_LOGINS)} TO mf_owner WITH ADMIN TRUE, INHERIT FALSE, SET FALSE;"
+        " END IF; END $$",
+    )
+
     def url_of(name: str) -> str:
         parts = urlsplit(superuser)
         host = parts.netloc.rpartition("@")[2]

@@ -12,6 +12,7 @@ import httpx2
 import uvicorn
 from fastapi import FastAPI
 
+from app.cli.listening import metrics_listener, shown_url
 from app.main import create_app
 from app.settings import Settings
 from app.wiring import Overrides
@@ -42,6 +43,7 @@ class LiveServer:
     app: FastAPI
     roles: Roles
     directory: Path
+    metrics_url: str | None = None  # with MESHFLOW_METRICS_PORT
 
     @property
     def workspace(self) -> Path:
@@ -89,15 +91,23 @@ def live_server(
     """Serve until the block ends."""
     with tempfile.TemporaryDirectory(prefix="mf-live-") as made:
         directory = Path(made)
-        app = create_app(settings_for(directory, roles, **environ), overrides=overrides)
-        with serving(app) as url:
-            yield LiveServer(url=url, app=app, roles=roles, directory=directory)
+        settings = settings_for(directory, roles, **environ)
+        app = create_app(settings, overrides=overrides)
+        with metrics_listener(settings.operations) as metrics:
+            app.state.metrics_listener = metrics
+            shown = None if metrics is None else shown_url(metrics, "127.0.0.1", is_tls=False)
+            with serving(app) as url:
+                yield LiveServer(
+                    url=url, app=app, roles=roles, directory=directory, metrics_url=shown
+                )
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: FastAPI, *, send_buffer_bytes: int | None = None) -> Iterator[str]:
     """An application on a free loopback port; its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
+    if send_buffer_bytes is not None:  # what is accepted inherits it
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, timeout_graceful_shutdown=5, lifespan="on"
     )

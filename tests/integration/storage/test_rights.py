@@ -257,6 +257,8 @@ RIGHTS = {
             "idempotency_end",
             "idempotency_keep",
             "idempotency_trim",
+            "runs_heads",
+            "runs_pulse",
             "work_forget",
             "writer_commands",
             "work_keep",

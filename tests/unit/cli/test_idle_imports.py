@@ -7,7 +7,7 @@ SCRIPT = """
 import sys
 import app.cli.web_server
 import app.main
-unwanted = {"alembic", "mako", "pygments", "anthropic"}
+unwanted = {"alembic", "mako", "pygments", "anthropic", "opentelemetry.sdk", "requests"}
 print(*sorted(unwanted & sys.modules.keys()))
 """
 
