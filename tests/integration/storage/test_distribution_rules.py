@@ -16,7 +16,8 @@ from tests.support.tenant_statements import (
 pytestmark = pytest.mark.anyio
 
 # Whole on every server, or only on the first: what is known of all tenants, and the schema's mark.
-SHARED = frozenset({"tenants", "writer_key", "alembic_version"})
+QUEUE = frozenset({"pgqueuer", "pgqueuer_log", "pgqueuer_schedules", "pgqueuer_statistics"})
+SHARED = frozenset({"tenants", "writer_key", "alembic_version"}) | QUEUE
 # Statements that look at all tenants: on Citus these go to every server, or run on the first.
 OF_ALL_TENANTS = {
     "run_store._COLUMNS": "the beginning of statements that go on with the tenant",
@@ -30,7 +31,7 @@ OF_ALL_TENANTS = {
     "erasure_waiting": "the eraser serves all tenants",
     "work_forget": "a work key is the deployment's, of one day",
     "results_expire": "results of all tenants expire by the clock",
-    "writer_tick": "a process looks after the runs of all tenants",
+    "queue_mend": "open runs of all tenants have a place in the queue",
     "idempotency_trim": "keys of all tenants expire by the clock",
     "webhook_due": "a process delivers for all tenants",
     "webhook_trim": "deliveries of all tenants expire by the clock",
@@ -94,7 +95,10 @@ async def test_the_tenant_comes_first_in_every_key(roles: Roles) -> None:
     assert {row["table_name"] for row in keys} >= tables
     loose = [(table, key) for table, key, first in keys if first != "tenant_id"]
     assert {table for table, _ in loose} <= SHARED, loose
-    assert counters == []  # a counter of the whole deployment would be the one server's
+    of_the_queue = {f"{table}_id_seq" for table in QUEUE}
+    assert {
+        row["relname"] for row in counters
+    } <= of_the_queue  # a counter of the whole deployment would be the one server's
 
 
 async def test_every_statement_says_of_which_tenant_it_speaks(roles: Roles) -> None:
