@@ -16,14 +16,16 @@ NAME = "MESHFLOW_WEBHOOK_LOOPBACK_PORTS"
 
 
 def read(*, dev: bool, **more: str) -> Settings:
-    return Settings.from_environ({NAME: "9000", **more}, dev=dev, uid=1000, home=Path("/home/x"))
+    return Settings.from_environ(
+        {NAME: "9000", **more}, dev=dev, uid=1000, home=Path("/home/somebody")
+    )
 
 
 def test_it_is_for_development_alone() -> None:
     with pytest.raises(ConfigurationError, match="--dev"):
         read(dev=False)
     assert read(dev=True).egress.webhook_policy().local_ports == {9000}
-    none = Settings.from_environ({}, dev=True, uid=1000, home=Path("/home/x"))
+    none = Settings.from_environ({}, dev=True, uid=1000, home=Path("/home/somebody"))
     assert none.egress.webhook_policy().local_ports == frozenset()
 
 
