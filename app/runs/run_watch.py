@@ -36,20 +36,28 @@ class RunHead(Protocol):
     def is_over(self) -> bool:
         """Whether nothing more will come."""
 
+    @property
+    def mark(self) -> str:
+        """Another one when the run's row was changed, by whomever."""
+
 
 Followed = tuple[TenantId, RunId]
 Heads = Callable[[Sequence[Followed]], Awaitable[Sequence[RunHead]]]
 
 
 class Follower:
-    """One who follows a run. `seen`: the seq of the last record it knows of."""
+    """One who follows a run. `seen`: the seq of the last record it knows of.
 
-    __slots__ = ("_is_due", "_wake", "has_news", "run", "seen")
+    `mark`: the one of the run's row when it was last told to look; it looks once at the beginning.
+    """
+
+    __slots__ = ("_is_due", "_wake", "has_news", "mark", "run", "seen")
 
     def __init__(self, run: Followed, seen: int, is_due: Callable[[float], bool]) -> None:
         self.run = run
         self.seen = seen
         self.has_news = False
+        self.mark: str | None = None
         self._is_due = is_due
         self._wake = asyncio.Event()
 
@@ -57,6 +65,11 @@ class Follower:
         """There is a record that it may not know of."""
         self.has_news = True
         self._wake.set()
+
+    def is_behind(self, head: RunHead) -> bool:
+        """Whether there is more than it knows of, or the row is not as it was at the last look."""
+        is_changed, self.mark = head.mark != self.mark, head.mark
+        return is_changed or head.seq > self.seen
 
     def hear(self, _: RunEnd | None) -> None:
         """The bell of the run rang."""
@@ -135,5 +148,5 @@ class RunWatch:
             head = found.get(run[1])
             is_over = head is None or head.is_over  # None: the run was deleted
             for follower in self._followers.get(run, ()):
-                if is_over or (head is not None and head.seq > follower.seen):
+                if head is None or is_over or follower.is_behind(head):
                     follower.set()

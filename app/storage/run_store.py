@@ -66,7 +66,8 @@ UPDATE pgqueuer SET execute_after = least(execute_after, now())
 WHERE status = 'queued' AND entrypoint = 'run:' || $1::text AND dedupe_key = ANY ($2)
 """
 _LOADS = "SELECT tenant, waiting, running, waits_seconds FROM runs_pulse()"
-_HEADS = "SELECT run_id, seq, status FROM runs_heads($1, $2)"
+_UNDER_WAY = frozenset(set(RunStatus) - TERMINAL)
+_HEADS = "SELECT run_id, seq, status, mark FROM runs_heads($1, $2)"
 _PAGE = (
     _COLUMNS
     + """WHERE tenant_id = $1 AND kind <> 'admin' AND ($2::uuid IS NULL OR run_id < $2)
@@ -105,6 +106,7 @@ class RunHead:
     run_id: RunId
     seq: int
     is_over: bool  # or says a state that nobody knows
+    mark: str  # of its row as it is: another one when anybody changed it
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,12 @@ class RunStore:
         async with self._database.driver() as raw:
             rows = await raw.fetch(_HEADS, tenants, run_ids)
         return [
-            RunHead(RunId(UUID(bytes=row["run_id"].bytes)), row["seq"], row["status"] in TERMINAL)
+            RunHead(
+                run_id=RunId(UUID(bytes=row["run_id"].bytes)),
+                seq=row["seq"],
+                is_over=row["status"] not in _UNDER_WAY,
+                mark=row["mark"],
+            )
             for row in rows
         ]
 

@@ -9,11 +9,11 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_te
 $$;
 --;;
 -- Where the ledgers of runs end that somebody follows, and whether they are over: asked once a second for all of them.
--- It says when to look, never what to show.
-CREATE FUNCTION runs_heads(p_tenants uuid[], p_runs uuid[]) RETURNS TABLE (run_id uuid, seq bigint, status text)
+-- It says when to look, never what to show; mark: another one when anybody changed the run's row.
+CREATE FUNCTION runs_heads(p_tenants uuid[], p_runs uuid[]) RETURNS TABLE (run_id uuid, seq bigint, status text, mark text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
   SELECT r.run_id, coalesce((SELECT c.seq FROM public.record c WHERE c.tenant_id = r.tenant_id AND c.run_id = r.run_id
-    ORDER BY c.seq DESC LIMIT 1), -1), r.status
+    ORDER BY c.seq DESC LIMIT 1), -1), r.status, r.xmin::text || r.ctid::text
   FROM unnest(p_tenants, p_runs) AS u(tenant_id, run_id)
   JOIN public.runs r ON r.tenant_id = u.tenant_id AND r.run_id = u.run_id;
 $$;

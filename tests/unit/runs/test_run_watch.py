@@ -25,6 +25,7 @@ class Head:
     run_id: RunId
     seq: int
     is_over: bool = False
+    mark: str = "as it was"
 
 
 class Database:
@@ -78,6 +79,7 @@ async def test_a_record_of_another_process_wakes_who_does_not_know_it(
     with watch[0].follow(RUNS[0], 3, never) as knows, watch[0].follow(RUNS[0], 2, never) as behind:
         async with asyncio.timeout(PATIENCE_SECONDS):
             assert await behind.wait()
+            assert await knows.wait()  # everybody looks once at the beginning
         await database.looks(3)
         assert not knows.has_news
         database.heads[RUNS[0][1]] = Head(RUNS[0][1], 4)
@@ -98,10 +100,26 @@ async def test_the_end_of_a_run_wakes_its_followers(
             assert await follower.wait()
 
 
+async def test_whoever_changes_the_row_of_a_run_wakes_its_followers(
+    watch: tuple[RunWatch, Bell], database: Database
+) -> None:
+    with watch[0].follow(RUNS[0], 3, never) as follower:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await follower.wait()
+        await database.looks(3)
+        assert not follower.has_news
+        database.heads[RUNS[0][1]] = Head(RUNS[0][1], 3, mark="changed")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await follower.wait()
+
+
 async def test_the_bell_wakes_the_followers_of_its_run_alone(
     watch: tuple[RunWatch, Bell], database: Database
 ) -> None:
     with watch[0].follow(RUNS[0], 3, never) as one, watch[0].follow(RUNS[1], 3, never) as other:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await one.wait()
+            assert await other.wait()  # everybody looks once at the beginning
         watch[1].ring(RUNS[0][1])
         assert await one.wait()
         await database.looks(3)
