@@ -113,6 +113,17 @@ def test_the_same_bytes_count_and_nothing_that_means_the_same(here: LiveServer) 
     assert count_runs(here) == before
 
 
+def test_the_same_body_to_another_path_is_another_request(here: LiveServer) -> None:
+    key = new_key()
+    with here.client() as client:
+        one, two = (_submitted(client, new_key()).public for _ in range(2))
+        assert client.post(f"/v1/runs/{one}/cancel", headers=key).status_code == 200
+        answer = client.post(f"/v1/runs/{two}/cancel", headers=key)
+        problem_of(answer, 422, "idempotency-key-reused")
+        again = client.post(f"/v1/runs/{one}/cancel", headers=key)
+        assert (again.status_code, again.json()["id"]) == (200, one)
+
+
 def test_another_tenant_has_keys_of_its_own_and_another_scope_is_another_request(
     here: LiveServer,
 ) -> None:
