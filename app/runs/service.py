@@ -184,12 +184,11 @@ class RunService:
         )
         if isinstance(verdict, Deny):
             recorder.hold(submitted)
-            code = verdict.decision.code
-            denied = verdict.decision
-            final = RunFinished(status=RunStatus.BLOCKED, error_code=code, decision=denied)
+            denial, code = verdict.decision, verdict.decision.code
+            final = RunFinished(status=RunStatus.BLOCKED, error_code=code, decision=denial)
             await recorder.record(final, Usage())
-            rules, receipt = verdict.decision.rules, recorder.take_receipt()
-            raise PolicyDeniedError(public_run_id(run_id), rules, code, receipt)
+            receipt = recorder.take_receipt()
+            raise PolicyDeniedError(public_run_id(run_id), denial.rules, code, receipt)
         # Authority is what the instructions say; a key that could have given some, and sent only
         # data, asked for no effect.
         may_instruct = Scope.INSTRUCT in caller.scopes and submission.instructions is not None
