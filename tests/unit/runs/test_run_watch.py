@@ -129,7 +129,8 @@ async def test_the_bell_wakes_the_followers_of_its_run_alone(
 async def test_who_is_due_is_woken_without_news(watch: tuple[RunWatch, Bell]) -> None:
     with watch[0].follow(RUNS[0], 3, lambda _: True) as follower:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            assert not await follower.wait()
+            while await follower.wait():  # everybody looks once at the beginning
+                pass
 
 
 async def test_a_database_that_was_gone_is_asked_again(
