@@ -108,7 +108,6 @@ def ledger_parts(settings: Settings) -> LedgerParts:
     writer = WriterKey(entropy(32), uuid4().bytes)
     admin_log = _admin_log(ledger, runs, run_keys, writer, settings.sandbox.mode)
     erasures = ErasureStore(database)
-    desk = _erasure_desk(erasures, admin_log, writer)
     logs = _log_checks(settings, (signing, enrolled), database, keys, admin_log)
     book = ErasureBook(
         ledger=ledger,
@@ -125,7 +124,7 @@ def ledger_parts(settings: Settings) -> LedgerParts:
         runs=runs,
         keys=keys,
         enrolment=enrolled,
-        erasures=ErasureParts(book=book, desk=desk),
+        erasures=ErasureParts(book=book, desk=(desk := _erasure_desk(erasures, admin_log, writer))),
         logs=logs,
         now=utc_now,
     )

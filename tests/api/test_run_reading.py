@@ -10,7 +10,7 @@ from uuid import UUID
 import httpx2
 import pytest
 
-from app.runs import executor
+from app.runs import dispatcher
 from tests.support.api_matrix import finished, problem_of, says, scripted
 from tests.support.databases import DatabaseServer, execute
 from tests.support.live_server import KEY_ITEMS, LiveServer, live_server
@@ -185,7 +185,7 @@ def test_with_no_time_to_keep_it_the_output_is_scrubbed_at_once(
 def test_a_result_past_its_time_is_scrubbed_before_anybody_sweeps_it_away(
     api_databases: DatabaseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor, "EXPIRY_SWEEP_BEATS", 10**9)
+    monkeypatch.setattr(dispatcher, "SWEEP_BEATS", 10**9)
     roles = api_databases.new_database()
     with (
         live_server(roles, scripted(says(TOKEN)), MESHFLOW_RESULT_TTL="2") as server,

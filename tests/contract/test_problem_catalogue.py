@@ -41,6 +41,7 @@ from app.domain.errors import (
     PreconditionFailedError,
     PreconditionRequiredError,
     RotationRefusedError,
+    RunParkedError,
     StaleEpochError,
     StaleTermError,
     TenantBusyError,
@@ -103,6 +104,7 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
 INSIDE = {
     "ConfigurationError": ConfigurationError("planted-words"),
     "ModelError": ModelError("planted-words"),
+    "RunParkedError": RunParkedError(),
     "ToolError": ToolError("planted-words"),
     "ConfinementError": ConfinementError("planted-words"),
     "UnreadableShellError": UnreadableShellError("planted-words"),
