@@ -8,6 +8,7 @@ is gone is waited for.
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -34,6 +35,7 @@ ASKING_BEATS = 15
 DISOWNED_SECONDS = 60.0  # longer than any statement may take to commit
 LONGEST_BACKOFF_SECONDS = 2.0
 PATIENCE_LEASES = 3  # for a process that has what a run began with, before it ends
+MOST_VAIN_BEGINNINGS = 5
 FORGETTING_LEASES = 20 * PATIENCE_LEASES
 _RECONNECT_SECONDS = 0.2
 
@@ -96,6 +98,7 @@ class RunDispatcher:
         self._lost_at: dict[RunId, float] = {}
         self._unfit_since: dict[RunId, float] = {}
         self._put_off: dict[RunId, int] = {}  # and how often before
+        self._begun_in_vain: Counter[RunId] = Counter()
         self._beaten_at: float | None = None
         self._judges_at = 0.0
         self._ringing = asyncio.Event()
@@ -235,6 +238,9 @@ class RunDispatcher:
         executor, run_id = self._parts.executor, found.run_id
         try:
             restored = await self._parts.restore(found.tenant_id, run_id)
+            if isinstance(restored, RunJob) and self._never_begins(restored):
+                recorder = restored.opened(restored).recorder
+                restored = LostRun(recorder=recorder, spent=Usage(), reason="it does not begin")
             if isinstance(restored, RunJob) and not self._was_lost(run_id):
                 self._unfit_since.pop(run_id, None)
                 self._restoring.pop(run_id, None)
@@ -264,6 +270,10 @@ class RunDispatcher:
             self._names[tenant_id] = name
         return self._parts.limits.most_of_tenant(name)
 
+    def _never_begins(self, job: RunJob) -> bool:
+        """Whether its first record failed here again and again; of others the ledger knows it."""
+        return not job.is_started and self._begun_in_vain[job.run_id] > MOST_VAIN_BEGINNINGS
+
     def _was_lost(self, run_id: RunId) -> bool:
         """Whether another took it from here just now: who was too slow leaves it to the others."""
         lost_at = self._lost_at.get(run_id)
@@ -282,6 +292,7 @@ class RunDispatcher:
         """Losing the race to another is fine."""
         _log.warning("a run is lost: %s", lost.reason, extra={"run": run_id.hex})
         self._unfit_since.pop(run_id, None)
+        self._begun_in_vain.pop(run_id, None)
         lost.recorder.claim()
         final = RunFinished(status=RunStatus.INTERRUPTED, error_code="owner_lost")
         await lost.recorder.record(final, lost.spent)
@@ -289,6 +300,7 @@ class RunDispatcher:
     async def _give_back(self) -> None:
         """What ended here and is not over, and what cannot be gone on with here, goes to others."""
         for run_id in self._parts.executor.take_unsettled():
+            self._begun_in_vain[run_id] += 1
             self._put_off.setdefault(run_id, 0)
         if not self._put_off:
             return
@@ -378,3 +390,5 @@ class RunDispatcher:
         for seen in (self._lost_at, self._unfit_since):
             for run_id in [run_id for run_id, at in seen.items() if at < long_ago]:
                 del seen[run_id]
+        if len(self._begun_in_vain) > ASKED_AT_EVERY_BEAT:
+            self._begun_in_vain.clear()  # others drove most of them on; the rest is counted anew

@@ -158,7 +158,8 @@ def plain_user_runner(playground: Path) -> Runner:
         return CALLER
     account = pwd.getpwnam("nobody")
     tree = playground / "tree"
-    for part in ("app/__init__.py", "app/domain/__init__.py", "app/domain/errors.py"):
+    domain = ("__init__.py", "errors.py", "receipt.py")
+    for part in ("app/__init__.py", *(f"app/domain/{name}" for name in domain)):
         (tree / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / part, tree / part)
     shutil.copytree(REPOSITORY / "app/embedded", tree / "app/embedded")
