@@ -21,6 +21,7 @@ from app.runs.executor import RunExecutor, RunJob
 from app.runs.outage_watch import OutageWatch
 from app.runs.recorder import LedgerRecorder
 from app.runs.run_keys import RunKeys
+from app.runs.work_key_sweep import WorkKeySweep
 from app.storage.run_queue import Claimed, ClaimRules, RunQueue
 from app.storage.run_store import RunStore
 
@@ -33,6 +34,7 @@ LOG_KEPT = timedelta(hours=1)  # of what pgqueuer notes of each claim
 # Up to so many, every heartbeat asks after all runs that wait here; with more, every fifteenth.
 ASKED_AT_EVERY_BEAT = 2048
 ASKING_BEATS = 15
+WISHES_TOLD = timedelta(seconds=60)  # what is older is looked for by the sweep
 DISOWNED_SECONDS = 60.0  # longer than any statement may take to commit
 LONGEST_BACKOFF_SECONDS = 2.0
 PATIENCE_LEASES = 3  # for a process that has what a run began with, before it ends
@@ -88,6 +90,7 @@ class RunDispatcher:
 
     def __init__(self, parts: DispatchParts) -> None:
         self._parts = parts
+        self._work_keys = WorkKeySweep(parts.store, parts.keys)
         lease = parts.limits.lease_seconds
         self._poll_seconds = min(1.0, lease / 20)
         self._turns_between = max(1, round(min(HEARTBEAT_SECONDS, lease / 5) / HEARING_SECONDS))
@@ -345,6 +348,7 @@ class RunDispatcher:
             for run_id in set(asked) - await parts.beats.waiting(asked):
                 if run_id in executor.waiting:
                     executor.forget(run_id)  # another process has it
+        await parts.beats.hear_the_parked(WISHES_TOLD)
         if self._disowned:
             await self._end_disowned()
 
@@ -367,12 +371,9 @@ class RunDispatcher:
 
     async def _sweep(self) -> None:
         parts = self._parts
-        now = parts.now()
-        needed = set(await parts.store.expire_results(now))
-        gone = parts.keys.destroy_work_keys(keep=needed, now=now)
-        if gone:
-            await parts.store.forget_work(gone)
+        await self._work_keys.sweep(parts.now())
         await parts.beats.trim(LOG_KEPT)
+        await parts.beats.hear_the_parked(None)
         if await parts.beats.mend(parts.limits.lease_seconds):
             _log.warning("runs without a place in the queue were given one")
         long_ago = time.monotonic() - FORGETTING_LEASES * parts.limits.lease_seconds
