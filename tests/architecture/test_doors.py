@@ -40,7 +40,10 @@ LIBRARIES: Mapping[str, Doors] = {
     ),
     "h11": ("app/cli/bounded_h11.py",),  # uvicorn brings it
     "httptools": (),  # uvicorn finds it by itself
-    "httpcore2": ("app/egress/",),  # requests to addresses that are not the operator's
+    "httpcore2": (
+        "app/egress/",  # requests to addresses that are not the operator's
+        "app/providers/wire/provider_sockets.py",
+    ),
     "httpx2": (
         "app/sequencing/witness_roster.py",
         "app/providers/messages_session.py",
@@ -48,6 +51,7 @@ LIBRARIES: Mapping[str, Doors] = {
         "app/providers/extras/gemini_session.py",
         "app/providers/extras/bedrock_session.py",
         "app/providers/wire/model_http.py",
+        "app/providers/wire/provider_sockets.py",
         "app/sequencing/witness_client.py",
         "app/cli/",
     ),
