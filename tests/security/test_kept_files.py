@@ -4,29 +4,17 @@ Each attack is shown to keep them where there are no walls, and is ended for it 
 """
 
 import os
-from typing import Any
 
 import pytest
 
 from app.domain.sandbox_mode import SandboxMode
 from app.sandbox.call_ends import REMOVED_TOO_MUCH
-from app.sandbox.execution import (
-    Argv,
-    EndedBy,
-    EngineName,
-    ExecLimits,
-    ExecRequest,
-    ExecResult,
-    ExecStatus,
-    Program,
-    SourceText,
-)
+from app.sandbox.execution import EndedBy, ExecResult, ExecStatus
 from app.sandbox.syscall_tables import ARCHITECTURES
 from app.sandbox.tool_runner import ToolRunner
-from tests.support.escape_scene import RUN, TENANT, lent, runner_for
+from tests.support.escape_scene import lent, request_for, runner_for
 
 MIB = 1024 * 1024
-PERL = "/usr/bin/perl"
 _EXIT = ARCHITECTURES[os.uname().machine].numbers["exit"]
 # Eight files of half a MiB, where two MiB are allowed, kept until somebody ends it.
 _PYTHON = """
@@ -81,65 +69,35 @@ ATTACKS = {
         "os.mkdir('d')\nkept = [removed('d/f') for i in range(8)]\nos.rmdir('d')\ndone()"
     ),
 }
-_KEEP = (
-    'for(1..8){open(my $f,"+>","f$$") or die; syswrite $f,"x"x(512*1024); unlink "f$$"; '
-    "push @k,$f} "
-    "syswrite STDOUT,'kept'; syswrite W,'.'; sleep {SLEEP}; exit"
-)
-_WAIT = "sysread R,$b,1; sleep {SLEEP}"
-OF_A_GROUP = {
-    "itself": _KEEP,
-    "child": "pipe R,W; if(!fork){" + _KEEP + "} " + _WAIT,
-    "orphan": "pipe R,W; if(!fork){if(!fork){" + _KEEP + "} exit} " + _WAIT,
-}
 
 
-async def _told(runner: ToolRunner, engine: EngineName, program: Program) -> ExecResult:
-    limits = ExecLimits(workspace_bytes=2 * MIB, file_bytes=MIB)
+async def _told(runner: ToolRunner, text: str) -> ExecResult:
     with lent() as (workspace, directory, _):
         return await runner.run(
-            ExecRequest(
-                engine=engine,
-                program=program,
-                tenant_hex=TENANT,
-                run_hex=RUN,
-                workspace_fd=directory,
-                workspace=workspace,
-                limits=limits,
+            request_for(
+                text, directory, workspace=workspace, workspace_bytes=2 * MIB, file_bytes=MIB
             )
         )
 
 
-async def _both(engine: EngineName, text: str, **options: Any) -> tuple[ExecResult, ExecResult]:
+async def _both(text: str) -> tuple[ExecResult, ExecResult]:
     """What becomes of it without walls, where it ends by itself, and within."""
     told = []
     for mode, seconds in ((SandboxMode.OFF_UNSAFE, "0"), (SandboxMode.STRICT, "60")):
-        one = text.replace("{SLEEP}", seconds)
-        program: Program = SourceText(text=one)
-        if engine is EngineName.EXEC:
-            program = Argv(words=(PERL, "-e", one))
-        runner = runner_for(mode, **options)
+        runner = runner_for(mode)
         try:
-            told.append(await _told(runner, engine, program))
+            told.append(await _told(runner, text.replace("{SLEEP}", seconds)))
         finally:
             await runner.close()
     return told[0], told[1]
 
 
-def _is_ended_for_it(free: ExecResult, confined: ExecResult) -> None:
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+async def test_a_program_that_keeps_what_it_removed_is_ended_for_it(name: str) -> None:
+    free, confined = await _both(_PYTHON + ATTACKS[name])
     assert (free.status, free.stdout) == (ExecStatus.OK, b"kept"), free
     assert confined.ended_by is EndedBy.WORKSPACE_QUOTA, confined
     assert (confined.status, confined.reason) == (ExecStatus.KILLED, REMOVED_TOO_MUCH)
-
-
-@pytest.mark.parametrize("name", sorted(ATTACKS))
-async def test_a_program_that_keeps_what_it_removed_is_ended_for_it(name: str) -> None:
-    _is_ended_for_it(*await _both(EngineName.NATIVE, _PYTHON + ATTACKS[name]))
-
-
-@pytest.mark.parametrize("name", sorted(OF_A_GROUP))
-async def test_whichever_process_of_a_listed_program_keeps_it_it_is_ended(name: str) -> None:
-    _is_ended_for_it(*await _both(EngineName.EXEC, OF_A_GROUP[name], executable=(PERL,)))
 
 
 async def test_no_thread_has_descriptors_of_its_own() -> None:
@@ -151,7 +109,7 @@ async def test_no_thread_has_descriptors_of_its_own() -> None:
     )
     runner = runner_for()
     try:
-        told = await _told(runner, EngineName.NATIVE, SourceText(text=text))
+        told = await _told(runner, text)
     finally:
         await runner.close()
     assert told.stdout == b"-1 1\n"
@@ -167,7 +125,7 @@ async def test_what_is_within_the_quota_may_be_kept_without_a_name() -> None:
     )
     runner = runner_for()
     try:
-        told = await _told(runner, EngineName.NATIVE, SourceText(text=text))
+        told = await _told(runner, text)
     finally:
         await runner.close()
     assert (told.status, told.stdout) == (ExecStatus.OK, b"kept"), told

@@ -250,6 +250,38 @@ async def test_a_zygote_that_does_not_answer_is_ended_with_all_its_programs_star
     assert told.ended_by is EndedBy.WORKER
 
 
+# Eight files of half a MiB, where two MiB are allowed, kept until somebody ends it.
+_KEEP = (
+    'for(1..8){open(my $f,"+>","f$$") or die; syswrite $f,"x"x(512*1024); unlink "f$$"; '
+    "push @k,$f} "
+    "syswrite STDOUT,'kept'; syswrite W,'.'; sleep {SLEEP}; exit"
+)
+_WAIT = "sysread R,$b,1; sleep {SLEEP}"
+OF_A_GROUP = {
+    "itself": _KEEP,
+    "child": "pipe R,W; if(!fork){" + _KEEP + "} " + _WAIT,
+    "orphan": "pipe R,W; if(!fork){if(!fork){" + _KEEP + "} exit} " + _WAIT,
+}
+
+
+@pytest.mark.parametrize("name", sorted(OF_A_GROUP))
+async def test_whichever_process_keeps_what_was_removed_the_call_is_ended(name: str) -> None:
+    """As in `test_kept_files.py`; without walls each of them keeps it and ends by itself."""
+    told = []
+    for mode, seconds in ((SandboxMode.OFF_UNSAFE, "0"), (SandboxMode.STRICT, "60")):
+        runner = _runner(mode)
+        try:
+            with _workspace() as directory:
+                text = OF_A_GROUP[name].replace("{SLEEP}", seconds)
+                limits = {"workspace_bytes": 2 * 1024 * 1024, "file_bytes": 1024 * 1024}
+                told.append(await runner.run(_request(text, directory, **limits)))
+        finally:
+            await runner.close()
+    free, confined = told
+    assert (free.status, free.stdout) == (ExecStatus.OK, b"kept"), free
+    assert confined.ended_by is EndedBy.WORKSPACE_QUOTA, confined
+
+
 async def test_a_program_starts_so_many_processes_and_no_more() -> None:
     """Without the limit the four hundred are there; of the account's others some count, too."""
     runner = _runner()
