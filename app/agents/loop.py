@@ -19,7 +19,7 @@ from app.agents.progress import (
     refused_call,
     unknown_call,
 )
-from app.agents.prompts import opening_messages
+from app.agents.prompts import NO_MARKS, RunMarks, as_shown, opening_messages, system_text
 from app.domain.errors import ModelError
 from app.domain.record import (
     ModelRequested,
@@ -51,6 +51,7 @@ from app.domain.verdict import (
     Obligation,
     Verdict,
 )
+from app.policy.canary import Canaries
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import (
     CallInput,
@@ -89,6 +90,7 @@ class LoopParts:
     journal: Journal
     monotonic: Callable[[], float]
     model_timeout_seconds: float
+    marks: RunMarks = NO_MARKS
 
 
 class AgentLoop:
@@ -111,11 +113,15 @@ class AgentLoop:
         )
         start = state_at_start(task.submission, self._offered, may_instruct=may_instruct)
         self._state = after_turns(start, since.turns, self._offered)
-        self._messages: list[Message] = [*opening_messages(task.submission), *since.turns]
+        self._messages: list[Message] = [
+            *opening_messages(task.submission, parts.marks),
+            *since.turns,
+        ]
         self._spent = since.spent
         self._calls_made: Counter[str] = Counter(since.calls_made)
         self._began = parts.monotonic() - since.elapsed_seconds
         self._turn = since.turn
+        self._canaries = Canaries.of(filter(None, [parts.marks.canary]))
 
     @property
     def spent(self) -> Usage:
@@ -153,8 +159,8 @@ class AgentLoop:
         output = max(1, min(_MAX_OUTPUT_TOKENS, self._parts.price.max_output_tokens, left))
         request = ModelRequest(
             model=submission.model,
-            system=submission.system_prompt,
-            messages=tuple(self._messages),
+            system=system_text(submission, self._parts.marks),
+            messages=tuple(as_shown(message, self._parts.marks) for message in self._messages),
             tools=self._offered,
             max_output_tokens=output,
             timeout_seconds=self._parts.model_timeout_seconds,
@@ -292,6 +298,7 @@ class AgentLoop:
             elapsed_seconds=self._parts.monotonic() - self._began,
             calls_made=dict(self._calls_made),
             state=self._state,
+            canaries=self._canaries,
         )
 
     def _estimated_input_tokens(self) -> int:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from app.agents.loop import AgentLoop, LoopParts
+from app.agents.prompts import run_marks
+from app.ledger.hashing import digest_key
 from app.policy.gate import DascGate
 from app.runs.executor import DrivenRun, RunJob
 from app.runs.recorder import LedgerRecorder, RecorderParts
@@ -72,5 +74,6 @@ class RunOpener:
             journal=recorder,
             monotonic=parts.monotonic,
             model_timeout_seconds=parts.model_timeout_seconds,
+            marks=run_marks(digest_key(job.place.run_key)),
         )
         return AgentLoop(job.task, loop_parts, may_instruct=job.may_instruct, since=job.since)
