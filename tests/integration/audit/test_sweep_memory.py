@@ -56,7 +56,7 @@ async def _peak(watch: Watch) -> tuple[int, int]:
 async def test_what_a_sweep_holds_does_not_grow_with_the_log(
     postgres: DatabaseServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep_store, "PAGE", 256)
+    monkeypatch.setattr(sweep_store, "PAGE", 32)  # fewer than there are, of batches too
     roles = await asyncio.to_thread(postgres.new_database)
     async with watch_on(roles, tmp_path) as watch:
         author = await watch.scene.begun()
