@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from app.agents.loop import AgentLoop, LoopParts
+from app.agents.model_retry import RetryParts
 from app.policy.gate import DascGate
 from app.runs.executor import DrivenRun, RunJob
 from app.runs.recorder import LedgerRecorder, RecorderParts
@@ -42,6 +43,7 @@ class DrivingParts:
     recorder_parts: RecorderParts
     monotonic: Callable[[], float]
     model_timeout_seconds: float
+    retry: RetryParts
 
 
 class RunOpener:
@@ -72,5 +74,6 @@ class RunOpener:
             journal=recorder,
             monotonic=parts.monotonic,
             model_timeout_seconds=parts.model_timeout_seconds,
+            retry=parts.retry,
         )
         return AgentLoop(job.task, loop_parts, may_instruct=job.may_instruct, since=job.since)
