@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from app.agents.journal import Journal
 from app.agents.labelled_turns import after_call, after_turns, state_at_start
+from app.agents.model_retry import RetryParts, wait_seconds
 from app.agents.progress import (
     NOTHING_YET,
     OpenTurn,
@@ -91,6 +92,7 @@ class LoopParts:
     monotonic: Callable[[], float]
     model_timeout_seconds: float
     marks: RunMarks = NO_MARKS
+    retry: RetryParts
 
 
 class AgentLoop:
@@ -122,6 +124,7 @@ class AgentLoop:
         self._began = parts.monotonic() - since.elapsed_seconds
         self._turn = since.turn
         self._canaries = Canaries.of(filter(None, [parts.marks.canary]))
+        self._put_off = since.put_off
 
     @property
     def spent(self) -> Usage:
@@ -140,8 +143,10 @@ class AgentLoop:
             try:
                 reply = await self._parts.provider.complete(cleared)
             except ModelError as error:
-                await self._model_failed(intent, error.code, None)
-                return
+                if await self._is_over(intent, error):
+                    return
+                continue
+            self._put_off = 0
             self._spent = self._spent.plus(reply.usage).plus(Usage(steps=1))
             unfinished = _UNFINISHED.get(reply.stop_reason)
             if unfinished is not None:
@@ -180,17 +185,31 @@ class AgentLoop:
         event = ModelRequested(request=request, decision=verdict.decision)
         return await self._parts.journal.record(event, self._spent), verdict
 
+    async def _is_over(self, intent: int, error: ModelError) -> bool:
+        """Whether the failure of a call ends the run; if not, the wait before the next is over."""
+        self._put_off += 1
+        retry, budget = self._parts.retry, self._task.submission.budget
+        left = budget.max_wall_seconds - self._facts().elapsed_seconds
+        wait = wait_seconds(error, self._put_off, left, retry.jitter())
+        if wait is None:
+            await self._model_failed(intent, error.code, None)
+            return True
+        await self._parts.journal.record(self._failure(intent, error.code, None), self._spent)
+        await retry.pause(wait)
+        return False
+
     async def _model_failed(self, intent: int, code: str, reply: ModelReply | None) -> None:
-        self._parts.journal.hold(
-            ModelResponded(
-                intent=intent,
-                model=self._task.submission.model,
-                reply=reply,
-                decision=None,
-                error_code=code,
-            )
-        )
+        self._parts.journal.hold(self._failure(intent, code, reply))
         await self._finish(RunStatus.FAILED, code)
+
+    def _failure(self, intent: int, code: str, reply: ModelReply | None) -> ModelResponded:
+        return ModelResponded(
+            intent=intent,
+            model=self._task.submission.model,
+            reply=reply,
+            decision=None,
+            error_code=code,
+        )
 
     async def _answered(self, intent: int, reply: ModelReply) -> bool:
         """Judge and act on a reply; True when the run is over."""
