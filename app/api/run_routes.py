@@ -138,7 +138,9 @@ async def create(
     headers = {"Location": f"/v1/runs/{public_run_id(run_id)}", "Retry-After": "1"}
     seconds = _wait_seconds(request.headers.getlist("prefer"))
     if not seconds:
-        return as_json(started_view(started.run, started.task, receipt), 202, headers)
+        return as_json(
+            started_view(started.run, started.task, started.entries, receipt), 202, headers
+        )
     headers["Preference-Applied"] = f"wait={seconds}"
     end = await _ended_within(services, caller, run_id, seconds)
     if end is not None:
