@@ -39,6 +39,7 @@ MOST_VAIN_BEGINNINGS = 5
 FORGETTING_LEASES = 20 * PATIENCE_LEASES
 _RECONNECT_SECONDS = 0.2
 FIRST_EPOCH = 1  # of whoever let the run in
+RINGING_SECONDS = 0.02  # between two rings: the first one is heard at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +190,7 @@ class RunDispatcher:
             self._ringing.clear()
             try:
                 await self._parts.queue.ring()
+                await asyncio.sleep(RINGING_SECONDS)
             except LedgerUnavailableError:
                 await asyncio.sleep(self._poll_seconds)  # they look by themselves
 

@@ -144,8 +144,7 @@ class RunService:
         provider = None if price is None else self._parts.providers.get(price.provider)
         if price is None or provider is None:
             raise InvalidSubmissionError("/model", "this deployment does not offer that model")
-        known = {spec.name for spec in self._parts.toolbox.specs}
-        if not set(submission.tools) <= known:
+        if not set(submission.tools) <= self._parts.toolbox.names:
             raise InvalidSubmissionError("/tools", "this deployment does not have that tool")
         return price, provider
 
