@@ -125,21 +125,35 @@ class AgentLoop:
         self._turn = since.turn
         self._canaries = Canaries.of(filter(None, [parts.marks.canary]))
         self._put_off = since.put_off
+        self._next: tuple[ModelRequested, ClearedRequest | Deny] | None = None
+        self._asked: tuple[int, ClearedRequest] | None = None
 
     @property
     def spent(self) -> Usage:
         """What the run has used so far."""
         return self._spent
 
+    def may_begin(self) -> bool:
+        """Whether the gate allows the request that comes next, which `begin` or `run` records."""
+        self._next = self._request()
+        return not isinstance(self._next[1], Deny)
+
+    async def begin(self) -> None:
+        """Record the first request with whatever is held, in one write; `run` goes on from there.
+
+        As after any record, a LedgerError says that nothing may be done.
+        """
+        self._asked = await self._ask()
+
     async def run(self) -> None:
         """Turn after turn until the final record is durable."""
         if self._turn is not None:
             await self._finish_turn(self._turn)
+        asked, self._asked = self._asked, None
         while True:
-            asked = await self._ask()
-            if asked is None:
+            if asked is None and (asked := await self._ask()) is None:
                 return
-            intent, cleared = asked
+            (intent, cleared), asked = asked, None
             try:
                 reply = await self._parts.provider.complete(cleared)
             except ModelError as error:
@@ -157,6 +171,16 @@ class AgentLoop:
 
     async def _ask(self) -> tuple[int, ClearedRequest] | None:
         """The recorded intent of a model call, or None when the gate ended the run."""
+        event, verdict = self._request() if self._next is None else self._next
+        self._next = None
+        if isinstance(verdict, Deny):
+            self._parts.journal.hold(event)
+            await self._finish(RunStatus.BLOCKED, verdict.decision.code)
+            return None
+        return await self._parts.journal.record(event, self._spent), verdict
+
+    def _request(self) -> tuple[ModelRequested, ClearedRequest | Deny]:
+        """The next model call as it would be recorded, and what the gate says to it."""
         submission, facts = self._task.submission, self._facts()
         used = self._spent.input_tokens + self._spent.output_tokens
         estimate = self._estimated_input_tokens()
@@ -178,12 +202,7 @@ class AgentLoop:
                 reserve_micros=upper_bound(self._parts.price, estimate, output),
             )
         )
-        if isinstance(verdict, Deny):
-            self._parts.journal.hold(ModelRequested(request=request, decision=verdict.decision))
-            await self._finish(RunStatus.BLOCKED, verdict.decision.code)
-            return None
-        event = ModelRequested(request=request, decision=verdict.decision)
-        return await self._parts.journal.record(event, self._spent), verdict
+        return ModelRequested(request=request, decision=verdict.decision), verdict
 
     async def _is_over(self, intent: int, error: ModelError) -> bool:
         """Whether the failure of a call ends the run; if not, the wait before the next is over."""

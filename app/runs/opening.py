@@ -56,9 +56,12 @@ class RunOpener:
 
     def __call__(self, job: RunJob) -> DrivenRun:
         """The run's recorder and loop; nothing is opened yet that would have to be closed."""
-        parts, place = self._parts, job.place
-        workspace = LazyWorkspace(parts.workspaces, place.tenant_id.hex, place.run_id.hex)
-        recorder = LedgerRecorder(place, parts.recorder_parts)
+        return self.opened(job, LedgerRecorder(job.place, self._parts.recorder_parts))
+
+    def opened(self, job: RunJob, recorder: LedgerRecorder) -> DrivenRun:
+        """The same with the recorder of whoever let the run in."""
+        place = job.place
+        workspace = LazyWorkspace(self._parts.workspaces, place.tenant_id.hex, place.run_id.hex)
         return DrivenRun(
             recorder=recorder,
             open_loop=partial(self._loop, job, workspace, recorder),
