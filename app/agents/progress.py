@@ -33,6 +33,7 @@ class Progress:
     calls_made: Mapping[str, int]
     elapsed_seconds: float
     turn: OpenTurn | None
+    put_off: int = 0  # how often in a row the model was asked and could not begin
 
 
 NOTHING_YET = Progress(turns=(), spent=Usage(), calls_made={}, elapsed_seconds=0.0, turn=None)

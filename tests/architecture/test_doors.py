@@ -50,6 +50,7 @@ LIBRARIES: Mapping[str, Doors] = {
         "app/providers/extras/openai_session.py",
         "app/providers/extras/gemini_session.py",
         "app/providers/extras/bedrock_session.py",
+        "app/providers/wire/exchange.py",
         "app/providers/wire/model_http.py",
         "app/providers/wire/provider_sockets.py",
         "app/sequencing/witness_client.py",
@@ -67,6 +68,7 @@ LIBRARIES: Mapping[str, Doors] = {
         "app/tools/",
         "app/keys/",
         "app/settings.py",
+        "app/providers/price_list.py",
         "app/runs/working_copy.py",  # its bytes come back from the database
     ),
     "pydantic_core": (
