@@ -22,6 +22,7 @@ from app.agents.progress import (
 )
 from app.agents.prompts import NO_MARKS, RunMarks, as_shown, opening_messages, system_text
 from app.domain.errors import ModelError
+from app.domain.label import Label
 from app.domain.record import (
     ModelRequested,
     ModelResponded,
@@ -113,8 +114,7 @@ class AgentLoop:
         self._offered: tuple[ToolSpec, ...] = tuple(
             spec for spec in parts.toolbox.specs if spec.name in names
         )
-        start = state_at_start(task.submission, self._offered, may_instruct=may_instruct)
-        self._state = after_turns(start, since.turns, self._offered)
+        self._state = state_at_start(task.submission, self._offered, may_instruct=may_instruct)
         self._messages: list[Message] = [
             *opening_messages(task.submission, parts.marks),
             *since.turns,
@@ -127,11 +127,17 @@ class AgentLoop:
         self._put_off = since.put_off
         self._next: tuple[ModelRequested, ClearedRequest | Deny] | None = None
         self._asked: tuple[int, ClearedRequest] | None = None
+        self._state = after_turns(self._state, since.turns, self._offered, self._is_suspected)
 
     @property
     def spent(self) -> Usage:
         """What the run has used so far."""
         return self._spent
+
+    @property
+    def label(self) -> Label:
+        """The label of all that the model has seen so far."""
+        return self._state.label
 
     def may_begin(self) -> bool:
         """Whether the gate allows the request that comes next, which `begin` or `run` records."""
@@ -255,7 +261,10 @@ class AgentLoop:
         """Answer the calls that have no result yet, in their order."""
         results, left = list(turn.results), turn.reply.calls[len(turn.results) :]
         for call, result in zip(turn.reply.calls, turn.results, strict=False):
-            self._state = after_call(self._state, call, result, self._offered)
+            suspected = self._is_suspected(result)
+            self._state = after_call(
+                self._state, call, result, self._offered, is_quarantined=suspected
+            )
         if turn.pending is not None:
             results.append(await self._settle(left[0], turn.pending))
             left = left[1:]
@@ -321,6 +330,11 @@ class AgentLoop:
             is_quarantined=Obligation.QUARANTINE in seen.decision.obligations,
         )
         return told
+
+    def _is_suspected(self, result: ToolResult) -> bool:
+        """Whether the gate would have a result quarantined: the same text, the same answer."""
+        seen = self._parts.gate.tool_result(ResultInput(result=result, facts=self._facts()))
+        return Obligation.QUARANTINE in seen.decision.obligations
 
     async def _finish(self, status: RunStatus, code: str) -> None:
         await self._parts.journal.record(RunFinished(status=status, error_code=code), self._spent)
