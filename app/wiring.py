@@ -233,7 +233,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     )
     webhooks = _webhooks(settings, parts, egress)
     return Deployment(
-        services=catalogue.services(service, parts, bell, webhooks.desk),
+        services=catalogue.services(service, parts, recorder_parts, gate, webhooks.desk),
         pulse=MetricsPulse(vitals_of(parts, logs), parts.runs.loads, time.monotonic),
         doorkeeper=door.doorkeeper,
         rates=door.rates,

@@ -182,10 +182,14 @@ class ClearedDelivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedApproval:
-    """Proof that `approval.resolve` accepted a decision. Made by the gate only."""
+    """Proof that `approval.resolve` accepted a decision. Made by the gate only.
+
+    It is good for the action of this digest and for no other.
+    """
 
     approval_id: str
     granted: bool
+    digest: bytes
     decision: Decision
 
 

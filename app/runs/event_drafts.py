@@ -7,6 +7,10 @@ from collections.abc import Callable
 from typing import assert_never
 
 from app.domain.record import (
+    ApprovalDecided,
+    ApprovalRead,
+    ApprovalRefused,
+    ApprovalRequested,
     CancelRequested,
     ModelRequested,
     ModelResponded,
@@ -27,6 +31,8 @@ from app.domain.verdict import Decision, Scrubbed, Verdict
 from app.ledger.released_output import RELEASED_FIELD
 from app.ledger.run_account import engine_of, final_outcome
 from app.ledger.writing import Draft
+from app.privacy.scrubber import machine_note
+from app.runs.approval_facts import request_note
 
 OUTCOME_UNKNOWN = "outcome_unknown"
 _TURNS = {RunStarted: "run.started", RunResumed: "run.resumed", RunParked: "run.parked"}
@@ -58,6 +64,8 @@ def draft_of(event: RunEvent, scrub: Scrub, note_released: NoteReleased) -> Draf
             return _model_responded(event, scrub)
         case ToolDecided() | ToolFinished() | OutcomeUnknown():
             return _call_event(event, scrub)
+        case ApprovalRequested() | ApprovalDecided() | ApprovalRefused() | ApprovalRead():
+            return _approval_event(event, scrub)
         case CancelRequested() | RunWoken():
             kind = "run.woken" if isinstance(event, RunWoken) else "run.cancel_requested"
             return Draft(kind=kind, actor=event.actor)
@@ -119,6 +127,7 @@ def _call_event(event: ToolDecided | ToolFinished | OutcomeUnknown, scrub: Scrub
                 decision=event.decision,
                 tool=event.call.name,
                 outcome=event.decision.code,
+                approval=None if event.approval is None else event.approval.bytes,
                 fields={"call": scrub(_call(event.call))},
             )
         case ToolFinished():
@@ -131,6 +140,41 @@ def _call_event(event: ToolDecided | ToolFinished | OutcomeUnknown, scrub: Scrub
                 tool=event.call.name,
                 outcome=OUTCOME_UNKNOWN,
             )
+
+
+def _approval_event(
+    event: ApprovalRequested | ApprovalDecided | ApprovalRefused | ApprovalRead, scrub: Scrub
+) -> Draft:
+    about = event.approval_id.bytes
+    match event:
+        case ApprovalRequested():
+            return Draft(
+                kind="approval.requested",
+                actor="system",
+                tool=event.tool,
+                approval=about,
+                fields={"note": machine_note(request_note(event))},
+            )
+        case ApprovalDecided():
+            said = event.comment
+            return Draft(
+                kind="approval.decided",
+                actor=event.actor,
+                decision=event.decision,
+                outcome=event.state.value,
+                approval=about,
+                fields={} if said is None else {"note": scrub({"comment": said})},
+            )
+        case ApprovalRefused():
+            return Draft(
+                kind="approval.refused",
+                actor=event.actor,
+                decision=event.decision,
+                outcome=event.decision.code,
+                approval=about,
+            )
+        case ApprovalRead():
+            return Draft(kind="approval.read", actor=event.actor, approval=about)
 
 
 def _tool_finished(event: ToolFinished, scrub: Scrub) -> Draft:
