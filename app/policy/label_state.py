@@ -18,9 +18,9 @@ from app.domain.label import Confidentiality, Integrity, Label, is_trusted
 from app.domain.run import Json, JsonObject
 from app.domain.step import EFFECTFUL, Effect, Role, ToolCall, ToolSpec
 from app.policy.argument_features import CARRYING, Weighing, features_of, is_vouched
-from app.policy.argument_roles import Leaf, leaves_of, safe_name
+from app.policy.argument_roles import Leaf, kind_made_by, leaves_of, safe_name
 from app.policy.asked_for import asked_tools
-from app.policy.authority import Authority, PlannedCall, Said, kind_form, noun_of
+from app.policy.authority import Authority, PlannedCall, Said
 from app.policy.provenance import PROVEN, Origin, Provenance, Reading, reading_of
 from app.policy.reference import Identity, Observation, resolve
 from app.policy.result_fields import Field, is_id_name, records_of, value_of
@@ -82,7 +82,7 @@ class LabelState:
     @classmethod
     def start(cls, authority: Authority) -> "LabelState":
         """Before anything was called: the instructions, the data parts, the capabilities."""
-        said = Said(authority.instructions, authority.catalogue)
+        said = Said(authority.instructions, authority.catalogue, authority.today)
         label = _Memory().label
         for part in authority.data:
             label = label.join(part.label)
@@ -123,12 +123,10 @@ class LabelState:
     @property
     def derived_tools(self) -> tuple[str, ...]:
         """The tools that the run may use: those declared, or those without effect and asked for."""
-        declared = self._authority.capabilities.tools
         return tuple(
             spec.name
             for spec in self._authority.catalogue
-            if (declared is None or spec.name in declared)
-            and (self._authority.is_declared or self._asked_for(spec) is not AskedFor.NO)
+            if self._is_granted(spec) and self._asked_for(spec) is not AskedFor.NO
         )
 
     def tool(
@@ -152,7 +150,7 @@ class LabelState:
             effect=spec.effect,
             is_known=True,
             asked_for=self._asked_for(spec),
-            is_granted=capabilities.tools is None or spec.name in capabilities.tools,
+            is_granted=self._is_granted(spec),
             is_declared=self._authority.is_declared,
             is_confined=spec.is_confined,
             calls_made=max(calls_made or 0, self._memory.calls.get(spec.name, 0)),
@@ -171,6 +169,7 @@ class LabelState:
             provenance=self._look(),
             label=self._memory.label,
             paid=self._memory.paid,
+            around=self._look().around,
         )
         return features_of(leaves, spec, weighing)
 
@@ -270,6 +269,14 @@ class LabelState:
             return AskedFor.MENTIONED
         return AskedFor.NO
 
+    def _is_granted(self, spec: ToolSpec) -> bool:
+        """Whether the tool may be called at all; what only reads need not be declared."""
+        authority = self._authority
+        if authority.granted is not None and spec.name not in authority.granted:
+            return False
+        declared = authority.capabilities.tools
+        return declared is None or spec.name in declared or spec.effect not in EFFECTFUL
+
     def _planned(self, call: ToolCall) -> int | None:
         """Which step of the plan this call would be; None when it is none that is left."""
         for at, step in enumerate(self._authority.plan or ()):
@@ -325,27 +332,29 @@ def _made(
     spec: ToolSpec, seen: Observation, origins: list[tuple[Leaf, Origin]]
 ) -> frozenset[Identity]:
     """The objects that this call made: ids that its result tells, and names that it was given."""
-    if spec.creates is None:
+    kind = kind_made_by(spec)
+    if kind is None:
         return frozenset()
-    kind = kind_form(spec.creates)
+    passed = {fold(str(leaf.value)) for leaf, _ in origins}
     told = {
         (kind, fold(str(field.value)))
         for record in seen.records
         for field in record.fields
-        if _is_made(field, kind)
+        if _is_made(field, kind, passed)
     }
     given = {
         (kind, form_of(leaf.role, str(leaf.value)))
         for leaf, _ in origins
-        if leaf.role in (Role.OBJECT, Role.PATH) and leaf.kind in (kind, noun_of(spec.name))
+        if leaf.role in (Role.OBJECT, Role.PATH) and leaf.is_new
     }
     return frozenset(told | given)
 
 
-def _is_made(field: Field, kind: str) -> bool:
-    return field.kind == kind or (
-        field.kind is None and field.is_trusted and is_id_name(field.name)
-    )
+def _is_made(field: Field, kind: str, passed: set[str]) -> bool:
+    """Whether a field is the id of the new thing: labelled so, or called so and not an echo."""
+    if field.kind is not None:
+        return field.kind == kind
+    return is_id_name(field.name) and (field.is_trusted or fold(str(field.value)) not in passed)
 
 
 def _after(

@@ -17,21 +17,23 @@ from app.domain.label import Confidentiality, Label, is_trusted
 from app.domain.step import Role
 from app.policy.argument_roles import Leaf
 from app.policy.authority import Authority, Said, kind_of_name, same_kind
-from app.policy.gate_words import STOP_WORDS
 from app.policy.reference import NOTHING, Identity, Match, Observation, Place, Pointed
 from app.policy.result_fields import Field, Record, is_id_name
 from app.policy.value_forms import (
+    TELLS_NOTHING,
     fold,
     form_of,
     host_of,
+    naming_tokens,
     number_of,
     occurs,
-    stem,
+    singular,
     tokens_of,
 )
 
 PROVEN = frozenset({Source.INSTRUCTION, Source.CAPABILITY, Source.CREATED, Source.LISTED})
 _INDEXED = (Role.OBJECT, Role.RECIPIENT, Role.URL, Role.PATH)
+_TITLE_CHARACTERS = 120
 _QUOTE = 120  # characters on either side
 _BARE_NUMBER = 9  # digits; longer ones are found nowhere by chance
 
@@ -42,6 +44,7 @@ class Reading:
 
     seen: Observation
     trusted: Mapping[str, tuple[tuple[Record, Field], ...]]
+    titles: Mapping[str, tuple[Record, ...]]  # short texts that nobody answers for
     loose: str  # folded
     is_quarantined: bool = False
 
@@ -57,17 +60,22 @@ class Origin:
 def reading_of(seen: Observation) -> Reading:
     """The observation made ready to be looked into."""
     trusted: dict[str, list[tuple[Record, Field]]] = {}
+    titles: dict[str, list[Record]] = {}
     loose: list[str] = []
     for record in seen.records:
         for field in record.fields:
             if not field.is_trusted:
-                loose.append(fold(str(field.value)))
+                text = fold(str(field.value))
+                loose.append(text)
+                if len(text) <= _TITLE_CHARACTERS:
+                    titles.setdefault(text, []).append(record)
                 continue
             for form in _forms(field.value):
                 trusted.setdefault(form, []).append((record, field))
     return Reading(
         seen=seen,
         trusted={form: tuple(found) for form, found in trusted.items()},
+        titles={text: tuple(found) for text, found in titles.items()},
         loose="\n".join(loose),
     )
 
@@ -97,6 +105,16 @@ class Provenance:
         self._matches = matches
         self._created = created
         self._people = tuple(self._named_people())
+
+    @property
+    def around(self) -> frozenset[str]:
+        """All words in short fields of the things that the instructions point at one by one."""
+        return frozenset(
+            word
+            for match in self._matches.values()
+            if match.pointed - {Pointed.EVERYONE}
+            for word in match.around
+        )
 
     def origin(self, leaf: Leaf) -> Origin:
         """All places where a value was found; `model` where there is none."""
@@ -141,7 +159,8 @@ class Provenance:
             )
         if number is not None:
             return number in said.numbers
-        return bool(form) and form not in STOP_WORDS and occurs(form, said.text)
+        plain = leaf.role in (Role.ATTRIBUTE, Role.OPTION) or form not in TELLS_NOTHING
+        return bool(form) and plain and occurs(form, said.text)
 
     def _is_declared(self, leaf: Leaf, form: str) -> bool:
         declared = self._authority.capabilities
@@ -188,6 +207,25 @@ class Provenance:
                 yield self._ground(leaf, form, reading.seen, record, field), field.label
             if form and occurs(form, reading.loose):
                 yield Source.SEEN, Label()
+                if self._is_title(leaf, form, reading):
+                    yield Source.LISTED, Label()
+
+    def _is_title(self, leaf: Leaf, form: str, reading: Reading) -> bool:
+        """Whether a value is the title of a thing that the instructions name by words of it.
+
+        Enough for a thing that goes by its title. Never for a person or an address.
+        """
+        if leaf.role not in (Role.OBJECT, Role.PATH, Role.CHOICE) or _is_bare(form):
+            return False
+        if not tokens_of(form) & self._said.telling:
+            return False
+        if any(occurs(form, text) for text in reading.seen.written):
+            return False
+        return any(
+            Pointed.NAMED
+            in self._matches.get((reading.seen.number, record.number), NOTHING).pointed
+            for record in reading.titles.get(form, ())
+        )
 
     def _ground(
         self, leaf: Leaf, form: str, seen: Observation, record: Record, field: Field
@@ -200,27 +238,27 @@ class Provenance:
         match = self._matches.get((seen.number, record.number), NOTHING)
         if not match.pointed:
             return Source.TRUSTED
-        if leaf.role in (Role.RECIPIENT, Role.ATTRIBUTE, Role.SECRET):
-            return self._ground_of_person(form, field, match)
+        if leaf.role in (Role.RECIPIENT, Role.SECRET) and not is_its_id(field):
+            return self._ground_of_person(leaf, form, field, match)
         return Source.LISTED
 
-    def _ground_of_person(self, form: str, field: Field, match: Match) -> Source:
+    def _ground_of_person(self, leaf: Leaf, form: str, field: Field, match: Match) -> Source:
         """A person in a thing that is pointed at is meant only if the instructions mean people.
 
         Either the words that point stand in fields that somebody answers for, or the value has
-        them itself, or the instructions speak of whoever is in it: `the sender`, `reply`.
+        them itself, or the instructions speak of whoever is in it: `the sender`, `reply`. Who pays
+        a thing pays whoever it says.
         """
         said = self._said
         if Pointed.CREATED in match.pointed or Pointed.ASKED in match.pointed:
             return Source.LISTED
-        speaks = said.has_relation or stem(fold(field.name)) in said.all_words
+        speaks = leaf.is_paid or said.has_relation or singular(fold(field.name)) in said.all_words
         if Pointed.EVERYONE in match.pointed and speaks:
             return Source.LISTED
         if Pointed.NAMED in match.pointed:
-            own = (tokens_of(form) | match.trusted_words) & said.telling
-            if (own or speaks) and not (
-                self._has_rival(form, field, match) or self._has_namesake(form, own)
-            ):
+            own = (naming_tokens(form) | match.trusted_words) & said.telling
+            by_words = bool(own) and not self._has_namesake(form, own)
+            if (by_words or speaks) and not self._has_rival(form, field, match):
                 return Source.LISTED
         others = match.pointed & {Pointed.ORDER, Pointed.SOLE, Pointed.LINKED}
         return Source.LISTED if others and speaks else Source.TRUSTED
@@ -240,21 +278,32 @@ class Provenance:
 
     def _has_namesake(self, form: str, own: frozenset[str]) -> bool:
         """Whether another address anywhere answers to the same words: then nobody is named."""
-        if not own or self._said.has_everyone:
+        if self._said.has_everyone:
             return False
         return any(other != form and own <= words for other, words in self._people)
 
     def _named_people(self) -> Iterator[tuple[str, frozenset[str]]]:
-        """Every address that was read in a trusted field, with the words it answers to."""
+        """Every address that was read, with the words it answers to.
+
+        One that nobody answers for answers to all words around it: it can take a name from
+        somebody, and give it to nobody.
+        """
         telling = self._said.telling
         for reading in self._readings:
             for record in reading.seen.records:
                 place = (reading.seen.number, record.number)
-                words = self._matches.get(place, NOTHING).trusted_words
+                match = self._matches.get(place, NOTHING)
                 for field in record.fields:
-                    if field.is_trusted and "@" in str(field.value):
-                        form = form_of(Role.RECIPIENT, str(field.value))
-                        yield form, (tokens_of(form) | words) & telling
+                    text = str(field.value)
+                    if "@" in text and len(text) <= _TITLE_CHARACTERS:
+                        form = form_of(Role.RECIPIENT, text)
+                        words = match.trusted_words if field.is_trusted else match.words
+                        yield form, (naming_tokens(form) | words) & telling
+
+
+def is_its_id(field: Field) -> bool:
+    """Whether a field is the id of the thing itself, and not of somebody in it."""
+    return field.kind is not None or field.name.casefold() in ("id", "_id", "uuid")
 
 
 def _is_bare(form: str) -> bool:
