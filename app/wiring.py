@@ -208,7 +208,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
         settings, overrides.default_model, (runner, programs), egress, door.tenants
     )
     plugged = dict(overrides.providers or roster.providers(settings))
-    gate = overrides.gate or DascGate(overrides.book or roster.rule_book())
+    gate = overrides.gate or DascGate(overrides.book or roster.rule_book(), time.monotonic_ns)
     takeover = _takeover(settings, parts, gate, recorder_parts, workspaces, catalogue, plugged)
     has_worker = overrides.is_worker or settings.dispatch.serve_workers
     executor = RunExecutor(_limits(settings, has_worker=has_worker))

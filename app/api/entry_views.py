@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PlainSerializer, ValidationError
 from typing_extensions import TypeAliasType
 
+from app.api.decision_views import DecisionView, decision_view
 from app.ledger.chain import VerifiedRecord
 
 
@@ -51,16 +52,6 @@ class TaskView(View):
     budget: BudgetView
     output_schema: dict[str, JsonValue] | None
     metadata: dict[str, JsonValue]
-
-
-class DecisionView(View):
-    """What the gate said, and by which rules."""
-
-    policy_id: str
-    policy_version: int
-    policy_digest: str
-    verdict: str
-    rules: list[str]
 
 
 class CallView(View):
@@ -296,25 +287,13 @@ def entry_of(record: VerifiedRecord) -> AnyEntry:
 
 def _common(record: VerifiedRecord) -> dict[str, object]:
     header = record.header
-    policy = header["policy"]
-    decision = None
-    if isinstance(policy, dict):
-        decision = DecisionView.model_validate(
-            {
-                "policy_id": policy["id"],
-                "policy_version": policy["ver"],
-                "policy_digest": policy["digest"],
-                "verdict": policy["verdict"],
-                "rules": policy["rules"],
-            }
-        )
     return {
         "seq": record.seq,
         "kind": record.kind,
         "at": record.at,
         "actor": header["actor"],
         "outcome": header["outcome"],
-        "decision": decision,
+        "decision": decision_view(record),
         "record_hash": record.rc.hex(),
         "chain_hash": record.chain.hex(),
         "erased": sorted(record.erased),

@@ -9,7 +9,7 @@ Threat: Prompt injection via task input
 
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -83,10 +83,14 @@ class RuleBook:
 
 
 class DascGate:
-    """Decides at nine points. A method gives a proof or a Deny; it never raises."""
+    """Decides at nine points. A method gives a proof or a Deny; it never raises.
 
-    def __init__(self, book: RuleBook) -> None:
+    `nanoseconds`: a clock by which a decision says how long it took; it decides nothing.
+    """
+
+    def __init__(self, book: RuleBook, nanoseconds: Callable[[], int] | None = None) -> None:
         self._book = book
+        self._nanoseconds = nanoseconds or _no_clock
 
     @property
     def policy(self) -> PolicyRef:
@@ -100,7 +104,7 @@ class DascGate:
 
     def under(self, bundle: PolicyBundle) -> "DascGate":
         """The same gate under another policy."""
-        return DascGate(replace(self._book, bundle=bundle))
+        return DascGate(replace(self._book, bundle=bundle), self._nanoseconds)
 
     def run_submit(self, subject: SubmitInput) -> AdmittedTask | Deny:
         """May this task enter?"""
@@ -211,6 +215,12 @@ class DascGate:
         )
 
     def _decide(self, point: Point, rules: Sequence[Rule[Subject]], subject: Subject) -> Decision:
+        began = self._nanoseconds()
+        decision = self._judged(point, rules, subject)
+        micros = (self._nanoseconds() - began) // 1000
+        return replace(decision, latency_micros=micros) if micros > 0 else decision
+
+    def _judged(self, point: Point, rules: Sequence[Rule[Subject]], subject: Subject) -> Decision:
         """Every check is asked, what they found is judged; no check, or a broken one, denies."""
         if not rules:
             return refusal(point, self._book.bundle, "gate_error:no_rules")
@@ -228,6 +238,10 @@ class DascGate:
                 return decide(_bare(point, found, bundle), bundle)
             return refusal(point, bundle, "gate_error:features")
         return decide(question, bundle, catalogue_digest=self._book.catalogue_digest)
+
+
+def _no_clock() -> int:
+    return 0
 
 
 def _bare(point: Point, found: tuple[Finding, ...], bundle: PolicyBundle) -> DecisionInput:
