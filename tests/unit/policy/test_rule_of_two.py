@@ -1,4 +1,4 @@
-"""An agent with untrusted input, private access and effects is told of when it is loaded."""
+"""An agent that has all three legs of the rule of two is told of when it is made."""
 
 from app.domain.label import Confidentiality, Integrity, Label
 from app.domain.step import Effect, Role
@@ -6,7 +6,7 @@ from app.policy.rule_of_two import Leg, breaks_rule_of_two, legs_of
 from tests.support.gate_scene import CATALOGUE, tool
 
 
-def test_at_most_two_of_the_three_are_in_one_agent() -> None:
+def test_an_agent_with_untrusted_input_private_access_and_effects_is_told_of() -> None:
     assert breaks_rule_of_two(CATALOGUE)
     private = Label(integrity=Integrity.TOOL, confidentiality=Confidentiality.USER)
     notes = tool("read_notes", Effect.READ, {})
