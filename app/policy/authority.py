@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import lru_cache
 
 from app.domain.capability import Capabilities
 from app.domain.label import Label
@@ -226,12 +227,14 @@ def _money(text: str) -> Iterator[Decimal]:
             yield number
 
 
+@lru_cache(maxsize=4096)
 def name_words(name: str) -> tuple[str, ...]:
     """The words of a name in `snake_case`, `camelCase`, `kebab-case` or with dots."""
     spaced = _CAMEL.sub(" ", name)
     return tuple(word.casefold() for word in re.split(r"[\W_]+", spaced) if word)
 
 
+@lru_cache(maxsize=4096)
 def noun_of(tool: str) -> str | None:
     """The kind of object that a tool's name speaks of: its last word that is a noun."""
     words = name_words(tool)
@@ -242,6 +245,7 @@ def noun_of(tool: str) -> str | None:
     return kind_form(nouns[-1]) if nouns else None
 
 
+@lru_cache(maxsize=4096)
 def kind_form(kind: str) -> str:
     """A kind in the form in which kinds are compared."""
     plain = singular(fold(kind).replace("-", "").replace("_", " "))
@@ -253,6 +257,7 @@ def same_kind(one: str, other: str) -> bool:
     return one == other or SAME_NOUN.get(one, one) == SAME_NOUN.get(other, other)
 
 
+@lru_cache(maxsize=4096)
 def kind_of_name(name: str, tool: str) -> str | None:
     """The kind of object that a field or an argument of this name holds the id of, guessed."""
     words = name_words(name)

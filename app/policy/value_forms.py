@@ -30,7 +30,9 @@ _CACHED_CHARACTERS = 256
 MAX_VALUE_CHARACTERS = 2048  # longer than that nothing is an address or a name
 _SPACE = re.compile(r"\s+")
 _TOKEN = re.compile(r"\w+")
-_NUMBERED = re.compile(r"([^\W\d_]+)\s(?:no\.?\s|nr\.?\s|number\s)?#?(\d{1,6}[a-z]?)(?!\w)")
+_NUMBERED = re.compile(
+    r"(?<!\w)([^\W\d_]{1,32})\s(?:no\.?\s|nr\.?\s|number\s)?#?(\d{1,6}[a-z]?)(?!\w)"
+)
 _NUMBER = re.compile(r"(?<![\w.,])[-+]?(\d{1,3}(?:[, ]\d{3})+|\d+)([.,]\d{1,6})?(?![\w])")
 _ACCOUNT = re.compile(
     r"(?<!\w)(?:[a-z]{2}\d{2} ?[a-z0-9]{4}(?: ?\d{4}){1,6}(?: ?\d{1,4})?"

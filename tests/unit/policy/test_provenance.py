@@ -297,3 +297,12 @@ def test_the_kind_before_a_number_counts_also_when_a_word_for_numbers_is_between
     bare = Scene.of("Delete number 5", "list_mails", tools=ALL)
     assert bare.verdict("delete_mail", mail_id="5") is ALLOW
     assert bare.verdict("delete_mail", mail_id="6") is ASK
+
+
+@pytest.mark.parametrize(
+    "body", ["a" * 200_000, "a." * 100_000, "a@" * 100_000, "1,111" * 40_000, "www.a" * 40_000]
+)
+def test_a_text_of_any_shape_is_looked_at_in_time_that_grows_with_it(body: str) -> None:
+    # One that grows with the square of it would not come back before the test run is ended.
+    scene = Scene.of("Reply to Anna about the mirror", "list_mails", tools=ALL)
+    assert scene.verdict("send_mail", to=ANNA, subject="Re", body=body) in (ALLOW, ASK)
