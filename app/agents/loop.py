@@ -375,6 +375,7 @@ class AgentLoop:
             spent=self._spent,
             elapsed_seconds=self._parts.monotonic() - self._began,
             calls_made=dict(self._calls_made),
+            mode=submission.mode,
             state=self._state,
             canaries=self._canaries,
         )

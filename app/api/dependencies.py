@@ -12,7 +12,9 @@ from app.audit.export import BundleExporter
 from app.audit.key_list import KeyLister
 from app.audit.proof_desk import ProofDesk
 from app.audit.replay_ledger import ReplayLedger
-from app.domain.run import Agent, Budget
+from app.domain.capability import Capabilities
+from app.domain.mode import Mode
+from app.domain.run import Agent, Budget, Caller
 from app.domain.step import ToolSpec
 from app.keys.signed_cursors import SignedCursors
 from app.runs.approval_desk import ApprovalDesk
@@ -48,6 +50,8 @@ class ApiServices:
     unavailable_tools: Mapping[str, str]
     budget_cap: Callable[[str], Budget]
     tenant_tools: Callable[[str], frozenset[str]]
+    bounds_of: Callable[[Caller, str | None], Capabilities]  # with an agent, by its name
+    mode_of: Callable[[Caller, str | None], Mode]
     tenant_scrub_phi: Callable[[str], bool]
     certificate: Callable[[], bytes]  # of the key with which this process signs records
 
