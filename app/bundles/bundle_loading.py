@@ -15,9 +15,9 @@ from app.bundles.policy_document import (
     MAX_REFUSED_PARTS,
     BuiltInSettings,
     PolicyDocument,
-    canonical_document,
     digest_of,
     parse_document,
+    spelled_document,
 )
 from app.domain.errors import (
     ConditionError,
@@ -67,11 +67,14 @@ class BundleLoader:
         self._thread_time_ns = thread_time_ns
 
     def read(self, data: bytes, *, is_toml: bool, policy_id: str | None = None) -> LoadedPolicy:
+        """As `taken`, of a policy in TOML or JSON. PolicyRefusedError."""
+        return self.taken(parse_document(data, is_toml=is_toml), policy_id)
+
+    def taken(self, document: PolicyDocument, policy_id: str | None = None) -> LoadedPolicy:
         """A policy that was just written. PolicyRefusedError, with every part that is amiss.
 
         `policy_id`: what the place says where it comes from; the document may say the same.
         """
-        document = parse_document(data, is_toml=is_toml)
         if policy_id is not None and document.id != policy_id:
             if "id" in document.model_fields_set:
                 raise PolicyRefusedError(
@@ -101,7 +104,7 @@ class BundleLoader:
     def loaded(self, document: PolicyDocument, version: int = 0) -> LoadedPolicy:
         """The bundle of a document, golden cases unasked. PolicyRefusedError."""
         glass, refused = Glass(), list[RefusedPart]()
-        canonical = canonical_document(document)
+        canonical = spelled_document(document)
         rules = tuple(self._tenant_rules(document, glass, refused))
         golden = tuple(_golden_cases(document, refused))
         if not refused:

@@ -146,14 +146,21 @@ def parse_document(data: bytes, *, is_toml: bool) -> PolicyDocument:
         part = RefusedPart(pointer="", reason=f"this is not {language} as a policy is written in")
         raise PolicyRefusedError([part]) from None
     try:
-        document = PolicyDocument.model_validate(value)
-        canonical_document(document)
+        return PolicyDocument.model_validate(value)
     except ValidationError as error:
         raise PolicyRefusedError(_parts(error)) from None
+
+
+def spelled_document(document: PolicyDocument) -> bytes:
+    """Its one spelling. PolicyRefusedError when a part of it has none, or it is too long."""
+    try:
+        spelled = canonical_document(document)
     except ValueError:  # half a character, or a number that is none
         part = RefusedPart(pointer="", reason="a text or a number that has no one spelling")
         raise PolicyRefusedError([part]) from None
-    return document
+    if len(spelled) > MAX_DOCUMENT_BYTES:
+        raise PolicyRefusedError([RefusedPart(pointer="", reason="longer than 256 KiB")])
+    return spelled
 
 
 def canonical_document(document: PolicyDocument) -> bytes:

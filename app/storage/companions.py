@@ -8,6 +8,13 @@ from uuid import UUID
 from app.domain.idempotency import KeyClaim
 from app.domain.run import TRANSITIONS, Json, JsonObject, RunId, RunKind, RunStatus, Usage
 from app.storage.holds import ReleaseHold, SetHold, hold_json
+from app.storage.policy_changes import (
+    ActivatePolicy,
+    ConfirmPolicy,
+    PolicyChange,
+    PutPolicy,
+    policy_change_json,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +120,7 @@ Companion = (
     | TakenKey
     | SetHold
     | ReleaseHold
+    | PolicyChange
     | Queueing
 )
 
@@ -150,8 +158,8 @@ def companion_json(run_id: RunId, item: Companion) -> JsonObject:
                 "error_code": item.error_code,
                 "finished_at": None if item.finished_at is None else item.finished_at.isoformat(),
             }
-        case SetHold() | ReleaseHold():
-            return hold_json(item)
+        case SetHold() | ReleaseHold() | PutPolicy() | ActivatePolicy() | ConfirmPolicy():
+            return _of_the_log_json(run_id, item)
         case NewResult():
             return {
                 "op": "result.insert",
@@ -172,6 +180,13 @@ def companion_json(run_id: RunId, item: Companion) -> JsonObject:
             }
         case QueuePut() | QueuePark() | QueueWake():
             return _queueing_json(run, item)
+
+
+def _of_the_log_json(run_id: RunId, item: SetHold | ReleaseHold | PolicyChange) -> JsonObject:
+    """What comes with a record of an administration run."""
+    if isinstance(item, SetHold | ReleaseHold):
+        return hold_json(item)
+    return policy_change_json(run_id, item)
 
 
 def _work_json(run: str, item: NewWork | WorkPart) -> JsonObject:

@@ -36,6 +36,8 @@ TENANT_TABLES = (
     "idempotency",
     "webhook_endpoint",
     "webhook_delivery",
+    "policy_version",
+    "policy_activation",
 )
 EMPTY = (
     "run_command",
@@ -45,6 +47,8 @@ EMPTY = (
     "idempotency",
     "webhook_endpoint",
     "webhook_delivery",
+    "policy_version",
+    "policy_activation",
 )
 PARTITIONS = ("record_default", "payload_default", "leaf_default", "tile_default")
 ROLES = ("mf_app", "mf_audit", "mf_sequencer", "mf_eraser", "mf_writer", "mf_erase_owner")
@@ -274,6 +278,7 @@ RIGHTS = {
             "webhook_trim",
             "queue_keep",
             "queue_mend",
+            "policy_keep",
         },
     },
     "mf_audit": {
@@ -303,6 +308,7 @@ RIGHTS = {
             "idempotency_keep",
             "webhook_tell",
             "queue_keep",
+            "policy_keep",
         }
     },
 }
