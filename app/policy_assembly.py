@@ -10,7 +10,6 @@ from app.bundles.bundle_loading import BundleLoader
 from app.bundles.bundle_shelf import BundleShelf
 from app.bundles.policy_desk import PolicyDesk, PolicyDeskParts
 from app.bundles.simulation import Simulation
-from app.domain.verdict import PolicyRef
 from app.ledger_assembly import LedgerParts, utc_now
 from app.policy.bundle import PolicyBundle
 from app.policy.decide import decide
@@ -32,13 +31,10 @@ def policy_loader() -> BundleLoader:
     return BundleLoader(decide, time.thread_time_ns)
 
 
-def build_policies(parts: LedgerParts, built_in: PolicyRef) -> Policies:
+def build_policies(parts: LedgerParts, built_in: PolicyBundle) -> Policies:
     """The policies of all tenants. `built_in`: what stands where a tenant activated nothing."""
     store, loader = PolicyStore(parts.database), policy_loader()
-    bundle = PolicyBundle(
-        policy_id=built_in.policy_id, version=built_in.version, digest=built_in.digest
-    )
-    shelf = BundleShelf(store, loader, bundle, time.monotonic)
+    shelf = BundleShelf(store, loader, built_in, time.monotonic)
     history = DecisionHistory(parts.replay, shelf.by_digest)
     desk = PolicyDesk(
         PolicyDeskParts(

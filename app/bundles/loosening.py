@@ -18,6 +18,7 @@ from app.domain.mode import may_tighten
 from app.domain.verdict import Verdict, is_weaker
 
 _BEST = frozenset({Source.INSTRUCTION, Source.CAPABILITY})  # what every rule takes for proof
+_UNLIMITED = frozenset({"effects"})  # by what is built in
 _AS_BUILT_IN = BuiltInSettings()
 
 
@@ -37,6 +38,8 @@ def _of_the_whole(before: PolicyDocument, after: PolicyDocument) -> Iterator[str
         yield "hosts"
     for name in sorted({*before.limits, *after.limits}):
         old, new = before.limits.get(name), after.limits.get(name)
+        if old is None and name in _UNLIMITED:
+            continue
         if new != old and (new is None or old is None or new > old):
             yield f"limit:{name}"
 

@@ -35,6 +35,8 @@ BUILT_IN_RULES: Final = (
 )
 # Without these there is nothing that could be done, or nobody who may: they only deny.
 UNBENDING: Final = frozenset({"r1.schema", "r2.capability", "r11.budget"})
+# What a policy can limit: effects of a run, and from which score on a result is suspected.
+LIMITS: Final = ("effects", "quarantine_per_mille")
 _MAX_COUNT = 2**53 - 1
 
 
@@ -49,6 +51,12 @@ def _known(name: str) -> str:
     return name
 
 
+def _limited(name: str) -> str:
+    if name not in LIMITS:
+        raise ValueError("no such limit")
+    return name
+
+
 PolicyId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_.-]{1,64}$")]
 Name = PolicyId
 Reason = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_.-]{1,40}:[a-z0-9_.-]{1,40}$")]
@@ -58,6 +66,7 @@ Host = Annotated[
 Owasp = Annotated[str, StringConstraints(pattern=r"^(LLM|ASI)(0[1-9]|10)$")]
 Condition = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
+Limit = Annotated[str, AfterValidator(_limited)]
 BuiltIn = Annotated[str, AfterValidator(_known)]
 Objecting = Literal[Verdict.REDACT, Verdict.REQUIRE_APPROVAL, Verdict.DENY]
 
@@ -115,7 +124,7 @@ class PolicyDocument(Closed):
     description: Annotated[str, StringConstraints(max_length=1024)] = ""
     default_mode: Mode = Mode.STANDARD
     hosts: Annotated[list[Host], Field(max_length=256), AfterValidator(_in_order)] = []
-    limits: Annotated[dict[Name, Count], Field(max_length=32)] = {}
+    limits: Annotated[dict[Limit, Count], Field(max_length=len(LIMITS))] = {}
     rules: Annotated[dict[BuiltIn, BuiltInSettings], Field(max_length=len(BUILT_IN_RULES))] = {}
     tenant_rules: Annotated[list[TenantRuleText], Field(max_length=256)] = []
     golden: Annotated[list[GoldenText], Field(max_length=256)] = []

@@ -9,7 +9,7 @@ from pathlib import Path
 from app.domain.features import DecisionInput
 from app.domain.mode import Mode
 from app.domain.run import Caller, RunId, RunKind, RunStatus, Scope, TenantId
-from app.domain.verdict import Decision, Point, PolicyRef, Verdict
+from app.domain.verdict import Decision, Point, Verdict
 from app.ledger.writing import ChainHead, Draft, RunWriter
 from app.ledger_assembly import LedgerParts, ledger_parts, utc_now
 from app.policy.bundle import PolicyBundle
@@ -21,7 +21,7 @@ from app.storage.companions import NewRun
 from tests.support.databases import Roles
 from tests.support.live_server import settings_for
 
-BUILT_IN = PolicyRef(policy_id="builtin", version=1, digest="b" * 64)
+BUILT_IN = PolicyBundle(policy_id="builtin", version=1, digest="b" * 64)
 ENTERS = DecisionInput(point=Point.RUN_SUBMIT, mode=Mode.STANDARD)
 
 

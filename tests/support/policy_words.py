@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 from app.bundles.bundle_loading import BundleLoader
 from app.domain.features import (
@@ -19,6 +20,7 @@ from app.domain.step import Effect, Role
 from app.domain.verdict import Point
 from app.policy.decide import decide
 
+WITHIN = Counters(steps=1, max_steps=10, max_tokens=1000, max_cost_micros=1000, max_wall_seconds=60)
 LOADER = BundleLoader(decide, time.thread_time_ns)
 
 
@@ -65,7 +67,7 @@ def call(
         ),
         arguments=arguments,
         context=ContextFeature(integrity=context, may_instruct=True),
-        counters=Counters(steps=1, max_steps=10, effects=effects),
+        counters=replace(WITHIN, effects=effects),
     )
 
 

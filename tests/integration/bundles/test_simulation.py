@@ -147,8 +147,8 @@ async def test_a_run_that_does_not_verify_is_not_asked(
         runs = await decided(scene)
         await execute(
             roles.superuser,
-            "ALTER TABLE record DISABLE TRIGGER ALL;"
-            f" UPDATE record SET kind = 'tool.other' WHERE run_id = '{runs[1]}' AND seq = 1",
+            "ALTER TABLE record DISABLE TRIGGER ALL",
+            f"UPDATE record SET kind = 'tool.other' WHERE run_id = '{runs[1]}' AND seq = 1",
         )
         tally = (await simulated(scene, document)).tally
     assert (tally.runs, tally.not_replayable, tally.decisions) == (4, 1, 7)

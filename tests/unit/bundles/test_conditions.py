@@ -104,7 +104,7 @@ def test_a_condition_that_may_not_be_asked_is_refused(source: str, why: str) -> 
     [
         ("output.has_secret", "condition"),  # there is no output at this point
         ('arguments[7].path == "x"', "missing"),
-        ("counters.steps / counters.max_tokens == 1", "condition"),
+        ("counters.steps / counters.effects == 1", "condition"),
         ("9223372036854775807 + counters.steps > 0", "condition"),
         ("tool.name + 1 == tool.name", "condition"),
         ("counters.steps", "not_boolean"),
