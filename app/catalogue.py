@@ -16,6 +16,7 @@ from app.keys.agent_catalogue import (
 )
 from app.keys.signed_cursors import SignedCursors
 from app.ledger_assembly import LedgerParts, utc_now
+from app.policy_assembly import Policies
 from app.runs.idempotency_desk import IdempotencyDesk
 from app.runs.notifier import Bell
 from app.runs.run_watch import RunWatch
@@ -66,6 +67,7 @@ class Catalogue:
         parts: LedgerParts,
         bell: Bell,
         webhooks: EndpointDesk,
+        policies: Policies,
     ) -> ApiServices:
         """What the routes need."""
         return ApiServices(
@@ -78,6 +80,8 @@ class Catalogue:
             ledger=parts.replay,
             erasures=parts.desk,
             webhooks=webhooks,
+            policies=policies.desk,
+            trials=policies.trials,
             proofs=parts.proofs,
             exports=parts.exports,
             keys=parts.key_lister,

@@ -25,6 +25,7 @@ from app.keys.request_rates import RequestRates
 from app.ledger_assembly import LedgerParts, ledger_parts, utc_now
 from app.log_keeping import KeeperOfLogs, log_keeper, vitals_of
 from app.policy.gate import DascGate, RuleBook
+from app.policy_assembly import build_policies
 from app.privacy.scrubber import Scrubber
 from app.providers.provider import ModelProvider
 from app.runs.dispatcher import DispatchLimits, DispatchParts, RunDispatcher
@@ -209,6 +210,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     )
     plugged = dict(overrides.providers or roster.providers(settings))
     gate = overrides.gate or DascGate(overrides.book or roster.rule_book())
+    policies = build_policies(parts, gate.bundle)
     takeover = _takeover(settings, parts, gate, recorder_parts, workspaces, catalogue, plugged)
     has_worker = overrides.is_worker or settings.dispatch.serve_workers
     executor = RunExecutor(_limits(settings, has_worker=has_worker))
@@ -233,7 +235,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     )
     webhooks = _webhooks(settings, parts, egress)
     return Deployment(
-        services=catalogue.services(service, parts, bell, webhooks.desk),
+        services=catalogue.services(service, parts, bell, webhooks.desk, policies),
         pulse=MetricsPulse(vitals_of(parts, logs), parts.runs.loads, time.monotonic),
         doorkeeper=door.doorkeeper,
         rates=door.rates,

@@ -33,8 +33,10 @@ from app.domain.errors import (
     NotSequencedError,
     OverloadedError,
     PolicyDeniedError,
+    PolicyRefusedError,
     PreconditionFailedError,
     PreconditionRequiredError,
+    SecondPersonError,
     StaleEpochError,
     TenantBusyError,
     ToolsBusyError,
@@ -102,6 +104,8 @@ PROBLEMS: Mapping[type[Exception], Kind] = {
     InvalidSubmissionError: Kind(422, "invalid-submission", "The submission cannot be run"),
     PreconditionFailedError: Kind(412, "precondition-failed", "Another version is in force"),
     PreconditionRequiredError: Kind(428, "precondition-required", "Say which version you mean"),
+    PolicyRefusedError: Kind(422, "policy-refused", "This policy cannot be taken in"),
+    SecondPersonError: Kind(403, "second-person", "Another key has to confirm this"),
     PolicyDeniedError: Kind(403, "policy-denied", "The policy gate refused the task"),
     LedgerUnavailableError: Kind(503, "ledger-unavailable", "The ledger cannot be reached"),
     LedgerBrokenError: Kind(409, "ledger-broken", "The ledger of this run does not verify"),
@@ -241,6 +245,11 @@ def problem_of(request: Request, error: Exception, certificate: bytes) -> Respon
             receipt = receipt_view(error.receipt, certificate)
         case InvalidSubmissionError():
             fields = (FieldProblem(pointer=error.pointer, rule=error.reason),)
+        case PolicyRefusedError():
+            fields = tuple(
+                FieldProblem(pointer=f"/body{part.pointer}"[:256], rule=part.reason)
+                for part in error.parts
+            )
         case NotSequencedError():
             headers["Retry-After"] = str(_SEQUENCED_SECONDS)
         case KeyBusyError():

@@ -99,6 +99,7 @@ def stored_questions(run_id: RunId, records: Sequence[VerifiedRecord]) -> list[S
             features=_object(record.fields.get(FEATURES)),
             policy_digest=_text(decision.get("digest")),
             verdict=_text(decision.get("verdict")),
+            rules=_names(decision.get("rules")),
         )
         for record in records
         if isinstance(decision := record.header.get("policy"), dict)
@@ -107,6 +108,10 @@ def stored_questions(run_id: RunId, records: Sequence[VerifiedRecord]) -> list[S
 
 def _text(value: Json) -> str:
     return value if isinstance(value, str) else _UNKNOWN
+
+
+def _names(value: Json) -> tuple[str, ...]:
+    return tuple(_text(name) for name in value) if isinstance(value, list) else ()
 
 
 def _object(value: bytes | None) -> dict[str, Json] | None:

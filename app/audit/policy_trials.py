@@ -13,7 +13,12 @@ from app.bundles.explaining import Explanation, explain
 from app.bundles.golden_features import completed_features
 from app.bundles.policy_document import PolicyDocument
 from app.bundles.simulation import Simulation, StoredQuestion, Tally
-from app.domain.errors import InvalidSubmissionError, NotFoundError, RecordFormError
+from app.domain.errors import (
+    InvalidSubmissionError,
+    NotFoundError,
+    PolicyRefusedError,
+    RecordFormError,
+)
 from app.domain.features import DecisionInput
 from app.domain.run import JsonObject, RunId, TenantId
 from app.domain.verdict import Decision
@@ -37,7 +42,7 @@ class Explained:
     """A recorded decision and what its policy says to the same question."""
 
     stored: StoredQuestion
-    explanation: Explanation
+    explanation: Explanation | None  # None: what it was asked is not there to be asked again
 
 
 class PolicyTrials:
@@ -85,19 +90,19 @@ class PolicyTrials:
         return explain(question, loaded.bundle, self._decide)
 
     async def explain(self, tenant_id: TenantId, run_id: RunId, seq: int) -> Explained:
-        """One recorded decision, by the policy it was made under.
-
-        NotFoundError when there is no such decision, or what it was asked is gone.
-        """
+        """One recorded decision, by the policy it was made under. NotFoundError: none is there."""
         questions = await self._history.questions(tenant_id, run_id)
         stored = next((question for question in questions if question.seq == seq), None)
         if stored is None:
             raise NotFoundError("no decision stands there")
+        return Explained(stored=stored, explanation=await self._anew(tenant_id, stored))
+
+    async def _anew(self, tenant_id: TenantId, stored: StoredQuestion) -> Explanation | None:
         if stored.features is None:
-            raise NotFoundError("what was asked there is not recorded, or was erased")
-        bundle = await self._shelf.by_digest(tenant_id, stored.policy_digest)
+            return None
         try:
+            bundle = await self._shelf.by_digest(tenant_id, stored.policy_digest)
             question = DecisionInput.from_json(stored.features)
-        except RecordFormError:
-            raise NotFoundError("what was asked there is of a form that is not read") from None
-        return Explained(stored=stored, explanation=explain(question, bundle, self._decide))
+        except (NotFoundError, PolicyRefusedError, RecordFormError):
+            return None
+        return explain(question, bundle, self._decide)

@@ -81,12 +81,12 @@ class PolicyDesk:
         """
         parts, tenant_id = self._parts, caller.tenant_id
         loaded = parts.loader.taken(document, policy_id)
+        known = await parts.store.by_digest(tenant_id, loaded.bundle.digest)
+        if known is not None:
+            return known, False  # nothing is changed, whatever was meant
         newest = await parts.store.newest_of(tenant_id, policy_id)
         if not is_meant(0 if newest is None else newest.version):
             raise PreconditionFailedError
-        known = await parts.store.by_digest(tenant_id, loaded.bundle.digest)
-        if known is not None:
-            return known, False
         version = 1 if newest is None else newest.version + 1
         made = PutPolicy(
             policy_id=policy_id,

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from app.bundles.policy_example import POLICY_EXAMPLE
 from app.domain.errors import PolicyRefusedError, RefusedPart
 from app.domain.features import Source
 from app.domain.mode import Mode
@@ -119,6 +120,13 @@ class GoldenText(Closed):
 
 class PolicyDocument(Closed):
     """A policy as somebody writes it. `id` may be left out where the place says it."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        json_schema_extra={"example": POLICY_EXAMPLE},
+    )
 
     id: PolicyId = "default"
     description: Annotated[str, StringConstraints(max_length=1024)] = ""

@@ -35,6 +35,7 @@ class StoredQuestion:
     features: JsonObject | None
     policy_digest: str
     verdict: str
+    rules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,8 @@ from app.api.middleware import Guard
 from app.domain import errors
 from app.domain.errors import (
     ChainBreak,
+    ConditionError,
+    ConditionRefusedError,
     ConfigurationError,
     ConfinementError,
     EgressError,
@@ -38,10 +40,14 @@ from app.domain.errors import (
     NotSequencedError,
     OverloadedError,
     PolicyDeniedError,
+    PolicyRefusedError,
     PreconditionFailedError,
     PreconditionRequiredError,
+    RecordFormError,
+    RefusedPart,
     RotationRefusedError,
     RunParkedError,
+    SecondPersonError,
     StaleEpochError,
     StaleTermError,
     TenantBusyError,
@@ -72,6 +78,12 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
         403,
         "policy-denied",
     ),
+    "PolicyRefusedError": (
+        PolicyRefusedError([RefusedPart(pointer="/rules", reason="no such rule")]),
+        422,
+        "policy-refused",
+    ),
+    "SecondPersonError": (SecondPersonError(), 403, "second-person"),
     "PreconditionFailedError": (PreconditionFailedError(), 412, "precondition-failed"),
     "PreconditionRequiredError": (PreconditionRequiredError(), 428, "precondition-required"),
     "LedgerError": (LedgerError("refused"), 503, "ledger-refused"),
@@ -102,6 +114,9 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
 # These end a start, a run, a call of a tool or of a witness; should one come to the edge, it is a
 # fault, and opaque.
 INSIDE = {
+    "RecordFormError": RecordFormError("planted-words"),
+    "ConditionError": ConditionError("planted-words"),
+    "ConditionRefusedError": ConditionRefusedError("planted-words"),
     "ConfigurationError": ConfigurationError("planted-words"),
     "ModelError": ModelError("planted-words"),
     "RunParkedError": RunParkedError(),

@@ -59,6 +59,22 @@ OPENED_BY = {
         ),
         frozenset({Scope.OPERATE}),
     ),
+    **dict.fromkeys(
+        (
+            "policies_list",
+            "policies_get",
+            "policies_list_versions",
+            "policies_get_version",
+            "policies_list_activations",
+            "policies_simulate",
+        ),
+        frozenset({Scope.POLICY, Scope.AUDIT}),
+    ),
+    **dict.fromkeys(
+        ("policies_put", "policies_activate", "policies_confirm"), frozenset({Scope.POLICY})
+    ),
+    "policies_check": frozenset({Scope.RUN, Scope.POLICY, Scope.AUDIT}),
+    "policies_explain": READERS,
     "erasures_create": frozenset({Scope.ERASE}),
     "erasures_get": frozenset({Scope.ERASE, Scope.AUDIT}),
     "erasures_hold": frozenset({Scope.ERASE}),
@@ -274,8 +290,10 @@ def test_each_scope_opens_its_operations_and_no_other(
                 _hold(owner, operation, run["id"])
             response = operation.send(stranger, run["id"], bearer(key))
             if scope in OPENED_BY[operation.operation_id]:
-                # There is no erasure yet to have a receipt of, and no such endpoint.
-                is_nobodys = operation.operation_id == "erasures_get" or "{endp" in operation.path
+                # There is no erasure yet to have a receipt of, no such endpoint and no policy.
+                path = operation.path
+                is_nobodys = operation.operation_id == "erasures_get" or "{endp" in path
+                is_nobodys = is_nobodys or "{policy" in path
                 is_good = is_let_in(response) or (is_nobodys and response.status_code == 404)
                 assert is_good, (operation.operation_id, scope)
             else:

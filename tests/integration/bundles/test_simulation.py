@@ -174,20 +174,21 @@ async def test_a_decision_is_explained_by_its_rules_and_the_parts_they_look_at(
     await in_force(scene, *RULES)
     runs = await decided(scene)
     trials, tenant_id = scene.policies.trials, scene.tenant_id
-    fourth = await trials.explain(tenant_id, runs[0], 2)
-    assert fourth.explanation.decision.verdict is Verdict.REQUIRE_APPROVAL
-    told = [(o.rule, o.reason, o.is_tenants, o.parts) for o in fourth.explanation.objectors]
+    fourth = (await trials.explain(tenant_id, runs[0], 2)).explanation
+    assert fourth is not None
+    assert fourth.decision.verdict is Verdict.REQUIRE_APPROVAL
+    told = [(o.rule, o.reason, o.is_tenants, o.parts) for o in fourth.objectors]
     assert told == [("own.fourth", "own:rule", True, ("tool.calls_made",))]
-    seen = await trials.explain(tenant_id, runs[1], 1)
-    assert [(o.rule, o.parts) for o in seen.explanation.objectors] == [
-        ("own.seen", ("arguments.to",))
-    ]
-    assert (await trials.explain(tenant_id, runs[2], 1)).explanation.objectors == ()
+    seen = (await trials.explain(tenant_id, runs[1], 1)).explanation
+    assert seen is not None
+    assert [(o.rule, o.parts) for o in seen.objectors] == [("own.seen", ("arguments.to",))]
+    allowed = (await trials.explain(tenant_id, runs[2], 1)).explanation
+    assert allowed is not None
+    assert allowed.objectors == ()
     with pytest.raises(NotFoundError):
         await trials.explain(tenant_id, runs[2], 9)
-    bare = await scene.decided(RUNS[1], with_features=False)
-    with pytest.raises(NotFoundError):
-        await trials.explain(tenant_id, bare, 1)
+    bare = await trials.explain(tenant_id, await scene.decided(RUNS[1], with_features=False), 1)
+    assert (bare.explanation, bare.stored.verdict, bare.stored.rules) == (None, "allow", ())
 
 
 async def test_a_question_can_be_put_without_a_run(scene: PolicyScene) -> None:

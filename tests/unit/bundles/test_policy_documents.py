@@ -38,11 +38,6 @@ point = "tool.call"
 [golden.features.tool]
 name = "send_note"
 effect = "write"
-is_known = true
-asked_for = "mentioned"
-is_granted = true
-is_declared = false
-is_confined = true
 calls_made = 3
 """
 
