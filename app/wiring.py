@@ -209,7 +209,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
         settings, overrides.default_model, (runner, programs), egress, door.tenants
     )
     plugged = dict(overrides.providers or roster.providers(settings))
-    gate = overrides.gate or DascGate(overrides.book or roster.rule_book())
+    gate = overrides.gate or DascGate(overrides.book or roster.rule_book(), time.monotonic_ns)
     policies = build_policies(parts, gate.bundle)
     takeover = _takeover(settings, parts, gate, recorder_parts, workspaces, catalogue, plugged)
     has_worker = overrides.is_worker or settings.dispatch.serve_workers
@@ -235,7 +235,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     )
     webhooks = _webhooks(settings, parts, egress)
     return Deployment(
-        services=catalogue.services(service, parts, bell, webhooks.desk, policies),
+        services=catalogue.services(service, parts, recorder_parts, gate, webhooks.desk, policies),
         pulse=MetricsPulse(vitals_of(parts, logs), parts.runs.loads, time.monotonic),
         doorkeeper=door.doorkeeper,
         rates=door.rates,

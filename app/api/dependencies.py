@@ -17,6 +17,7 @@ from app.bundles.policy_desk import PolicyDesk
 from app.domain.run import Agent, Budget
 from app.domain.step import ToolSpec
 from app.keys.signed_cursors import SignedCursors
+from app.runs.approval_desk import ApprovalDesk
 from app.runs.idempotency_desk import IdempotencyDesk
 from app.runs.notifier import Bell
 from app.runs.run_watch import RunWatch
@@ -31,6 +32,7 @@ class ApiServices:
 
     runs: RunService
     stops: StopSwitch
+    approvals: ApprovalDesk
     idempotency: IdempotencyDesk
     cursors: SignedCursors
     ledger: ReplayLedger

@@ -271,8 +271,12 @@ def _is_bounded(it: ArgumentFeature, tool: ToolFeature) -> bool:
 
 
 def _is_harmless(it: ArgumentFeature, tool: ToolFeature, question: DecisionInput) -> bool:
-    """Whether an attribute is one of a new thing that nobody but its owner is told of."""
-    if it.role is not Role.ATTRIBUTE or tool.effect is not Effect.WRITE:
+    """Whether an attribute sets nothing of an account and pays nobody: a word, of a proven call."""
+    if it.role is not Role.ATTRIBUTE:
+        return False
+    if tool.effect in (Effect.GRANT, Effect.SEND):
+        return it.is_low_capacity
+    if tool.effect is not Effect.WRITE:
         return False
     if is_trusted(question.context.integrity) and Source.MODEL in it.sources:
         return True

@@ -7,8 +7,9 @@ randomness.
 Threat: Prompt injection via task input
 """
 
+import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -52,6 +53,7 @@ from app.policy.gate_inputs import (
 from app.policy.rules import Rule
 
 Subject = TypeVar("Subject", bound=GateInput)
+GRANTED = "approval:granted"
 _PASSING = frozenset({Verdict.ALLOW, Verdict.REDACT})
 # Duties that change the text itself; the others change what is known of it.
 _CLEANING = frozenset({Obligation.STRIP_LINKS, Obligation.MASK, Obligation.TRUNCATE})
@@ -81,10 +83,14 @@ class RuleBook:
 
 
 class DascGate:
-    """Decides at nine points. A method gives a proof or a Deny; it never raises."""
+    """Decides at nine points. A method gives a proof or a Deny; it never raises.
 
-    def __init__(self, book: RuleBook) -> None:
+    `nanoseconds`: a clock by which a decision says how long it took; it decides nothing.
+    """
+
+    def __init__(self, book: RuleBook, nanoseconds: Callable[[], int] | None = None) -> None:
         self._book = book
+        self._nanoseconds = nanoseconds or _no_clock
 
     @property
     def policy(self) -> PolicyRef:
@@ -98,7 +104,7 @@ class DascGate:
 
     def under(self, bundle: PolicyBundle) -> "DascGate":
         """The same gate under another policy."""
-        return DascGate(replace(self._book, bundle=bundle))
+        return DascGate(replace(self._book, bundle=bundle), self._nanoseconds)
 
     def run_submit(self, subject: SubmitInput) -> AdmittedTask | Deny:
         """May this task enter?"""
@@ -122,11 +128,17 @@ class DascGate:
         return AdmittedReply(reply=subject.reply, decision=decision)
 
     def tool_call(self, subject: CallInput) -> AuthorizedCall | Ask | Deny:
-        """May this call be made, with these arguments? `Ask`: only if a person says so."""
+        """May this call be made, with these arguments? `Ask`: only if a person says so.
+
+        What a person said counts for the very action that was shown, and for what asks only: it
+        undoes no denial.
+        """
         decision = self._decide(Point.TOOL_CALL, self._book.tool_call, subject)
         spec = next((s for s in subject.facts.offered if s.name == subject.call.name), None)
         if decision.enforced is Verdict.REQUIRE_APPROVAL:
-            return Ask(decision=decision)
+            if not _is_granted(subject):
+                return Ask(decision=decision)
+            decision = replace(decision, verdict=Verdict.ALLOW, code=GRANTED)
         if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         if spec is None:
@@ -190,7 +202,10 @@ class DascGate:
         if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         return ResolvedApproval(
-            approval_id=subject.approval_id, granted=subject.granted, decision=decision
+            approval_id=subject.approval_id,
+            granted=subject.granted,
+            digest=subject.digest,
+            decision=decision,
         )
 
     def _uncleaned(self, decision: Decision) -> Decision:
@@ -200,6 +215,12 @@ class DascGate:
         )
 
     def _decide(self, point: Point, rules: Sequence[Rule[Subject]], subject: Subject) -> Decision:
+        began = self._nanoseconds()
+        decision = self._judged(point, rules, subject)
+        micros = (self._nanoseconds() - began) // 1000
+        return replace(decision, latency_micros=micros) if micros > 0 else decision
+
+    def _judged(self, point: Point, rules: Sequence[Rule[Subject]], subject: Subject) -> Decision:
         """Every check is asked, what they found is judged; no check, or a broken one, denies."""
         if not rules:
             return refusal(point, self._book.bundle, "gate_error:no_rules")
@@ -219,9 +240,24 @@ class DascGate:
         return decide(question, bundle, catalogue_digest=self._book.catalogue_digest)
 
 
+def _no_clock() -> int:
+    return 0
+
+
 def _bare(point: Point, found: tuple[Finding, ...], bundle: PolicyBundle) -> DecisionInput:
     """What was found, when there is no more to judge: it denies by itself."""
     return DecisionInput(point=point, mode=bundle.default_mode, findings=found)
+
+
+def _is_granted(subject: CallInput) -> bool:
+    """Whether somebody approved of this action: the same call, label, policy and catalogue."""
+    approval, digest = subject.approval, subject.digest
+    return (
+        approval is not None
+        and approval.granted
+        and len(digest) > 0
+        and hmac.compare_digest(approval.digest, digest)
+    )
 
 
 def _reason_of(rule: Rule[Subject], subject: Subject) -> str | None:

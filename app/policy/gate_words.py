@@ -58,14 +58,20 @@ MONTHS: Mapping[str, int] = MappingProxyType(
         for name in names.split()
     }
 )
+WEEKDAYS = _words(_GATE, "text", "weekdays")
+ENDINGS = _words(_GATE, "text", "endings")
 TOP_NAMES = frozenset(_words(_GATE, "text", "tops"))
 STOP_WORDS = frozenset(_words(_GATE, "text", "stop"))
 
+BEFORE_A_VERB = _words(_GATE, "asking", "before")
 FIRST = frozenset(_words(_GATE, "reference", "first"))
 LAST = frozenset(_words(_GATE, "reference", "last"))
 MOST = frozenset(_words(_GATE, "reference", "most"))
 LEAST = frozenset(_words(_GATE, "reference", "least"))
 EVERYONE = frozenset(_words(_GATE, "reference", "all"))
+ORDINALS = _words(_GATE, "reference", "ordinals")
+PEOPLE = frozenset(_words(_GATE, "reference", "people"))
+WHO_FIELDS = frozenset(_words(_GATE, "reference", "who"))
 RELATION = frozenset(_words(_GATE, "reference", "relation"))
 NUMBER_MARKS = frozenset(_words(_GATE, "reference", "number"))
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from app.domain.approval import APPROVAL_TRANSITIONS, ApprovalId, ApprovalState
 from app.domain.idempotency import KeyClaim
 from app.domain.run import TRANSITIONS, Json, JsonObject, RunId, RunKind, RunStatus, Usage
 from app.storage.holds import ReleaseHold, SetHold, hold_json
@@ -109,6 +110,26 @@ class QueueWake:
     """Companion: a parked run is due."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenApproval:
+    """Companion: a call of the run waits for somebody's decision."""
+
+    approval_id: ApprovalId
+    digest: bytes
+    seq: int
+    at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseApproval:
+    """Companion: an approval comes to another state, if its present one allows that."""
+
+    approval_id: ApprovalId
+    state: ApprovalState
+    at: datetime
+
+
 Queueing = QueuePut | QueuePark | QueueWake
 Companion = (
     NewRun
@@ -121,6 +142,8 @@ Companion = (
     | SetHold
     | ReleaseHold
     | PolicyChange
+    | OpenApproval
+    | CloseApproval
     | Queueing
 )
 
@@ -158,8 +181,6 @@ def companion_json(run_id: RunId, item: Companion) -> JsonObject:
                 "error_code": item.error_code,
                 "finished_at": None if item.finished_at is None else item.finished_at.isoformat(),
             }
-        case SetHold() | ReleaseHold() | PutPolicy() | ActivatePolicy() | ConfirmPolicy():
-            return _of_the_log_json(run_id, item)
         case NewResult():
             return {
                 "op": "result.insert",
@@ -168,8 +189,6 @@ def companion_json(run_id: RunId, item: Companion) -> JsonObject:
                 "expires_at": item.expires_at.isoformat(),
                 **_key(item.key),
             }
-        case NewWork() | WorkPart():
-            return _work_json(run, item)
         case TakenKey():
             return {
                 "op": "key.take",
@@ -178,15 +197,18 @@ def companion_json(run_id: RunId, item: Companion) -> JsonObject:
                 "request": item.claim.requests[0].hex(),
                 "status": item.status,
             }
-        case QueuePut() | QueuePark() | QueueWake():
-            return _queueing_json(run, item)
+        case SetHold() | ReleaseHold() | OpenApproval() | CloseApproval():
+            return _matter_json(run, item)
+        case PutPolicy() | ActivatePolicy() | ConfirmPolicy():
+            return policy_change_json(run_id, item)
+        case NewWork() | WorkPart() | QueuePut() | QueuePark() | QueueWake():
+            return _driving_json(run, item)
 
 
-def _of_the_log_json(run_id: RunId, item: SetHold | ReleaseHold | PolicyChange) -> JsonObject:
-    """What comes with a record of an administration run."""
-    if isinstance(item, SetHold | ReleaseHold):
-        return hold_json(item)
-    return policy_change_json(run_id, item)
+def _driving_json(run: str, item: NewWork | WorkPart | Queueing) -> JsonObject:
+    if isinstance(item, NewWork | WorkPart):
+        return _work_json(run, item)
+    return _queueing_json(run, item)
 
 
 def _work_json(run: str, item: NewWork | WorkPart) -> JsonObject:
@@ -195,6 +217,41 @@ def _work_json(run: str, item: NewWork | WorkPart) -> JsonObject:
             return {"op": "work.open", "run_id": run, "blob": _text(item.blob), **_key(item.key)}
         case WorkPart():
             return {"op": "work.put", "run_id": run, "seq": item.seq, "blob": _text(item.blob)}
+
+
+def _matter_json(
+    run: str, item: SetHold | ReleaseHold | OpenApproval | CloseApproval
+) -> JsonObject:
+    match item:
+        case SetHold() | ReleaseHold():
+            return hold_json(item)
+        case OpenApproval() | CloseApproval():
+            return _approval_json(run, item)
+
+
+def _approval_json(run: str, item: OpenApproval | CloseApproval) -> JsonObject:
+    about: JsonObject = {
+        "run_id": run,
+        "approval_id": str(item.approval_id),
+        "at": item.at.isoformat(),
+    }
+    match item:
+        case OpenApproval():
+            return {
+                **about,
+                "op": "approval.open",
+                "digest": item.digest.hex(),
+                "seq": item.seq,
+                "expires_at": item.expires_at.isoformat(),
+            }
+        case CloseApproval():
+            before = [old for old, new in APPROVAL_TRANSITIONS.items() if item.state in new]
+            return {
+                **about,
+                "op": "approval.close",
+                "state": item.state.value,
+                "from": [state.value for state in before],
+            }
 
 
 def _queueing_json(run: str, item: Queueing) -> JsonObject:

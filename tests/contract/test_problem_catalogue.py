@@ -14,6 +14,8 @@ from app.api.auth import Doorkeeper
 from app.api.middleware import Guard
 from app.domain import errors
 from app.domain.errors import (
+    ApprovalClosedError,
+    ApprovalRefusedError,
     ChainBreak,
     ConditionError,
     ConditionRefusedError,
@@ -84,6 +86,8 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
         "policy-refused",
     ),
     "SecondPersonError": (SecondPersonError(), 403, "second-person"),
+    "ApprovalRefusedError": (ApprovalRefusedError("c", ("r2.x",)), 403, "approval-refused"),
+    "ApprovalClosedError": (ApprovalClosedError("denied"), 409, "approval-closed"),
     "PreconditionFailedError": (PreconditionFailedError(), 412, "precondition-failed"),
     "PreconditionRequiredError": (PreconditionRequiredError(), 428, "precondition-required"),
     "LedgerError": (LedgerError("refused"), 503, "ledger-refused"),
@@ -114,11 +118,11 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
 # These end a start, a run, a call of a tool or of a witness; should one come to the edge, it is a
 # fault, and opaque.
 INSIDE = {
-    "RecordFormError": RecordFormError("planted-words"),
-    "ConditionError": ConditionError("planted-words"),
     "ConditionRefusedError": ConditionRefusedError("planted-words"),
     "ConfigurationError": ConfigurationError("planted-words"),
     "ModelError": ModelError("planted-words"),
+    "ConditionError": ConditionError("planted-words"),
+    "RecordFormError": RecordFormError("planted-words"),
     "RunParkedError": RunParkedError(),
     "ToolError": ToolError("planted-words"),
     "ConfinementError": ConfinementError("planted-words"),

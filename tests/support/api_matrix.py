@@ -22,6 +22,7 @@ MEDIA_TYPE = "application/problem+json"
 UNKNOWN_RUN = "run_" + "0" * 32
 UNKNOWN_ERASURE = "ers_" + "0" * 32
 UNKNOWN_ENDPOINT = "whe_" + "0" * 32
+UNKNOWN_APPROVAL = "apr_" + "0" * 32
 UNKNOWN_DELIVERY = "whd_" + "0" * 32
 UNKNOWN_ACTIVATION = "pol_" + "0" * 32
 OPEN_OPERATIONS = frozenset({"system_health", "system_ready", "system_version"})
@@ -72,6 +73,7 @@ class Operation:
                 "activation_id": UNKNOWN_ACTIVATION,
                 "version": "1",
                 "seq": "0",
+                "approval_id": UNKNOWN_APPROVAL,
             }
         )
 
@@ -100,6 +102,8 @@ class Operation:
             return {"features": {"point": "run.output"}}
         if "/policies" in self.path:
             return {"bundle": {}} if self.path.endswith("/simulate") else {}
+        if self.path.endswith("/decision"):
+            return {"decision": "deny", "digest": "0" * 64}
         if self.path.endswith("/stops"):
             return {"agent": "nobody"}
         return {"reason": "court"} if self.path.endswith("/hold") else {"task": "1+1"}

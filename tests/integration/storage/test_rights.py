@@ -38,6 +38,7 @@ TENANT_TABLES = (
     "webhook_delivery",
     "policy_version",
     "policy_activation",
+    "approval",
 )
 EMPTY = (
     "run_command",
@@ -49,6 +50,7 @@ EMPTY = (
     "webhook_delivery",
     "policy_version",
     "policy_activation",
+    "approval",
 )
 PARTITIONS = ("record_default", "payload_default", "leaf_default", "tile_default")
 ROLES = ("mf_app", "mf_audit", "mf_sequencer", "mf_eraser", "mf_writer", "mf_erase_owner")
@@ -276,6 +278,7 @@ RIGHTS = {
             "webhook_claim",
             "webhook_settle",
             "webhook_trim",
+            "approval_keep",
             "queue_keep",
             "queue_mend",
             "policy_keep",
@@ -309,12 +312,18 @@ RIGHTS = {
             "webhook_tell",
             "queue_keep",
             "policy_keep",
+            "approval_keep",
         }
     },
 }
 # Called by other functions only.
 INNER = {"erase_recorded", "erase_locked", "erase_receipt", "kek_in_use"}
-WRITERS_INNER = {"idempotency_held", "idempotency_anonymized"}
+WRITERS_INNER = {
+    "idempotency_held",
+    "idempotency_anonymized",
+    "approval_tell",
+    "approval_ended",
+}
 
 
 @pytest.mark.parametrize("role", sorted(RIGHTS))
