@@ -11,9 +11,10 @@ from app.bundles.bundle_shelf import BundleShelf
 from app.bundles.policy_desk import PolicyDesk, PolicyDeskParts
 from app.bundles.simulation import Simulation
 from app.ledger_assembly import LedgerParts, utc_now
-from app.policy.bundle import PolicyBundle
 from app.policy.decide import decide
+from app.policy.gate import DascGate
 from app.runs.identifiers import new_run_id
+from app.runs.run_policy import RunPolicies, RunPolicyParts
 from app.storage.policy_store import PolicyStore
 
 
@@ -24,6 +25,7 @@ class Policies:
     desk: PolicyDesk
     trials: PolicyTrials
     shelf: BundleShelf
+    runs: RunPolicies
 
 
 def policy_loader() -> BundleLoader:
@@ -31,10 +33,10 @@ def policy_loader() -> BundleLoader:
     return BundleLoader(decide, time.thread_time_ns)
 
 
-def build_policies(parts: LedgerParts, built_in: PolicyBundle) -> Policies:
-    """The policies of all tenants. `built_in`: what stands where a tenant activated nothing."""
+def build_policies(parts: LedgerParts, gate: DascGate) -> Policies:
+    """The policies of all tenants. `gate`: under what stands where a tenant activated nothing."""
     store, loader = PolicyStore(parts.database), policy_loader()
-    shelf = BundleShelf(store, loader, built_in, time.monotonic)
+    shelf = BundleShelf(store, loader, gate.bundle, time.monotonic)
     history = DecisionHistory(parts.replay, shelf.by_digest)
     desk = PolicyDesk(
         PolicyDeskParts(
@@ -57,4 +59,5 @@ def build_policies(parts: LedgerParts, built_in: PolicyBundle) -> Policies:
         decide=decide,
         clock_ns=time.perf_counter_ns,
     )
-    return Policies(desk=desk, trials=trials, shelf=shelf)
+    runs = RunPolicies(RunPolicyParts(gate=gate, shelf=shelf, desk=desk))
+    return Policies(desk=desk, trials=trials, shelf=shelf, runs=runs)

@@ -25,7 +25,7 @@ from app.keys.request_rates import RequestRates
 from app.ledger_assembly import LedgerParts, ledger_parts, utc_now
 from app.log_keeping import KeeperOfLogs, log_keeper, vitals_of
 from app.policy.gate import DascGate, RuleBook
-from app.policy_assembly import build_policies
+from app.policy_assembly import Policies, build_policies
 from app.privacy.scrubber import Scrubber
 from app.providers.provider import ModelProvider
 from app.runs.dispatcher import DispatchLimits, DispatchParts, RunDispatcher
@@ -210,14 +210,14 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     )
     plugged = dict(overrides.providers or roster.providers(settings))
     gate = overrides.gate or DascGate(overrides.book or roster.rule_book(), time.monotonic_ns)
-    policies = build_policies(parts, gate.bundle)
-    takeover = _takeover(settings, parts, gate, recorder_parts, workspaces, catalogue, plugged)
+    policies = build_policies(parts, gate)
+    takeover = _takeover(settings, parts, policies, recorder_parts, workspaces, catalogue, plugged)
     has_worker = overrides.is_worker or settings.dispatch.serve_workers
     executor = RunExecutor(_limits(settings, has_worker=has_worker))
     dispatcher = _dispatcher(settings, parts, executor, takeover, door.tenants)
     service = RunService(
         ServiceParts(
-            gate=gate,
+            policies=policies.runs,
             providers=plugged,
             toolbox=catalogue.toolbox,
             recorder_parts=recorder_parts,
@@ -318,7 +318,7 @@ def _dispatcher(
 def _takeover(
     settings: Settings,
     parts: LedgerParts,
-    gate: DascGate,
+    policies: Policies,
     recorder_parts: RecorderParts,
     workspaces: WorkspaceRoot,
     catalogue: Catalogue,
@@ -327,7 +327,6 @@ def _takeover(
     """What drives runs, and puts those together again that lost their process."""
     places = settings.workspace_dir
     driving = DrivingParts(
-        gate=gate,
         toolbox=catalogue.toolbox,
         workspaces=workspaces,
         recorder_parts=recorder_parts,
@@ -340,6 +339,7 @@ def _takeover(
             runs=parts.runs,
             keys=parts.run_keys,
             driving=driving,
+            policies=policies.runs,
             providers=providers,
             tenant_tools=catalogue.tools_of,
             has_workspace=lambda tenant, run: (places / tenant.hex / run.hex).is_dir(),

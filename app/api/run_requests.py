@@ -115,6 +115,7 @@ class RunCreate(_Closed):
     model: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.:-]{1,128}$")] | None = None
     tools: Annotated[list[Name], Field(max_length=64)] | None = None
     capabilities: CapabilitiesIn | None = None
+    policy: Name | None = None
     budget: BudgetIn | None = None
     output_schema: JsonObjectIn | None = None
     metadata: JsonObjectIn = {}

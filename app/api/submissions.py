@@ -35,6 +35,7 @@ def submission_of(body: RunCreate, caller: Caller, services: ApiServices) -> Sub
         output_schema=body.output_schema,
         metadata=body.metadata,
         scrub_phi=services.tenant_scrub_phi(caller.tenant),
+        policy=body.policy,
     )
 
 

@@ -23,6 +23,7 @@ FEATURES: Final = "features"
 _PAGE: Final = 100
 _MOST_RUNS: Final = 2_000
 _UNKNOWN: Final = "none"
+_CAME_OF_IT: Final = "weighed"
 
 FindPolicy = Callable[[TenantId, str], Awaitable[PolicyBundle]]
 
@@ -96,7 +97,8 @@ def stored_questions(run_id: RunId, records: Sequence[VerifiedRecord]) -> list[S
         StoredQuestion(
             run_id=run_id,
             seq=record.seq,
-            features=_object(record.fields.get(FEATURES)),
+            features=_facts(record.fields.get(FEATURES)),
+            is_erased=FEATURES in record.erased,
             policy_digest=_text(decision.get("digest")),
             verdict=_text(decision.get("verdict")),
             rules=_names(decision.get("rules")),
@@ -114,8 +116,11 @@ def _names(value: Json) -> tuple[str, ...]:
     return tuple(_text(name) for name in value) if isinstance(value, list) else ()
 
 
-def _object(value: bytes | None) -> dict[str, Json] | None:
+def _facts(value: bytes | None) -> dict[str, Json] | None:
+    """What was judged, without what came of it."""
     if value is None:
         return None
     found: Json = json.loads(value)
-    return found if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        return None
+    return {name: part for name, part in found.items() if name != _CAME_OF_IT}

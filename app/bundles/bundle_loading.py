@@ -16,6 +16,7 @@ from app.bundles.policy_document import (
     BuiltInSettings,
     PolicyDocument,
     digest_of,
+    named_document,
     parse_document,
     spelled_document,
 )
@@ -80,7 +81,7 @@ class BundleLoader:
                 raise PolicyRefusedError(
                     [RefusedPart(pointer="/id", reason="another id than the address has")]
                 )
-            document = document.model_copy(update={"id": policy_id})
+            document = named_document(document, policy_id)
         loaded = self.loaded(document)
         broken = [
             RefusedPart(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from app.bundles.bundle_loading import BundleLoader, LoadedPolicy
-from app.bundles.policy_document import PolicyDocument, canonical_document, digest_of
+from app.bundles.policy_document import JOINT_ID, PolicyDocument, canonical_document, digest_of
 from app.domain.errors import NotFoundError, PolicyRefusedError, RefusedPart
 from app.domain.mode import Mode, may_tighten
 from app.domain.policy import PolicyVersion
@@ -30,11 +30,14 @@ _FRESH_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JointPolicy:
-    """Two policies as one: the tenant's, and the one a caller named. `is_new`: not stored yet."""
+    """Two policies as one: the tenant's, and the one a caller named.
+
+    `new_id`: how it is to be kept, when it is not yet.
+    """
 
     bundle: PolicyBundle
     canonical: bytes
-    is_new: bool
+    new_id: str | None = None
 
 
 class BundleShelf:
@@ -106,14 +109,15 @@ class BundleShelf:
         """
         own = await self.in_force(tenant_id)
         if named is None or named == DEFAULT_POLICY:
-            return JointPolicy(bundle=own.bundle, canonical=own.canonical, is_new=False)
+            return JointPolicy(bundle=own.bundle, canonical=own.canonical)
         other = await self.in_force(tenant_id, named)
         canonical = _joint_bytes(named, own.bundle.digest, other.bundle.digest)
         digest = digest_of(canonical)
         known = await self._store.by_digest(tenant_id, digest)
         version = 1 if known is None else known.version
-        bundle = _side_by_side(own.bundle, other.bundle, joint_id(named), digest, version)
-        return JointPolicy(bundle=bundle, canonical=canonical, is_new=known is None)
+        new_id = _joint_id(named) if known is None else None
+        bundle = _side_by_side(own.bundle, other.bundle, digest, version)
+        return JointPolicy(bundle=bundle, canonical=canonical, new_id=new_id)
 
     def _loaded(self, tenant_id: TenantId, found: PolicyVersion) -> LoadedPolicy:
         known = self._read.get((tenant_id, found.digest))
@@ -132,26 +136,26 @@ class BundleShelf:
             raise PolicyRefusedError([part]) from None
         own = await self.by_digest(tenant_id, first)
         other = await self.by_digest(tenant_id, second)
-        return _side_by_side(own, other, found.policy_id, found.digest, found.version)
+        return _side_by_side(own, other, found.digest, found.version)
 
 
-def joint_id(named: str) -> str:
+def _joint_id(named: str) -> str:
     """How the tenant's policy together with another one is called."""
     return f"{DEFAULT_POLICY}{JOINT}{named}"
 
 
 def _joint_bytes(named: str, *digests: str) -> bytes:
-    form = {"all_of": [*digests], "id": joint_id(named)}
+    form = {"all_of": [*digests], "id": _joint_id(named)}
     return json.dumps(form, sort_keys=True, separators=(",", ":")).encode("ascii")
 
 
 def _side_by_side(
-    own: PolicyBundle, other: PolicyBundle, policy_id: str, digest: str, version: int
+    own: PolicyBundle, other: PolicyBundle, digest: str, version: int
 ) -> PolicyBundle:
     """The first, with the second beside it. Only the first says which hosts are named."""
     return replace(
         own,
-        policy_id=policy_id,
+        policy_id=JOINT_ID,
         version=version,
         digest=digest,
         default_mode=_tighter(own.default_mode, other.default_mode),

@@ -102,19 +102,19 @@ class PolicyDesk:
 
     async def keep(self, caller: Caller, joint: JointPolicy) -> None:
         """Store two policies as one, so that whoever takes a run over finds them by the digest."""
-        if not joint.is_new:
+        if joint.new_id is None:
             return
         bundle, now = joint.bundle, self._parts.now()
         made = PutPolicy(
-            policy_id=bundle.policy_id,
-            version=await self._next_version(caller.tenant_id, bundle.policy_id),
+            policy_id=joint.new_id,
+            version=await self._next_version(caller.tenant_id, joint.new_id),
             digest=bundle.digest,
             body=joint.canonical,
             by=caller.actor,
             at=now,
         )
         note: JsonObject = {
-            "policy": bundle.policy_id,
+            "policy": joint.new_id,
             "version": made.version,
             "digest": made.digest,
         }

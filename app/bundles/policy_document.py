@@ -36,6 +36,7 @@ BUILT_IN_RULES: Final = (
 )
 # Without these there is nothing that could be done, or nobody who may: they only deny.
 UNBENDING: Final = frozenset({"r1.schema", "r2.capability", "r11.budget"})
+JOINT_ID: Final = "joint"  # of two policies that stand side by side: nobody uploads one
 # What a policy can limit: effects of a run, and from which score on a result is suspected.
 LIMITS: Final = ("effects", "quarantine_per_mille")
 _MAX_COUNT = 2**53 - 1
@@ -138,6 +139,12 @@ class PolicyDocument(Closed):
     golden: Annotated[list[GoldenText], Field(max_length=256)] = []
 
     @model_validator(mode="after")
+    def _its_own_name(self) -> "PolicyDocument":
+        if self.id == JOINT_ID:
+            raise ValueError("an id of the gate's own")
+        return self
+
+    @model_validator(mode="after")
     def _nothing_unbent(self) -> "PolicyDocument":
         for name, settings in self.rules.items():
             if name in UNBENDING and settings.verdict not in (None, Verdict.DENY):
@@ -164,6 +171,14 @@ def parse_document(data: bytes, *, is_toml: bool) -> PolicyDocument:
         raise PolicyRefusedError([part]) from None
     try:
         return PolicyDocument.model_validate(value)
+    except ValidationError as error:
+        raise PolicyRefusedError(_parts(error)) from None
+
+
+def named_document(document: PolicyDocument, policy_id: str) -> PolicyDocument:
+    """The same policy under another id. PolicyRefusedError for what can be none."""
+    try:
+        return PolicyDocument.model_validate({**document.model_dump(), "id": policy_id})
     except ValidationError as error:
         raise PolicyRefusedError(_parts(error)) from None
 

@@ -28,7 +28,10 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredQuestion:
-    """A decision as a verified record has it. `features`: None when they are gone."""
+    """A decision as a verified record has it.
+
+    `features`: None when they were erased, or where a record repeats an earlier decision.
+    """
 
     run_id: RunId
     seq: int
@@ -36,6 +39,7 @@ class StoredQuestion:
     policy_digest: str
     verdict: str
     rules: tuple[str, ...] = ()
+    is_erased: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +147,10 @@ class Simulation:
         """All decisions of one run in order. `own`: the policy that the run was begun under."""
         tally = self.tally
         tally.runs += 1
-        asked = [(question, _revived(question)) for question in questions]
-        if any(revived is None for _, revived in asked):
+        kept = [question for question in questions if question.features is not None]
+        asked = [(question, _revived(question)) for question in kept]
+        is_gone = not kept or any(question.is_erased for question in questions)
+        if is_gone or any(revived is None for _, revived in asked):
             tally.not_replayable += 1
             return
         found: list[Difference] = []

@@ -177,6 +177,7 @@ class Submission:
     output_schema: JsonObject | None
     metadata: JsonObject
     scrub_phi: bool
+    policy: str | None = None  # that stands beside the tenant's, and can only object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from app.agents.loop import AgentLoop, LoopParts
-from app.policy.gate import DascGate
 from app.runs.executor import DrivenRun, RunJob
 from app.runs.recorder import LedgerRecorder, RecorderParts
 from app.sandbox.workspace import Workspace, WorkspaceRoot
@@ -36,7 +35,6 @@ class LazyWorkspace:
 class DrivingParts:
     """What every run of a process is driven with."""
 
-    gate: DascGate
     toolbox: Toolbox
     workspaces: WorkspaceRoot
     recorder_parts: RecorderParts
@@ -64,7 +62,7 @@ class RunOpener:
     def _loop(self, job: RunJob, workspace: LazyWorkspace, recorder: LedgerRecorder) -> AgentLoop:
         parts = self._parts
         loop_parts = LoopParts(
-            gate=parts.gate,
+            gate=job.gate,
             provider=job.provider,
             price=job.price,
             toolbox=parts.toolbox,

@@ -73,6 +73,8 @@ def test_what_cannot_be_taken_in_is_told_part_by_part(client: httpx2.Client) -> 
     case = {"name": "fourth", "features": call(calls_made=3).to_json(), "verdict": "deny"}
     body = problem_of(put(client, "refused", {"golden": [case]}), 422, "policy-refused")
     assert body["errors"][0]["pointer"] == "/body/golden/0"
+    for name in ("joint", "Bad Name", "a+b", "x" * 65):
+        problem_of(put(client, name, {}), 422, "policy-refused")
     problem_of(put(client, "refused", {"rules": {"r99.none": {}}}), 422, "validation")
     problem_of(client.get("/v1/policies/refused"), 404, "not-found")
 
@@ -141,3 +143,75 @@ def test_a_policy_is_tried_on_a_question_and_on_what_was_asked(client: httpx2.Cl
     assert (told["seq"], told["verdict"]) == (0, "allow")
     missing = client.get(f"/v1/runs/{run['id']}/entries/9999/explanation")
     problem_of(missing, 404, "not-found")
+
+
+@pytest.fixture
+def own(api_databases: DatabaseServer) -> Iterator[httpx2.Client]:
+    """A tenant whose own policy these tests bring into force."""
+    with live_server(api_databases.new_database()) as running, running.client("acme") as made:
+        yield made
+
+
+def activated(client: httpx2.Client, name: str, document: dict[str, Any]) -> str:
+    assert put(client, name, document).status_code == 201
+    made = client.post(f"/v1/policies/{name}/activations", json={}).json()
+    assert made["state"] == "active", made
+    return str(made["digest"])
+
+
+def denied_of(client: httpx2.Client, run_id: str) -> dict[int, list[str]]:
+    """Which rules denied a call, by the record's place."""
+    entries = client.get(f"/v1/runs/{run_id}/entries").json()["data"]
+    decided = [entry for entry in entries if entry["kind"] == "tool.decided"]
+    told = {
+        e["seq"]: client.get(f"/v1/runs/{run_id}/entries/{e['seq']}/explanation") for e in decided
+    }
+    return {seq: answer.json()["rules"] for seq, answer in told.items()}
+
+
+SUM = "[offline stand-in, no language model] 6*7 = 42."
+NO_SUMS = {"tenant_rules": [rule('tool.name == "calculator"', rule_id="own.no-sums")]}
+
+
+def test_what_is_in_force_judges_runs_and_differs_nowhere_from_them(own: httpx2.Client) -> None:
+    before = finished(own, {"task": "6*7"})
+    assert before["output"] == SUM
+    digest = activated(own, "default", NO_SUMS)
+    after = finished(own, {"task": "6*7"})
+    assert after["output"] != SUM
+    assert after["policy"]["digest"] == digest
+    assert before["policy"]["digest"] != digest
+    ((seq, rules),) = denied_of(own, after["id"]).items()
+    assert rules == ["own.no-sums"]
+    told = own.get(f"/v1/runs/{after['id']}/entries/{seq}/explanation").json()
+    assert told["explanation"]["objections"] == [
+        {"rule": "own.no-sums", "reason": "own:rule", "kind": "tenant", "features": ["tool.name"]}
+    ]
+    same = own.post("/v1/policies/simulate", json={"bundle": NO_SUMS}).json()
+    assert (same["runs"], same["not_replayable"], same["unlike_the_record"]) == (2, 0, 0)
+    assert (same["differences"], same["before"]) == (0, digest)
+    assert same["decisions"] >= 8
+    # Without the rule the one denied call would pass, in both runs.
+    other = own.post("/v1/policies/simulate", json={"bundle": {}}).json()
+    assert (other["differences"], other["weakened"]) == (2, 2)
+    places = {(one["run_id"], one["seq"]) for one in other["first_divergences"]}
+    assert (after["id"], seq) in places
+
+
+def test_a_callers_policy_tightens_its_own_run_alone(own: httpx2.Client) -> None:
+    activated(own, "no-sums", NO_SUMS)
+    held = finished(own, {"task": "6*7", "policy": "no-sums"})
+    assert held["output"] != SUM
+    assert list(denied_of(own, held["id"]).values()) == [["own.no-sums"]]
+    assert finished(own, {"task": "6*7"})["output"] == SUM
+    assert finished(own, {"task": "6*7", "policy": "no-sums"})["output"] != SUM
+    refused = own.post("/v1/runs", json={"task": "6*7", "policy": "nobodys"})
+    problem_of(refused, 422, "invalid-submission")
+    assert [one["id"] for one in own.get("/v1/policies").json()["data"]] == ["no-sums"]
+
+
+def test_a_callers_policy_loosens_nothing(own: httpx2.Client) -> None:
+    activated(own, "default", NO_SUMS)
+    activated(own, "loose", {})
+    held = finished(own, {"task": "6*7", "policy": "loose"})
+    assert list(denied_of(own, held["id"]).values()) == [["own.no-sums"]]

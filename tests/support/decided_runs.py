@@ -1,11 +1,13 @@
 """Runs whose ledgers hold decisions with their feature records, appended as any run's are."""
 
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from app import roster
 from app.domain.features import DecisionInput
 from app.domain.mode import Mode
 from app.domain.run import Caller, RunId, RunKind, RunStatus, Scope, TenantId
@@ -14,14 +16,15 @@ from app.ledger.writing import ChainHead, Draft, RunWriter
 from app.ledger_assembly import LedgerParts, ledger_parts, utc_now
 from app.policy.bundle import PolicyBundle
 from app.policy.decide import decide
+from app.policy.gate import DascGate
 from app.policy_assembly import Policies, build_policies
-from app.privacy.scrubber import machine_note
+from app.runs.event_drafts import decided_facts
 from app.runs.identifiers import new_run_id
 from app.storage.companions import NewRun
 from tests.support.databases import Roles
 from tests.support.live_server import settings_for
 
-BUILT_IN = PolicyBundle(policy_id="builtin", version=1, digest="b" * 64)
+GATE = DascGate(roster.rule_book(), time.monotonic_ns)
 ENTERS = DecisionInput(point=Point.RUN_SUBMIT, mode=Mode.STANDARD)
 
 
@@ -50,6 +53,7 @@ class PolicyScene:
         *,
         told: Verdict | None = None,
         with_features: bool = True,
+        repeated: bool = False,
     ) -> RunId:
         """A run that was asked these. `told`: what its records say, whatever was decided."""
         return await decided_run(
@@ -59,6 +63,7 @@ class PolicyScene:
             bundle or self.built_in,
             told=told,
             with_features=with_features,
+            repeated=repeated,
         )
 
 
@@ -70,6 +75,7 @@ async def decided_run(
     *,
     told: Verdict | None = None,
     with_features: bool = True,
+    repeated: bool = False,
 ) -> RunId:
     """A run of a tenant with one record for each question, after that of its submission."""
     now = utc_now()
@@ -83,9 +89,11 @@ async def decided_run(
         entropy=os.urandom,
     )
     drafts = [
-        _draft(question, _told(decide(question, bundle), told), with_features=with_features)
+        _draft(_told(decide(question, bundle), told), with_features=with_features)
         for question in (ENTERS, *questions)
     ]
+    if repeated:
+        drafts.append(replace(drafts[-1], fields={}))
     drafts[0] = replace(drafts[0], kind="run.submitted", engine="offline", model="offline")
     sealed = writer.seal(ChainHead.empty(tenant_id.bytes, run_id.bytes), drafts, epoch=1, at=now)
     new_run = NewRun(
@@ -106,13 +114,13 @@ def _told(decision: Decision, told: Verdict | None) -> Decision:
     return decision if told is None else replace(decision, verdict=told)
 
 
-def _draft(question: DecisionInput, decision: Decision, *, with_features: bool) -> Draft:
+def _draft(decision: Decision, *, with_features: bool) -> Draft:
     return Draft(
         kind="tool.decided",
         actor="model",
         decision=decision,
         outcome=decision.code,
-        fields={"features": machine_note(question.to_json())} if with_features else {},
+        fields={"features": decided_facts(decision)} if with_features else {},
     )
 
 
@@ -123,9 +131,7 @@ async def policy_scene(roles: Roles, directory: Path) -> AsyncIterator[PolicySce
     try:
         await parts.enrolment.enrol()
         tenant_id = await parts.runs.ensure_tenant("acme")
-        yield PolicyScene(
-            parts=parts, policies=build_policies(parts, BUILT_IN), tenant_id=tenant_id
-        )
+        yield PolicyScene(parts=parts, policies=build_policies(parts, GATE), tenant_id=tenant_id)
     finally:
         for database in (parts.database, parts.heartbeat, parts.dispatch):
             await database.close()

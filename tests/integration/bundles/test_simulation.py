@@ -138,6 +138,13 @@ async def test_runs_whose_features_are_gone_are_counted_and_not_guessed(
     assert (tally.runs, tally.not_replayable, tally.decisions) == (5, 1, 10)
 
 
+async def test_a_record_that_repeats_a_decision_is_asked_once(scene: PolicyScene) -> None:
+    document = await in_force(scene, *RULES)
+    await scene.decided(RUNS[0], repeated=True)
+    tally = (await simulated(scene, document)).tally
+    assert (tally.runs, tally.not_replayable, tally.decisions) == (1, 0, 4)
+
+
 async def test_a_run_that_does_not_verify_is_not_asked(
     postgres: DatabaseServer, tmp_path: Path
 ) -> None:
