@@ -10,8 +10,10 @@ from app.api.stream_seats import StreamSeats
 from app.audit.erasure_desk import ErasureDesk
 from app.audit.export import BundleExporter
 from app.audit.key_list import KeyLister
+from app.audit.policy_trials import PolicyTrials
 from app.audit.proof_desk import ProofDesk
 from app.audit.replay_ledger import ReplayLedger
+from app.bundles.policy_desk import PolicyDesk
 from app.domain.capability import Capabilities
 from app.domain.mode import Mode
 from app.domain.run import Agent, Budget, Caller
@@ -38,6 +40,8 @@ class ApiServices:
     ledger: ReplayLedger
     erasures: ErasureDesk
     webhooks: EndpointDesk
+    policies: PolicyDesk
+    trials: PolicyTrials
     proofs: ProofDesk
     exports: BundleExporter
     keys: KeyLister

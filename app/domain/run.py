@@ -186,6 +186,7 @@ class Submission:
     scrub_phi: bool
     authority: Capabilities = UNDECLARED
     mode: Mode | None = None
+    policy: str | None = None  # that stands beside the tenant's, and can only object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from app.domain.record import (
 )
 from app.domain.run import RunId, RunStatus, Usage
 from app.domain.verdict import AdmittedTask
+from app.policy.gate import DascGate
 from app.providers.prices import ModelPrice
 from app.providers.provider import ModelProvider
 from app.runs.recorder import LedgerRecorder, RunPlace
@@ -50,6 +51,7 @@ class RunJob:
     task: AdmittedTask
     price: ModelPrice
     provider: ModelProvider
+    gate: DascGate  # under the policy that it began with
     may_instruct: bool
     opened: "Callable[[RunJob], DrivenRun]"  # called when the run's turn comes
     since: Progress = NOTHING_YET  # what another process did of it

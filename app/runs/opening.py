@@ -8,7 +8,6 @@ from app.agents.loop import AgentLoop, LoopParts
 from app.agents.model_retry import RetryParts
 from app.agents.prompts import run_marks
 from app.ledger.hashing import digest_key
-from app.policy.gate import DascGate
 from app.runs.executor import DrivenRun, RunJob
 from app.runs.recorder import LedgerRecorder, RecorderParts
 from app.sandbox.workspace import Workspace, WorkspaceRoot
@@ -39,7 +38,6 @@ class LazyWorkspace:
 class DrivingParts:
     """What every run of a process is driven with."""
 
-    gate: DascGate
     toolbox: Toolbox
     workspaces: WorkspaceRoot
     recorder_parts: RecorderParts
@@ -71,7 +69,7 @@ class RunOpener:
     def _loop(self, job: RunJob, workspace: LazyWorkspace, recorder: LedgerRecorder) -> AgentLoop:
         parts = self._parts
         loop_parts = LoopParts(
-            gate=parts.gate,
+            gate=job.gate,
             provider=job.provider,
             price=job.price,
             toolbox=parts.toolbox,

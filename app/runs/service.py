@@ -30,7 +30,6 @@ from app.domain.run import (
 )
 from app.domain.verdict import AdmittedTask, Deny
 from app.ledger.writing import ChainHead
-from app.policy.gate import DascGate
 from app.policy.gate_inputs import SubmitInput
 from app.providers.prices import ModelPrice, Models
 from app.providers.provider import ModelProvider
@@ -39,6 +38,7 @@ from app.runs.executor import RunExecutor, RunJob
 from app.runs.opening import RunOpener
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.run_keys import RunKeys
+from app.runs.run_policy import RunPolicies
 from app.runs.working_copy import WorkingTask, task_bytes
 from app.storage.companions import NewRun, QueuePut, TakenKey
 from app.storage.run_store import RunStore
@@ -66,7 +66,7 @@ class DispatchDoor(Protocol):
 class ServiceParts:
     """What the service is built from."""
 
-    gate: DascGate
+    policies: RunPolicies
     providers: Mapping[str, ModelProvider]
     models: Models
     toolbox: Toolbox
@@ -167,7 +167,8 @@ class RunService:
         key: KeyClaim | None,
     ) -> StartedRun:
         parts, now = self._parts, self._parts.now()
-        verdict = parts.gate.run_submit(
+        gate = await parts.policies.of_submission(caller, submission.policy)
+        verdict = gate.run_submit(
             SubmitInput(
                 submission=submission,
                 platform_tools=parts.bounds_of(caller, submission.agent).tools or frozenset(),
@@ -184,7 +185,7 @@ class RunService:
             provider=model[1].name,
             model=submission.model,
             agent=submission.agent,
-            policy_digest=parts.gate.policy.digest,
+            policy_digest=gate.policy.digest,
             created_at=now,
             key=wrapped,
         )
@@ -215,6 +216,7 @@ class RunService:
             task=verdict,
             price=model[0],
             provider=model[1],
+            gate=gate,
             may_instruct=may_instruct,
             opened=parts.opener,
         )

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Protocol
 
 from app.agents.progress import AskedCall
-from app.domain.errors import KeyStoreError
+from app.domain.errors import KeyStoreError, NotFoundError, PolicyRefusedError
 from app.domain.run import RunId, RunStatus, TenantId, Usage
 from app.domain.step import Effect
 from app.domain.verdict import Deny
@@ -22,6 +22,7 @@ from app.ledger.chain import Resume, VerifiedRecord
 from app.ledger.run_account import PARKED_KIND, RESUMED_KIND, STARTED_KIND
 from app.ledger.sealing import SealError, open_work
 from app.ledger.writing import ChainHead
+from app.policy.gate import DascGate
 from app.policy.gate_inputs import SubmitInput
 from app.providers.prices import Models
 from app.providers.provider import ModelProvider
@@ -31,6 +32,7 @@ from app.runs.executor import RunJob
 from app.runs.opening import DrivingParts, RunOpener
 from app.runs.recorder import LedgerRecorder, RunPlace
 from app.runs.run_keys import RunKeys
+from app.runs.run_policy import RunPolicies
 from app.runs.working_copy import WorkingCopyError, opened_task, progress_of
 from app.storage.run_store import RunStore
 
@@ -79,6 +81,7 @@ class TakeoverParts:
     runs: RunStore
     keys: RunKeys
     driving: DrivingParts
+    policies: RunPolicies
     providers: Mapping[str, ModelProvider]
     models: Models
     tenant_tools: Callable[[str], frozenset[str]]
@@ -114,7 +117,8 @@ class Takeover:
         try:
             key, sealed = await self._copy(place)
             place = replace(place, work_key=key)
-            job = self._job(place, found, sealed, actor)
+            gate = await self._gate(tenant_id, found.policy_digest)
+            job = self._job(place, found, sealed, gate, actor)
             return replace(job, is_parked=status is RunStatus.AWAITING_APPROVAL)
         except (WorkingCopyError, SealError, KeyStoreError) as error:
             recorder = LedgerRecorder(place, parts.driving.recorder_parts)
@@ -122,6 +126,12 @@ class Takeover:
             return LostRun(
                 recorder=recorder, spent=found.spent, reason=str(error), elsewhere=elsewhere
             )
+
+    async def _gate(self, tenant_id: TenantId, digest: str) -> DascGate:
+        try:
+            return await self._parts.policies.of_run(tenant_id, digest)
+        except (NotFoundError, PolicyRefusedError):
+            raise UnfitProcessError("this process has another policy") from None
 
     async def _copy(self, place: RunPlace) -> tuple[bytes, Sequence[tuple[int, bytes]]]:
         """The work key, and the sealed parts as far as the ledger was read."""
@@ -147,6 +157,7 @@ class Takeover:
         place: RunPlace,
         found: VerifiedRun,
         sealed: Sequence[tuple[int, bytes]],
+        gate: DascGate,
         cancelled_by: str | None,
     ) -> RunJob:
         """Under the policy it began with, with its own model and tools, on its own files."""
@@ -166,8 +177,6 @@ class Takeover:
         )
         progress = replace(progress, refused_asks=refused_among(found.records))
         said = task.submission
-        if found.policy_digest != parts.driving.gate.policy.digest:
-            raise UnfitProcessError("this process has another policy")
         price = parts.models.get(said.model)
         provider = None if price is None else parts.providers.get(price.provider)
         if price is None or provider is None:
@@ -178,7 +187,7 @@ class Takeover:
         in_files = any(specs[name].effect in _IN_FILES for name in progress.calls_made)
         if in_files and not parts.has_workspace(place.tenant_id, place.run_id):
             raise UnfitProcessError("the files of the run are not here")
-        verdict = parts.driving.gate.run_submit(
+        verdict = gate.run_submit(
             SubmitInput(submission=said, platform_tools=parts.tenant_tools(task.tenant))
         )
         if isinstance(verdict, Deny):
@@ -188,6 +197,7 @@ class Takeover:
             task=verdict,
             price=price,
             provider=provider,
+            gate=gate,
             may_instruct=task.may_instruct,
             opened=self.opener,
             since=progress,

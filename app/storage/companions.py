@@ -9,6 +9,13 @@ from app.domain.approval import APPROVAL_TRANSITIONS, ApprovalId, ApprovalState
 from app.domain.idempotency import KeyClaim
 from app.domain.run import TRANSITIONS, Json, JsonObject, RunId, RunKind, RunStatus, Usage
 from app.storage.holds import ReleaseHold, SetHold, hold_json
+from app.storage.policy_changes import (
+    ActivatePolicy,
+    ConfirmPolicy,
+    PolicyChange,
+    PutPolicy,
+    policy_change_json,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +141,7 @@ Companion = (
     | TakenKey
     | SetHold
     | ReleaseHold
+    | PolicyChange
     | OpenApproval
     | CloseApproval
     | Queueing
@@ -181,8 +189,6 @@ def companion_json(run_id: RunId, item: Companion) -> JsonObject:
                 "expires_at": item.expires_at.isoformat(),
                 **_key(item.key),
             }
-        case NewWork() | WorkPart():
-            return _work_json(run, item)
         case TakenKey():
             return {
                 "op": "key.take",
@@ -193,8 +199,16 @@ def companion_json(run_id: RunId, item: Companion) -> JsonObject:
             }
         case SetHold() | ReleaseHold() | OpenApproval() | CloseApproval():
             return _matter_json(run, item)
-        case QueuePut() | QueuePark() | QueueWake():
-            return _queueing_json(run, item)
+        case PutPolicy() | ActivatePolicy() | ConfirmPolicy():
+            return policy_change_json(run_id, item)
+        case NewWork() | WorkPart() | QueuePut() | QueuePark() | QueueWake():
+            return _driving_json(run, item)
+
+
+def _driving_json(run: str, item: NewWork | WorkPart | Queueing) -> JsonObject:
+    if isinstance(item, NewWork | WorkPart):
+        return _work_json(run, item)
+    return _queueing_json(run, item)
 
 
 def _work_json(run: str, item: NewWork | WorkPart) -> JsonObject:

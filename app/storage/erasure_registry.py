@@ -58,6 +58,8 @@ REGISTRY: Final[Mapping[str, Fates]] = MappingProxyType(
         # request that brought it goes. Rows of stops and erasures name no run and last 24 hours.
         "idempotency": Fates(anonymize_run=Fate.EMPTIED, delete_run=Fate.GONE),
         "webhook_endpoint": _OF_THE_LOG,  # sealed under a key of the tenant
+        "policy_version": _OF_THE_LOG,  # what a tenant wrote; runs name it by its digest
+        "policy_activation": _OF_THE_LOG,
         "tenants": _OF_THE_LOG,
         # One row of the operator log, which is no tenant's.
         "sequencer_state": Fates(

@@ -36,6 +36,8 @@ TENANT_TABLES = (
     "idempotency",
     "webhook_endpoint",
     "webhook_delivery",
+    "policy_version",
+    "policy_activation",
     "approval",
 )
 EMPTY = (
@@ -46,6 +48,8 @@ EMPTY = (
     "idempotency",
     "webhook_endpoint",
     "webhook_delivery",
+    "policy_version",
+    "policy_activation",
     "approval",
 )
 PARTITIONS = ("record_default", "payload_default", "leaf_default", "tile_default")
@@ -277,6 +281,10 @@ RIGHTS = {
             "approval_keep",
             "queue_keep",
             "queue_mend",
+            "queue_wishes",
+            "work_outlived",
+            "work_rewrap",
+            "policy_keep",
         },
     },
     "mf_audit": {
@@ -306,6 +314,7 @@ RIGHTS = {
             "idempotency_keep",
             "webhook_tell",
             "queue_keep",
+            "policy_keep",
             "approval_keep",
         }
     },
