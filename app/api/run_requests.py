@@ -61,6 +61,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT), Afte
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_no_nul)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_.-]{1,64}$")]
 Count = Annotated[int, Field(ge=0, le=_MAX_INTEGER)]
+Amount = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,15}(\.[0-9]{1,6})?$")]
 Names = Annotated[list[ShortText], Field(max_length=256)] | None
 JsonObjectIn = Annotated[dict[str, JsonValue], AfterValidator(_plain_json)]
 
@@ -89,7 +90,7 @@ class CapabilitiesIn(_Closed):
     recipients: Names = None
     domains: Names = None
     paths: Names = None
-    max_amount: Annotated[float, Field(ge=0, le=_MAX_INTEGER)] | None = None
+    max_amount: Amount | None = None
     max_calls: Annotated[dict[Name, Count], Field(max_length=64)] = {}
     readers: Names = None
 

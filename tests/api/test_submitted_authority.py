@@ -71,7 +71,7 @@ def test_what_is_declared_narrows_and_never_widens(bounded: LiveServer) -> None:
     declared = {
         "tools": ["calculator"],
         "recipients": ["ann@acme.example", "eve@elsewhere.example"],
-        "max_amount": 9000,
+        "max_amount": "9000.50",
         "max_calls": {"write_file": 9, "calculator": 2},
         "paths": ["answers"],
         "readers": ["ann"],
