@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from app.agents.asking import Asking, action_bytes
 from app.agents.journal import Journal
 from app.agents.labelled_turns import after_call, after_turns, state_at_start
+from app.agents.model_retry import RetryParts, wait_seconds
 from app.agents.progress import (
     NOTHING_YET,
     AskedCall,
@@ -21,7 +22,7 @@ from app.agents.progress import (
     refused_call,
     unknown_call,
 )
-from app.agents.prompts import opening_messages
+from app.agents.prompts import NO_MARKS, RunMarks, as_shown, opening_messages, system_text
 from app.domain.approval import ApprovalState
 from app.domain.errors import ModelError
 from app.domain.record import (
@@ -54,6 +55,7 @@ from app.domain.verdict import (
     Obligation,
     Verdict,
 )
+from app.policy.canary import Canaries
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import (
     CallInput,
@@ -92,6 +94,8 @@ class LoopParts:
     journal: Journal
     monotonic: Callable[[], float]
     model_timeout_seconds: float
+    marks: RunMarks = NO_MARKS
+    retry: RetryParts
 
 
 class AgentLoop:
@@ -116,11 +120,18 @@ class AgentLoop:
         self._state = after_turns(start, since.turns, self._offered)
         for _ in range(since.refused_asks):
             self._state = self._state.refused()
-        self._messages: list[Message] = [*opening_messages(task.submission), *since.turns]
+        self._messages: list[Message] = [
+            *opening_messages(task.submission, parts.marks),
+            *since.turns,
+        ]
         self._spent = since.spent
         self._calls_made: Counter[str] = Counter(since.calls_made)
         self._began = parts.monotonic() - since.elapsed_seconds
         self._turn = since.turn
+        self._canaries = Canaries.of(filter(None, [parts.marks.canary]))
+        self._put_off = since.put_off
+        self._next: tuple[ModelRequested, ClearedRequest | Deny] | None = None
+        self._asked: tuple[int, ClearedRequest] | None = None
         self._asking = Asking(parts.gate, parts.journal, since.refused_asks)
 
     @property
@@ -128,20 +139,34 @@ class AgentLoop:
         """What the run has used so far."""
         return self._spent
 
+    def may_begin(self) -> bool:
+        """Whether the gate allows the request that comes next, which `begin` or `run` records."""
+        self._next = self._request()
+        return not isinstance(self._next[1], Deny)
+
+    async def begin(self) -> None:
+        """Record the first request with whatever is held, in one write; `run` goes on from there.
+
+        As after any record, a LedgerError says that nothing may be done.
+        """
+        self._asked = await self._ask()
+
     async def run(self) -> None:
         """Turn after turn until the final record is durable."""
         if self._turn is not None and await self._finish_turn(self._turn):
             return
+        asked, self._asked = self._asked, None
         while True:
-            asked = await self._ask()
-            if asked is None:
+            if asked is None and (asked := await self._ask()) is None:
                 return
-            intent, cleared = asked
+            (intent, cleared), asked = asked, None
             try:
                 reply = await self._parts.provider.complete(cleared)
             except ModelError as error:
-                await self._model_failed(intent, error.code, None)
-                return
+                if await self._is_over(intent, error):
+                    return
+                continue
+            self._put_off = 0
             self._spent = self._spent.plus(reply.usage).plus(Usage(steps=1))
             unfinished = _UNFINISHED.get(reply.stop_reason)
             if unfinished is not None:
@@ -152,6 +177,16 @@ class AgentLoop:
 
     async def _ask(self) -> tuple[int, ClearedRequest] | None:
         """The recorded intent of a model call, or None when the gate ended the run."""
+        event, verdict = self._request() if self._next is None else self._next
+        self._next = None
+        if isinstance(verdict, Deny):
+            self._parts.journal.hold(event)
+            await self._finish(RunStatus.BLOCKED, verdict.decision.code)
+            return None
+        return await self._parts.journal.record(event, self._spent), verdict
+
+    def _request(self) -> tuple[ModelRequested, ClearedRequest | Deny]:
+        """The next model call as it would be recorded, and what the gate says to it."""
         submission, facts = self._task.submission, self._facts()
         used = self._spent.input_tokens + self._spent.output_tokens
         estimate = self._estimated_input_tokens()
@@ -159,8 +194,8 @@ class AgentLoop:
         output = max(1, min(_MAX_OUTPUT_TOKENS, self._parts.price.max_output_tokens, left))
         request = ModelRequest(
             model=submission.model,
-            system=submission.system_prompt,
-            messages=tuple(self._messages),
+            system=system_text(submission, self._parts.marks),
+            messages=tuple(as_shown(message, self._parts.marks) for message in self._messages),
             tools=self._offered,
             max_output_tokens=output,
             timeout_seconds=self._parts.model_timeout_seconds,
@@ -173,24 +208,33 @@ class AgentLoop:
                 reserve_micros=upper_bound(self._parts.price, estimate, output),
             )
         )
-        if isinstance(verdict, Deny):
-            self._parts.journal.hold(ModelRequested(request=request, decision=verdict.decision))
-            await self._finish(RunStatus.BLOCKED, verdict.decision.code)
-            return None
-        event = ModelRequested(request=request, decision=verdict.decision)
-        return await self._parts.journal.record(event, self._spent), verdict
+        return ModelRequested(request=request, decision=verdict.decision), verdict
+
+    async def _is_over(self, intent: int, error: ModelError) -> bool:
+        """Whether the failure of a call ends the run; if not, the wait before the next is over."""
+        self._put_off += 1
+        retry, budget = self._parts.retry, self._task.submission.budget
+        left = budget.max_wall_seconds - self._facts().elapsed_seconds
+        wait = wait_seconds(error, self._put_off, left, retry.jitter())
+        if wait is None:
+            await self._model_failed(intent, error.code, None)
+            return True
+        await self._parts.journal.record(self._failure(intent, error.code, None), self._spent)
+        await retry.pause(wait)
+        return False
 
     async def _model_failed(self, intent: int, code: str, reply: ModelReply | None) -> None:
-        self._parts.journal.hold(
-            ModelResponded(
-                intent=intent,
-                model=self._task.submission.model,
-                reply=reply,
-                decision=None,
-                error_code=code,
-            )
-        )
+        self._parts.journal.hold(self._failure(intent, code, reply))
         await self._finish(RunStatus.FAILED, code)
+
+    def _failure(self, intent: int, code: str, reply: ModelReply | None) -> ModelResponded:
+        return ModelResponded(
+            intent=intent,
+            model=self._task.submission.model,
+            reply=reply,
+            decision=None,
+            error_code=code,
+        )
 
     async def _answered(self, intent: int, reply: ModelReply) -> bool:
         """Judge and act on a reply; True when the run is over."""
@@ -332,6 +376,7 @@ class AgentLoop:
             elapsed_seconds=self._parts.monotonic() - self._began,
             calls_made=dict(self._calls_made),
             state=self._state,
+            canaries=self._canaries,
         )
 
     def _estimated_input_tokens(self) -> int:

@@ -57,6 +57,7 @@ class Progress:
     calls_made: Mapping[str, int]
     elapsed_seconds: float
     turn: OpenTurn | None
+    put_off: int = 0  # how often in a row the model was asked and could not begin
     refused_asks: int = 0
 
 

@@ -262,11 +262,19 @@ class WitnessAheadError(WitnessError):
 
 
 class ModelError(MeshFlowError):
-    """A model call failed. `code` is what the run's record and its reader are told."""
+    """A model call failed. `code` is what the run's record and its reader are told.
 
-    def __init__(self, code: str) -> None:
+    `is_put_off`: the provider was too busy or broken to begin, and not a byte of a reply came;
+    `retry_after_seconds`: for how long it asked to be left alone.
+    """
+
+    def __init__(
+        self, code: str, *, is_put_off: bool = False, retry_after_seconds: float | None = None
+    ) -> None:
         super().__init__(f"the model call failed: {code}")
         self.code = code
+        self.is_put_off = is_put_off
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ToolError(MeshFlowError):

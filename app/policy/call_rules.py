@@ -73,6 +73,8 @@ def call_is_related(question: DecisionInput, bundle: PolicyBundle) -> Objection 
     tool = question.tool
     if tool is None or not _is_judged(tool) or is_trusted(question.context.integrity):
         return None
+    if tool.effect is Effect.NETWORK:
+        return None  # R9
     weighty = [it for it in question.arguments if it.role not in (Role.OPTION, Role.AMOUNT)]
     if not weighty or any(it.is_anchored for it in weighty):
         return None

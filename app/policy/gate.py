@@ -8,6 +8,7 @@ Threat: Prompt injection via task input
 """
 
 import hmac
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from typing import TypeVar
 
 from app.domain.features import DecisionInput, Finding
 from app.domain.record import MAX_CODE_CHARACTERS
+from app.domain.run import JsonObject
 from app.domain.step import ToolCall
 from app.domain.verdict import (
     AdmittedMessage,
@@ -37,7 +39,7 @@ from app.domain.verdict import (
 from app.policy.bundle import PolicyBundle
 from app.policy.call_redaction import without_links
 from app.policy.decide import decide, refusal
-from app.policy.gate_features import features, state_of
+from app.policy.gate_features import authority_of, features, state_of
 from app.policy.gate_inputs import (
     ApprovalInput,
     CallInput,
@@ -50,7 +52,10 @@ from app.policy.gate_inputs import (
     ResultInput,
     SubmitInput,
 )
+from app.policy.gate_looks import look_of
 from app.policy.rules import Rule
+from app.policy.schema_check import SchemaRefusedError, first_violation
+from app.policy.text_look import Masks, TextLook
 
 Subject = TypeVar("Subject", bound=GateInput)
 GRANTED = "approval:granted"
@@ -71,6 +76,7 @@ class RuleBook:
 
     bundle: PolicyBundle
     catalogue_digest: str = ""
+    masks: Masks = str  # takes credentials out of a text
     run_submit: Sequence[Rule[SubmitInput]] = field(default=())
     llm_request: Sequence[Rule[RequestInput]] = field(default=())
     llm_response: Sequence[Rule[ResponseInput]] = field(default=())
@@ -80,6 +86,10 @@ class RuleBook:
     run_output: Sequence[Rule[OutputInput]] = field(default=())
     webhook_send: Sequence[Rule[DeliveryInput]] = field(default=())
     approval_resolve: Sequence[Rule[ApprovalInput]] = field(default=())
+
+    def masking(self, masks: Masks) -> "RuleBook":
+        """The same book, with what takes credentials out of a text."""
+        return replace(self, masks=masks)
 
 
 class DascGate:
@@ -162,31 +172,29 @@ class DascGate:
         if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         if decision.enforced is Verdict.REDACT and _CLEANING & set(decision.obligations):
-            if subject.cleaned is None:
-                return Deny(decision=self._uncleaned(decision))
-            return AdmittedResult(result=subject.cleaned, decision=decision)
+            return Deny(decision=self._uncleaned(decision))
         return AdmittedResult(result=subject.result, decision=decision)
 
     def agent_message(self, subject: MessageInput) -> AdmittedMessage | Deny:
         """May one agent hand this to another?"""
-        decision = self._decide(Point.AGENT_MESSAGE, self._book.agent_message, subject)
+        decision, look = self._judged(Point.AGENT_MESSAGE, self._book.agent_message, subject)
         if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         if decision.enforced is Verdict.REDACT:
-            if subject.cleaned is None:
+            if look is None:
                 return Deny(decision=self._uncleaned(decision))
-            return AdmittedMessage(text=subject.cleaned, decision=decision)
+            return AdmittedMessage(text=look.cleaned, decision=decision)
         return AdmittedMessage(text=subject.text, decision=decision)
 
     def run_output(self, subject: OutputInput) -> ReleasedOutput | Deny:
         """May this answer leave?"""
-        decision = self._decide(Point.RUN_OUTPUT, self._book.run_output, subject)
+        decision, look = self._judged(Point.RUN_OUTPUT, self._book.run_output, subject)
         if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         if decision.enforced is Verdict.REDACT:
-            if subject.cleaned is None:
+            if look is None or not _fits(subject.output_schema, look.cleaned):
                 return Deny(decision=self._uncleaned(decision))
-            return ReleasedOutput(text=subject.cleaned, decision=decision)
+            return ReleasedOutput(text=look.cleaned, decision=decision)
         return ReleasedOutput(text=subject.text, decision=decision)
 
     def webhook_send(self, subject: DeliveryInput) -> ClearedDelivery | Deny:
@@ -215,15 +223,27 @@ class DascGate:
         )
 
     def _decide(self, point: Point, rules: Sequence[Rule[Subject]], subject: Subject) -> Decision:
-        began = self._nanoseconds()
-        decision = self._judged(point, rules, subject)
-        micros = (self._nanoseconds() - began) // 1000
-        return replace(decision, latency_micros=micros) if micros > 0 else decision
+        """The decision alone, where no text is put in the place of another."""
+        return self._judged(point, rules, subject)[0]
 
-    def _judged(self, point: Point, rules: Sequence[Rule[Subject]], subject: Subject) -> Decision:
-        """Every check is asked, what they found is judged; no check, or a broken one, denies."""
+    def _judged(
+        self, point: Point, rules: Sequence[Rule[Subject]], subject: Subject
+    ) -> tuple[Decision, TextLook | None]:
+        """The decision, how long it took, and what a look at the text found."""
+        began = self._nanoseconds()
+        decision, look = self._weighed(point, rules, subject)
+        micros = (self._nanoseconds() - began) // 1000
+        return (replace(decision, latency_micros=micros) if micros > 0 else decision), look
+
+    def _weighed(
+        self, point: Point, rules: Sequence[Rule[Subject]], subject: Subject
+    ) -> tuple[Decision, TextLook | None]:
+        """Every check is asked, what they found is judged; no check, or a broken one, denies.
+
+        What already failed a check is not looked at any further.
+        """
         if not rules:
-            return refusal(point, self._book.bundle, "gate_error:no_rules")
+            return refusal(point, self._book.bundle, "gate_error:no_rules"), None
         findings: dict[str, str] = {}
         for rule in rules:
             reason = _reason_of(rule, subject)
@@ -232,12 +252,22 @@ class DascGate:
         found = tuple(Finding(rule_id=rule, reason=why) for rule, why in findings.items())
         bundle = self._book.bundle
         try:
-            question = features(point, subject, found, bundle.default_mode)
+            look = None if found else look_of(subject, authority_of(subject), self._book.masks)
+            seen = None if look is None else look.feature
+            question = features(point, subject, found, bundle.default_mode, seen)
         except Exception:  # noqa: BLE001 - what cannot be looked at is not let through
             if found:
-                return decide(_bare(point, found, bundle), bundle)
-            return refusal(point, bundle, "gate_error:features")
-        return decide(question, bundle, catalogue_digest=self._book.catalogue_digest)
+                return decide(_bare(point, found, bundle), bundle), None
+            return refusal(point, bundle, "gate_error:features"), None
+        return decide(question, bundle, catalogue_digest=self._book.catalogue_digest), look
+
+
+def _fits(schema: JsonObject | None, cleaned: str) -> bool:
+    """Whether an answer still is what the caller asked for when something was taken out of it."""
+    try:
+        return schema is None or first_violation(schema, json.loads(cleaned)) is None
+    except (ValueError, SchemaRefusedError):
+        return False
 
 
 def _no_clock() -> int:

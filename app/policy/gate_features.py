@@ -9,6 +9,7 @@ from app.domain.features import (
     Counters,
     DecisionInput,
     Finding,
+    OutputFeature,
     PartiesFeature,
 )
 from app.domain.mode import Mode
@@ -27,13 +28,21 @@ from app.policy.gate_inputs import (
     RunFacts,
     SubmitInput,
 )
+from app.policy.gate_looks import scores_on
 from app.policy.label_state import LabelState
 
 
 def features(
-    point: Point, subject: GateInput, findings: tuple[Finding, ...], default: Mode
+    point: Point,
+    subject: GateInput,
+    findings: tuple[Finding, ...],
+    default: Mode,
+    output: OutputFeature | None = None,
 ) -> DecisionInput:
-    """The record of facts of one question. Raises where the subject is not what it should be."""
+    """The record of facts of one question; `output` is what a look at its text found.
+
+    Raises where the subject is not what it should be.
+    """
     match subject:
         case SubmitInput():
             return DecisionInput(point=point, mode=default, findings=findings)
@@ -50,7 +59,7 @@ def features(
                 ),
             )
         case CallInput():
-            return _of_a_call(point, subject, findings, default)
+            return _of_a_call(point, subject, findings, default, output)
         case ResponseInput() | ResultInput() | OutputInput():
             return DecisionInput(
                 point=point,
@@ -58,15 +67,15 @@ def features(
                 findings=findings,
                 context=_context(subject.facts),
                 counters=_counters(subject.facts),
-                output=None if isinstance(subject, ResponseInput) else subject.output,
-                scores=subject.scores if isinstance(subject, ResultInput) else (),
+                output=output,
+                scores=scores_on(subject),
             )
         case MessageInput():
             return DecisionInput(
                 point=point,
                 mode=default,
                 findings=findings,
-                output=subject.output,
+                output=output,
                 parties=PartiesFeature(are_named=bool(subject.sender and subject.receiver)),
             )
         case DeliveryInput():
@@ -105,8 +114,21 @@ def state_of(facts: RunFacts) -> LabelState:
     )
 
 
+def authority_of(subject: GateInput) -> Authority | None:
+    """What was said and declared where a question belongs to a run."""
+    match subject:
+        case OutputInput() | CallInput():
+            return state_of(subject.facts).authority
+        case _:
+            return None
+
+
 def _of_a_call(
-    point: Point, subject: CallInput, findings: tuple[Finding, ...], default: Mode
+    point: Point,
+    subject: CallInput,
+    findings: tuple[Finding, ...],
+    default: Mode,
+    output: OutputFeature | None,
 ) -> DecisionInput:
     facts, call = subject.facts, subject.call
     state = state_of(facts)
@@ -122,7 +144,7 @@ def _of_a_call(
         findings=findings,
         context=_context(facts),
         counters=_counters(facts),
-        output=subject.output,
+        output=output,
     )
 
 

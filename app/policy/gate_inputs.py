@@ -6,11 +6,12 @@ Threat: Prompt injection via task input
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from app.domain.features import OutputFeature, Score
+from app.domain.features import OutputFeature
 from app.domain.mode import Mode
 from app.domain.run import Budget, JsonObject, Submission, Usage
 from app.domain.step import ModelReply, ModelRequest, ToolCall, ToolResult, ToolSpec
 from app.domain.verdict import ResolvedApproval
+from app.policy.canary import NO_CANARIES, Canaries
 from app.policy.label_state import LabelState
 
 
@@ -19,7 +20,8 @@ class RunFacts:
     """What the gate knows of a run at any point. `spent` includes nothing that is reserved.
 
     `calls_made` counts by tool the calls that were let through. `state` is what the run knows of
-    its values; without one nothing is proven. `mode` None is the policy's default.
+    its values; without one nothing is proven. `mode` None is the policy's default. `canaries` are
+    the marks that must never leave.
     """
 
     offered: tuple[ToolSpec, ...]
@@ -31,6 +33,7 @@ class RunFacts:
     calls_made: Mapping[str, int] = field(default_factory=dict)
     mode: Mode | None = None
     state: LabelState | None = None
+    canaries: Canaries = NO_CANARIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,52 +64,41 @@ class ResponseInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallInput:
-    """`tool.call`: one proposed call. `output` is what a look at its texts found, if any.
+    """`tool.call`: one proposed call.
 
     `approval` is what was decided on it, `digest` the keyed digest of the action as it is now.
     """
 
     call: ToolCall
     facts: RunFacts
-    output: OutputFeature | None = None
     approval: ResolvedApproval | None = None
     digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultInput:
-    """`tool.result`: what a tool gave back, and what detectors say of it.
-
-    `cleaned` is the result without what `output` found, where there is something to take out.
-    """
+    """`tool.result`: what a tool gave back."""
 
     result: ToolResult
     facts: RunFacts
-    output: OutputFeature | None = None
-    scores: tuple[Score, ...] = ()
-    cleaned: ToolResult | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageInput:
-    """`agent.message`: a hand-off from one agent to another. `cleaned` as for an output."""
+    """`agent.message`: a hand-off from one agent to another."""
 
     sender: str
     receiver: str
     text: str
-    output: OutputFeature | None = None
-    cleaned: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputInput:
-    """`run.output`: the final answer; `cleaned` is what is left without what `output` found."""
+    """`run.output`: the final answer."""
 
     text: str
     output_schema: JsonObject | None
     facts: RunFacts
-    output: OutputFeature | None = None
-    cleaned: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

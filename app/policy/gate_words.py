@@ -5,6 +5,7 @@ Data and not code, so that what a person may say is one page to read and no rule
 Threat: Prompt injection via task input
 """
 
+import hashlib
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -13,8 +14,12 @@ from types import MappingProxyType
 from app.domain.step import Effect, Role
 
 
+def _text(file_name: str) -> str:
+    return resources.files("app.policy").joinpath(file_name).read_text("utf-8")
+
+
 def _table(file_name: str) -> Mapping[str, object]:
-    return tomllib.loads(resources.files("app.policy").joinpath(file_name).read_text("utf-8"))
+    return tomllib.loads(_text(file_name))
 
 
 def _part(table: object, *names: str) -> object:
@@ -47,6 +52,9 @@ def _rows(table: object, *names: str) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(str(word) for word in row) for row in found)
 
 
+WORDS_DIGEST = hashlib.sha256(
+    (_text("gate_words.toml") + _text("role_words.toml")).encode()
+).hexdigest()
 _GATE = _table("gate_words.toml")
 _ROLES = _table("role_words.toml")
 
@@ -73,6 +81,8 @@ ORDINALS = _words(_GATE, "reference", "ordinals")
 PEOPLE = frozenset(_words(_GATE, "reference", "people"))
 WHO_FIELDS = frozenset(_words(_GATE, "reference", "who"))
 RELATION = frozenset(_words(_GATE, "reference", "relation"))
+PRONOUNS = frozenset(_words(_GATE, "reference", "pronoun"))
+ANSWERING = frozenset(_words(_GATE, "reference", "answering"))
 NUMBER_MARKS = frozenset(_words(_GATE, "reference", "number"))
 
 TOOL_VERBS: Mapping[str, frozenset[str]] = MappingProxyType(
@@ -88,6 +98,9 @@ SAME_NOUN: Mapping[str, str] = MappingProxyType(
     {noun: row[0] for row in _rows(_GATE, "nouns", "same") for noun in row}
 )
 MAKING = frozenset(_words(_GATE, "nouns", "making"))
+VERBS_SAID = frozenset(
+    word for phrases in SAID.values() for phrase in phrases for word in phrase.split()
+)
 EMPTY_NOUNS = frozenset(_words(_GATE, "nouns", "empty"))
 
 ROLE_WORDS: tuple[tuple[Role, frozenset[str]], ...] = tuple(

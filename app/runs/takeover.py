@@ -24,7 +24,7 @@ from app.ledger.sealing import SealError, open_work
 from app.ledger.writing import ChainHead
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import SubmitInput
-from app.providers.prices import model_named
+from app.providers.prices import Models
 from app.providers.provider import ModelProvider
 from app.runs.approval_facts import asks_of, refused_among, waited_seconds
 from app.runs.dispatcher import LostRun
@@ -83,6 +83,7 @@ class TakeoverParts:
     driving: DrivingParts
     policies: RunPolicies
     providers: Mapping[str, ModelProvider]
+    models: Models
     tenant_tools: Callable[[str], frozenset[str]]
     has_workspace: Callable[[TenantId, RunId], bool]
     now: Callable[[], datetime]
@@ -176,7 +177,7 @@ class Takeover:
         )
         progress = replace(progress, refused_asks=refused_among(found.records))
         said = task.submission
-        price = model_named(said.model)
+        price = parts.models.get(said.model)
         provider = None if price is None else parts.providers.get(price.provider)
         if price is None or provider is None:
             raise UnfitProcessError("this process has not the model")

@@ -1,4 +1,4 @@
-"""Work keys that change over to the next day's KEK, and wishes that meet a run that parks.
+"""Keys of work and webhooks that change over, wishes for runs that park, the pulse of the outbox.
 
 Threat: PHI leakage in audit logs
 """
@@ -17,6 +17,9 @@ _NEW = {
     "work_outlived(text, integer)": "mf_app",
     "work_rewrap(uuid, uuid, text, text, bytea)": "mf_app",
     "queue_wishes(interval)": "mf_app",
+    "webhook_turn_key(uuid, text, text)": "mf_app",
+    "webhook_reseal(uuid, uuid, text, bigint, text, bytea)": "mf_app",
+    "webhook_pulse()": "mf_app",
 }
 # Functions of earlier migrations that are other ones from here on, and where they came from.
 _CHANGED = {"work_forget": "0006_working.sql", "queue_keep": "0008_dispatch.sql"}
@@ -55,6 +58,7 @@ def downgrade() -> None:
     for signature in reversed(_NEW):
         op.execute(f"DROP FUNCTION {signature}")
     op.execute("REVOKE mf_writer FROM CURRENT_USER")
+    op.execute("DROP INDEX ix_webhook_delivery_dead")
     op.execute("REVOKE INSERT, UPDATE (destroyed_at) ON kek_retirement FROM mf_writer")
 
 

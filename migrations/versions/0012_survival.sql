@@ -89,3 +89,33 @@ BEGIN
   GET DIAGNOSTICS heard = ROW_COUNT;
   RETURN heard;
 END $$;
+--;;
+-- From now on no endpoint is sealed under p_old: whoever was about to has committed when this returns, or is refused.
+CREATE FUNCTION webhook_turn_key(p_tenant uuid, p_old text, p_new text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended(p_old, 0));
+  INSERT INTO public.kek_retirement (tenant_id, kek_id, successor, retired_at) VALUES (p_tenant, p_old, p_new, now())
+  ON CONFLICT DO NOTHING;
+END $$;
+--;;
+-- Seals an endpoint under another KEK, as it is: no change that anybody would be told of. False: it was changed meanwhile.
+CREATE FUNCTION webhook_reseal(p_tenant uuid, p_endpoint uuid, p_old text, p_version bigint, p_new text, p_sealed bytea) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+  PERFORM public.kek_in_use(p_tenant, p_new);
+  UPDATE public.webhook_endpoint e SET kek_id = p_new, sealed = p_sealed
+  WHERE e.tenant_id = p_tenant AND e.endpoint_id = p_endpoint AND e.kek_id = p_old AND e.version = p_version;
+  RETURN FOUND;
+END $$;
+--;;
+CREATE INDEX ix_webhook_delivery_dead ON webhook_delivery (ended_at) WHERE state = 'dead';
+--;;
+-- How much the outbox holds, up to a bound, for how long the oldest has waited, and how much was given up and is still kept.
+CREATE FUNCTION webhook_pulse() RETURNS TABLE (waiting bigint, oldest_seconds double precision, dead bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+  SELECT (SELECT count(*) FROM (SELECT 1 FROM public.webhook_delivery d WHERE d.state = 'pending' LIMIT 100000) AS p),
+    coalesce((SELECT extract(epoch FROM now() - (min(d.give_up_at) - interval '24 hours'))
+      FROM public.webhook_delivery d WHERE d.state = 'pending'), 0)::double precision,
+    (SELECT count(*) FROM (SELECT 1 FROM public.webhook_delivery d WHERE d.state = 'dead' LIMIT 100000) AS g);
+$$;

@@ -51,6 +51,7 @@ LIBRARIES: Mapping[str, Doors] = {
         "app/providers/extras/openai_session.py",
         "app/providers/extras/gemini_session.py",
         "app/providers/extras/bedrock_session.py",
+        "app/providers/wire/exchange.py",
         "app/providers/wire/model_http.py",
         "app/providers/wire/provider_sockets.py",
         "app/sequencing/witness_client.py",
@@ -69,6 +70,7 @@ LIBRARIES: Mapping[str, Doors] = {
         "app/keys/",
         "app/bundles/policy_document.py",
         "app/settings.py",
+        "app/providers/price_list.py",
         "app/runs/working_copy.py",  # its bytes come back from the database
     ),
     "pydantic_core": (

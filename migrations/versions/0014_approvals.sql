@@ -78,5 +78,5 @@ BEGIN
 END $$;
 --;;
 CREATE TRIGGER run_ends_approvals AFTER UPDATE ON runs FOR EACH ROW
-WHEN (OLD.finished_at IS NULL AND NEW.finished_at IS NOT NULL AND NEW.epoch > 2)
+WHEN (OLD.finished_at IS NULL AND NEW.finished_at IS NOT NULL AND NEW.epoch > 1)
 EXECUTE FUNCTION approval_ended();

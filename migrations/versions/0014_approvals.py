@@ -7,8 +7,8 @@ from pathlib import Path
 
 from alembic import op
 
-revision = "0013"
-down_revision = "0012"
+revision = "0014"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
@@ -22,7 +22,7 @@ _FUNCTIONS = {
 
 
 def upgrade() -> None:
-    source = Path(__file__).with_name("0013_approvals.sql").read_text(encoding="utf-8")
+    source = Path(__file__).with_name("0014_approvals.sql").read_text(encoding="utf-8")
     for statement in source.split("--;;"):
         op.execute(statement)
     _rights("approval")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from alembic import op
 
-revision = "0014"
-down_revision = "0013"
+revision = "0015"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 
@@ -19,7 +19,7 @@ _KEEP = "policy_keep(uuid, uuid, jsonb)"
 
 
 def upgrade() -> None:
-    source = Path(__file__).with_name("0014_policies.sql").read_text(encoding="utf-8")
+    source = Path(__file__).with_name("0015_policies.sql").read_text(encoding="utf-8")
     for statement in source.split("--;;"):
         op.execute(statement)
     for table, rights in _TABLES.items():
