@@ -10,8 +10,7 @@ Threat: Privilege escalation via tool calls
 from collections.abc import Callable, Mapping
 from typing import Final
 
-import cel
-
+from app.bundles.cel_engine import Program, engine
 from app.bundles.condition_guard import check_condition
 from app.bundles.feature_shape import VARIABLES, Shape
 from app.domain.errors import ConditionError, ConditionRefusedError
@@ -35,14 +34,14 @@ class Glass:
     """
 
     def __init__(self) -> None:
-        self._seen: tuple[JsonObject, cel.Context] | None = None
+        self._seen: tuple[JsonObject, object] | None = None
 
-    def over(self, features: JsonObject) -> cel.Context:
+    def over(self, features: JsonObject) -> object:
         """The engine's view of this record."""
         seen = self._seen
         if seen is not None and seen[0] is features:
             return seen[1]
-        view = cel.Context(variables=features)
+        view = engine().Context(variables=features)
         self._seen = (features, view)
         return view
 
@@ -50,9 +49,7 @@ class Glass:
 class CelCondition:
     """One condition, read once and asked often."""
 
-    def __init__(
-        self, program: cel.Program, glass: Glass, thread_time_ns: Callable[[], int]
-    ) -> None:
+    def __init__(self, program: Program, glass: Glass, thread_time_ns: Callable[[], int]) -> None:
         self._program = program
         self._glass = glass
         self._thread_time_ns = thread_time_ns
@@ -85,7 +82,7 @@ def condition(
     """The condition of this text. ConditionRefusedError for one that may not be asked."""
     check_condition(source, variables)
     try:
-        program = cel.compile(source)
+        program = engine().compile(source)
         used = program.references()
     except _NOT_OURS:
         raise

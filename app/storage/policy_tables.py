@@ -1,4 +1,4 @@
-"""The tables of policies, as migration 0014 leaves them."""
+"""The tables of policies, as migration 0015 leaves them."""
 
 from sqlalchemy import (
     ARRAY,
