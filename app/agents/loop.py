@@ -23,8 +23,10 @@ from app.agents.progress import (
     unknown_call,
 )
 from app.agents.prompts import NO_MARKS, RunMarks, as_shown, opening_messages, system_text
+from app.agents.request_size import estimated_tokens
 from app.domain.approval import ApprovalState
 from app.domain.errors import ModelError
+from app.domain.label import Label
 from app.domain.record import (
     ModelRequested,
     ModelResponded,
@@ -71,10 +73,6 @@ from app.sandbox.workspace import Workspace
 from app.tools.toolbox import Toolbox
 
 _MAX_OUTPUT_TOKENS = 4096
-# A low figure, so that the reservation is an upper bound in practice. Bytes and not characters:
-# in most scripts one character is a token or more.
-_BYTES_PER_TOKEN = 3
-_TOKENS_PER_TOOL = 400
 # A reply that stopped for one of these is no answer: the run fails and says why.
 _UNFINISHED = {
     StopReason.REFUSAL: ModelFailure.REFUSED.value,
@@ -116,10 +114,7 @@ class AgentLoop:
         self._offered: tuple[ToolSpec, ...] = tuple(
             spec for spec in parts.toolbox.specs if spec.name in names
         )
-        start = state_at_start(task.submission, self._offered, may_instruct=may_instruct)
-        self._state = after_turns(start, since.turns, self._offered)
-        for _ in range(since.refused_asks):
-            self._state = self._state.refused()
+        self._state = state_at_start(task.submission, self._offered, may_instruct=may_instruct)
         self._messages: list[Message] = [
             *opening_messages(task.submission, parts.marks),
             *since.turns,
@@ -133,11 +128,19 @@ class AgentLoop:
         self._next: tuple[ModelRequested, ClearedRequest | Deny] | None = None
         self._asked: tuple[int, ClearedRequest] | None = None
         self._asking = Asking(parts.gate, parts.journal, since.refused_asks)
+        self._state = after_turns(self._state, since.turns, self._offered, self._is_suspected)
+        for _ in range(since.refused_asks):
+            self._state = self._state.refused()
 
     @property
     def spent(self) -> Usage:
         """What the run has used so far."""
         return self._spent
+
+    @property
+    def label(self) -> Label:
+        """The label of all that the model has seen so far."""
+        return self._state.label
 
     def may_begin(self) -> bool:
         """Whether the gate allows the request that comes next, which `begin` or `run` records."""
@@ -260,7 +263,10 @@ class AgentLoop:
         """Answer the calls that have no result yet, in their order; True when the run is over."""
         results, asked, pending = list(turn.results), turn.asked, turn.pending
         for call, result in zip(turn.reply.calls, turn.results, strict=False):
-            self._state = after_call(self._state, call, result, self._offered)
+            suspected = self._is_suspected(result)
+            self._state = after_call(
+                self._state, call, result, self._offered, is_quarantined=suspected
+            )
         for call in turn.reply.calls[len(turn.results) :]:
             if pending is not None:
                 answer = await self._settle(call, pending, asked)
@@ -362,6 +368,11 @@ class AgentLoop:
         )
         return told
 
+    def _is_suspected(self, result: ToolResult) -> bool:
+        """Whether the gate would have a result quarantined: the same text, the same answer."""
+        seen = self._parts.gate.tool_result(ResultInput(result=result, facts=self._facts()))
+        return Obligation.QUARANTINE in seen.decision.obligations
+
     async def _finish(self, status: RunStatus, code: str) -> None:
         await self._parts.journal.record(RunFinished(status=status, error_code=code), self._spent)
 
@@ -381,19 +392,6 @@ class AgentLoop:
         )
 
     def _estimated_input_tokens(self) -> int:
-        size = _bytes(self._task.submission.system_prompt) + sum(map(_size, self._messages))
-        return size // _BYTES_PER_TOKEN + len(self._offered) * _TOKENS_PER_TOOL + 64
-
-
-def _size(message: Message) -> int:
-    match message:
-        case ReplyMessage():
-            return _bytes(message.text) + sum(_bytes(str(call.arguments)) for call in message.calls)
-        case ResultsMessage():
-            return sum(_bytes(result.content) for result in message.results)
-        case _:
-            return _bytes(message.text)
-
-
-def _bytes(text: str) -> int:
-    return len(text.encode("utf-8", "replace"))
+        return estimated_tokens(
+            self._task.submission.system_prompt, self._messages, len(self._offered)
+        )

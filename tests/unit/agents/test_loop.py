@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from app import roster
 from app.agents.loop import AgentLoop, LoopParts
 from app.agents.model_retry import RetryParts
+from app.agents.progress import NOTHING_YET, Progress
 from app.domain.errors import LedgerUnavailableError
 from app.domain.record import (
     ModelRequested,
@@ -91,6 +92,7 @@ def driven(
     platform: frozenset[str] = frozenset(NAMES),
     retry: RetryParts | None = None,
     price: ModelPrice | None = PRICE,
+    since: Progress = NOTHING_YET,
 ) -> AgentLoop:
     deciding = gate or DascGate(roster.rule_book())
     admitted = deciding.run_submit(SubmitInput(submission=task, platform_tools=platform))
@@ -107,7 +109,7 @@ def driven(
         model_timeout_seconds=5,
         retry=retry or RetryParts(jitter=lambda: 0.5),
     )
-    return AgentLoop(admitted, parts, may_instruct=True)
+    return AgentLoop(admitted, parts, may_instruct=True, since=since)
 
 
 @pytest.mark.anyio
