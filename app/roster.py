@@ -12,10 +12,11 @@ import app as package
 from app.domain.errors import ConfigurationError
 from app.domain.record import RunEvent
 from app.domain.run import RunId
-from app.domain.verdict import PolicyRef
 from app.egress.egress_client import EgressClient
 from app.embedded.server_account import choose_server_account
-from app.policy.gate import GATE_VERSION, RuleBook, rule_ids
+from app.policy.bundle import PolicyBundle
+from app.policy.decide import GATE_VERSION
+from app.policy.gate import RuleBook, rule_ids
 from app.policy.rules import (
     ApprovalParties,
     CallBudget,
@@ -213,17 +214,16 @@ def span_teller(settings: Settings) -> SpanTeller | None:
 
 def rule_book() -> RuleBook:
     """The rules in force at each of the nine points."""
-    draft = PolicyRef(policy_id="builtin", version=1, digest="")
-    book = _book(draft)
+    book = _book(PolicyBundle(policy_id="builtin", version=1, digest=""))
     content = {"gate": GATE_VERSION, "rules": {p.value: ids for p, ids in rule_ids(book).items()}}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()
-    return _book(PolicyRef(policy_id="builtin", version=1, digest=digest))
+    return _book(PolicyBundle(policy_id="builtin", version=1, digest=digest))
 
 
-def _book(policy: PolicyRef) -> RuleBook:
+def _book(bundle: PolicyBundle) -> RuleBook:
     return RuleBook(
-        policy=policy,
+        bundle=bundle,
         run_submit=(TaskShape(), TaskCapability(), TaskBudget()),
         llm_request=(RequestShape(), CallBudget()),
         llm_response=(ReplyShape(),),

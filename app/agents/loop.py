@@ -7,7 +7,7 @@ Threat: Prompt injection via task input
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.agents.journal import Journal
 from app.agents.progress import (
@@ -41,7 +41,14 @@ from app.domain.step import (
     ToolResult,
     ToolSpec,
 )
-from app.domain.verdict import AdmittedReply, AdmittedTask, ClearedRequest, Deny
+from app.domain.verdict import (
+    AdmittedReply,
+    AdmittedTask,
+    Ask,
+    ClearedRequest,
+    Deny,
+    Verdict,
+)
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import (
     CallInput,
@@ -240,7 +247,11 @@ class AgentLoop:
         """Make one call if the gate allows it. The ledger hears first."""
         verdict = self._parts.gate.tool_call(CallInput(call=call, facts=self._facts()))
         decided = ToolDecided(call=call, decision=verdict.decision)
-        if isinstance(verdict, Deny):
+        if isinstance(verdict, Ask):
+            # Nobody can be asked yet: what would need a person is refused.
+            denied = replace(verdict.decision, verdict=Verdict.DENY, code="approval:unavailable")
+            decided = ToolDecided(call=call, decision=denied)
+        if isinstance(verdict, Deny | Ask):
             self._parts.journal.hold(decided)
             return refused_call(decided)
         self._calls_made[call.name] += 1

@@ -25,6 +25,8 @@ MeshFlowError
 │   └── IllegalTransitionError  the run's state does not allow this change
 ├── RunParkedError              a run cannot go on before somebody has decided: it is parked
 ├── KeyStoreError               a key is missing or cannot be written
+├── RecordFormError             a stored record of facts is not of the form that is written
+├── ConditionError              a tenant's condition has no answer; the gate denies
 ├── WitnessError                a checkpoint was not cosigned; the sequencer's own business
 │   ├── WitnessUnavailableError no answer, or one that holds no cosignature: try again later
 │   ├── WitnessRefusedError     the witness will not cosign this checkpoint
@@ -273,3 +275,15 @@ class TenantBusyError(OverloadedError):
 
 class ToolsBusyError(OverloadedError):
     """As many programs as may wait for a worker are waiting; a run that would add to them waits."""
+
+
+class RecordFormError(MeshFlowError):
+    """A stored record of facts is not of the form this software writes."""
+
+
+class ConditionError(MeshFlowError):
+    """A tenant's condition could not be answered; `code` says why: `timeout`, `missing`, ..."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code

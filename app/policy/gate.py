@@ -1,16 +1,19 @@
 """DascGate, the Deterministic Agentic Safety Controller: the only maker of proofs.
 
-Nine points, one way to decide: every rule of the point is asked, any reason denies, and whatever
-goes wrong on the way denies as well. Pure: no clock, no I/O, no randomness.
+Nine points, one way to decide: the content is looked at once and becomes a record of facts, the
+policy judges the record, and whatever goes wrong on the way denies. Pure: no clock, no I/O, no
+randomness.
 
 Threat: Prompt injection via task input
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from app.domain.features import DecisionInput, Finding
+from app.domain.mode import Mode
 from app.domain.record import MAX_CODE_CHARACTERS
 from app.domain.step import ToolCall
 from app.domain.verdict import (
@@ -18,6 +21,7 @@ from app.domain.verdict import (
     AdmittedReply,
     AdmittedResult,
     AdmittedTask,
+    Ask,
     AuthorizedCall,
     ClearedDelivery,
     ClearedRequest,
@@ -29,6 +33,8 @@ from app.domain.verdict import (
     ResolvedApproval,
     Verdict,
 )
+from app.policy.bundle import PolicyBundle
+from app.policy.decide import decide, refusal
 from app.policy.gate_inputs import (
     ApprovalInput,
     CallInput,
@@ -43,8 +49,7 @@ from app.policy.gate_inputs import (
 from app.policy.rules import Rule
 
 Subject = TypeVar("Subject")
-GATE_VERSION = "2"
-
+_PASSING = frozenset({Verdict.ALLOW, Verdict.REDACT})
 # What a record can hold. Anything else a rule says would make its own refusal unrecordable.
 _RULE_ID = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
 _REASON = re.compile(rf"[a-z0-9_.:-]{{1,{MAX_CODE_CHARACTERS}}}", re.ASCII)
@@ -52,9 +57,12 @@ _REASON = re.compile(rf"[a-z0-9_.:-]{{1,{MAX_CODE_CHARACTERS}}}", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleBook:
-    """The rules of each point. A point without rules denies everything."""
+    """The checks of the content at each point, and the policy that judges what they find.
 
-    policy: PolicyRef
+    A point without checks denies everything.
+    """
+
+    bundle: PolicyBundle
     run_submit: Sequence[Rule[SubmitInput]] = field(default=())
     llm_request: Sequence[Rule[RequestInput]] = field(default=())
     llm_response: Sequence[Rule[ResponseInput]] = field(default=())
@@ -75,38 +83,51 @@ class DascGate:
     @property
     def policy(self) -> PolicyRef:
         """Which policy this gate decides by."""
-        return self._book.policy
+        return self._book.bundle.ref
+
+    @property
+    def bundle(self) -> PolicyBundle:
+        """The policy this gate decides by."""
+        return self._book.bundle
+
+    def under(self, bundle: PolicyBundle) -> "DascGate":
+        """The same gate under another policy."""
+        return DascGate(replace(self._book, bundle=bundle))
 
     def run_submit(self, subject: SubmitInput) -> AdmittedTask | Deny:
         """May this task enter?"""
         decision = self._decide(Point.RUN_SUBMIT, self._book.run_submit, subject)
-        if decision.verdict is not Verdict.ALLOW:
+        if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         return AdmittedTask(submission=subject.submission, decision=decision)
 
     def llm_request(self, subject: RequestInput) -> ClearedRequest | Deny:
         """May this go to a model?"""
         decision = self._decide(Point.LLM_REQUEST, self._book.llm_request, subject)
-        if decision.verdict is not Verdict.ALLOW:
+        if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         return ClearedRequest(request=subject.request, decision=decision)
 
     def llm_response(self, subject: ResponseInput) -> AdmittedReply | Deny:
         """May the run act on this reply?"""
         decision = self._decide(Point.LLM_RESPONSE, self._book.llm_response, subject)
-        if decision.verdict is not Verdict.ALLOW:
+        if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         return AdmittedReply(reply=subject.reply, decision=decision)
 
-    def tool_call(self, subject: CallInput) -> AuthorizedCall | Deny:
-        """May this call be made, with these arguments?"""
+    def tool_call(self, subject: CallInput) -> AuthorizedCall | Ask | Deny:
+        """May this call be made, with these arguments? `Ask`: only if a person says so."""
         decision = self._decide(Point.TOOL_CALL, self._book.tool_call, subject)
         spec = next((s for s in subject.facts.offered if s.name == subject.call.name), None)
-        if decision.verdict is not Verdict.ALLOW:
+        if decision.enforced is Verdict.REQUIRE_APPROVAL:
+            return Ask(decision=decision)
+        if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         if spec is None:
             # Whatever the rules say, a tool that is not offered cannot be called.
-            return Deny(decision=self._denied(Point.TOOL_CALL, (), "gate_error:unknown_tool"))
+            return Deny(
+                decision=refusal(Point.TOOL_CALL, self._book.bundle, "gate_error:unknown_tool")
+            )
         call = ToolCall(
             call_id=subject.call.call_id,
             name=subject.call.name,
@@ -117,67 +138,52 @@ class DascGate:
     def tool_result(self, subject: ResultInput) -> AdmittedResult | Deny:
         """May the model see this result?"""
         decision = self._decide(Point.TOOL_RESULT, self._book.tool_result, subject)
-        if decision.verdict is not Verdict.ALLOW:
+        if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         return AdmittedResult(result=subject.result, decision=decision)
 
     def agent_message(self, subject: MessageInput) -> AdmittedMessage | Deny:
         """May one agent hand this to another?"""
         decision = self._decide(Point.AGENT_MESSAGE, self._book.agent_message, subject)
-        if decision.verdict is not Verdict.ALLOW:
+        if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         return AdmittedMessage(text=subject.text, decision=decision)
 
     def run_output(self, subject: OutputInput) -> ReleasedOutput | Deny:
         """May this answer leave?"""
         decision = self._decide(Point.RUN_OUTPUT, self._book.run_output, subject)
-        if decision.verdict is not Verdict.ALLOW:
+        if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         return ReleasedOutput(text=subject.text, decision=decision)
 
     def webhook_send(self, subject: DeliveryInput) -> ClearedDelivery | Deny:
         """May this body go to that address?"""
         decision = self._decide(Point.WEBHOOK_SEND, self._book.webhook_send, subject)
-        if decision.verdict is not Verdict.ALLOW:
+        if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         return ClearedDelivery(url=subject.url, body=subject.body, decision=decision)
 
     def approval_resolve(self, subject: ApprovalInput) -> ResolvedApproval | Deny:
         """Does this decision on an approval count?"""
         decision = self._decide(Point.APPROVAL_RESOLVE, self._book.approval_resolve, subject)
-        if decision.verdict is not Verdict.ALLOW:
+        if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         return ResolvedApproval(
             approval_id=subject.approval_id, granted=subject.granted, decision=decision
         )
 
     def _decide(self, point: Point, rules: Sequence[Rule[Subject]], subject: Subject) -> Decision:
-        """Every rule is asked; any reason denies; no rule, or a broken one, denies."""
+        """Every check is asked, what they found is judged; no check, or a broken one, denies."""
         if not rules:
-            return self._denied(point, (), "gate_error:no_rules")
-        reasons: dict[str, str] = {}
+            return refusal(point, self._book.bundle, "gate_error:no_rules")
+        findings: dict[str, str] = {}
         for rule in rules:
             reason = _reason_of(rule, subject)
             if reason is not None:
-                reasons.setdefault(_id_of(rule), reason)
-        if reasons:
-            return self._denied(point, tuple(reasons), next(iter(reasons.values())))
-        return Decision(
-            point=point,
-            verdict=Verdict.ALLOW,
-            rules=(),
-            code="allow",
-            policy=self._book.policy,
-        )
-
-    def _denied(self, point: Point, rules: tuple[str, ...], code: str) -> Decision:
-        return Decision(
-            point=point,
-            verdict=Verdict.DENY,
-            rules=rules,
-            code=code,
-            policy=self._book.policy,
-        )
+                findings.setdefault(_id_of(rule), reason)
+        found = tuple(Finding(rule_id=rule, reason=why) for rule, why in findings.items())
+        question = DecisionInput(point=point, mode=Mode.STANDARD, findings=found)
+        return decide(question, self._book.bundle)
 
 
 def _reason_of(rule: Rule[Subject], subject: Subject) -> str | None:

@@ -10,8 +10,9 @@ import sysconfig
 from pydantic import Field
 
 from app.domain.errors import OverloadedError, ToolError
+from app.domain.label import Label
 from app.domain.run import JsonObject
-from app.domain.step import Effect, Label, Role, ToolSpec
+from app.domain.step import Effect, Role, ToolSpec
 from app.sandbox.execution import (
     EngineName,
     ExecRequest,

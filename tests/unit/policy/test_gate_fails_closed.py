@@ -9,7 +9,7 @@ from app import roster
 from app.domain.record import MAX_CODE_CHARACTERS
 from app.domain.run import JsonObject
 from app.domain.step import Effect, ToolCall, ToolSpec
-from app.domain.verdict import Deny, Point, Verdict
+from app.domain.verdict import AuthorizedCall, Deny, Point, Verdict
 from app.policy.gate import DascGate, RuleBook, rule_ids
 from app.policy.gate_inputs import CallInput
 from tests.support.planted_rules import (
@@ -71,7 +71,7 @@ ERRORS = (
 
 
 def test_a_rule_book_has_a_place_for_every_point_and_the_gate_a_method() -> None:
-    assert {field_of(point) for point in POINTS} == {f.name for f in fields(RuleBook)} - {"policy"}
+    assert {field_of(point) for point in POINTS} == {f.name for f in fields(RuleBook)} - {"bundle"}
     assert all(callable(getattr(DascGate, field_of(point))) for point in POINTS)
     assert len(POINTS) == 9
 
@@ -91,7 +91,7 @@ def test_a_planted_rule_denies_at_its_own_point_and_at_no_other(point: Point) ->
     gate = DascGate(planted(point, Says()))
     decision = denial(asked(gate, point))
     assert (decision.point, decision.rules, decision.code) == (point, (PLANTED_ID,), PLANTED_CODE)
-    assert decision.policy == roster.rule_book().policy
+    assert decision.policy == roster.rule_book().bundle.ref
     for other in set(POINTS) - {point}:
         assert not isinstance(asked(gate, other), Deny)
 
@@ -107,7 +107,7 @@ def test_a_gate_that_skips_the_point_lets_the_planted_rules_subject_through(poin
 def test_a_point_without_rules_denies(point: Point) -> None:
     decision = denial(asked(DascGate(emptied(point)), point))
     assert (decision.code, decision.rules) == ("gate_error:no_rules", ())
-    assert denial(asked(DascGate(RuleBook(policy=roster.rule_book().policy)), point)) == decision
+    assert denial(asked(DascGate(RuleBook(bundle=roster.rule_book().bundle)), point)) == decision
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -221,6 +221,6 @@ def test_a_spec_whose_schema_cannot_be_checked_denies_its_own_tool(parameters: J
 def test_arguments_are_copied_into_the_proof() -> None:
     call = call_of()
     proof = DascGate(roster.rule_book()).tool_call(CallInput(call=call, facts=facts_with()))
-    assert not isinstance(proof, Deny)
+    assert isinstance(proof, AuthorizedCall)
     call.arguments["path"] = "elsewhere"
     assert proof.call.arguments["path"] == "answer.txt"
