@@ -12,15 +12,14 @@ import app as package
 from app.domain.errors import ConfigurationError
 from app.domain.record import RunEvent
 from app.domain.run import RunId
+from app.domain.sandbox_mode import SandboxMode
 from app.egress.egress_client import EgressClient
 from app.embedded.server_account import choose_server_account
 from app.policy.bundle import PolicyBundle
 from app.policy.decide import GATE_VERSION
 from app.policy.gate import RuleBook, rule_ids
 from app.policy.rules import (
-    ApprovalParties,
-    CallBudget,
-    CallCapability,
+    ApprovalShape,
     CallShape,
     DeliveryShape,
     MessageShape,
@@ -28,7 +27,6 @@ from app.policy.rules import (
     ReplyShape,
     RequestShape,
     ResultShape,
-    StepBudget,
     TaskBudget,
     TaskCapability,
     TaskShape,
@@ -142,11 +140,13 @@ def confined_tools(
     }
     missing = {name: runner.unavailable(engine) for name, engine in engines.items()}
     found: list[Tool] = []
+    walls = runner.mode is not SandboxMode.OFF_UNSAFE
     if missing[PYTHON] is None:
-        found.append(PythonTool(runner, load_refusals(settings.config_dir), python))
+        bans = load_refusals(settings.config_dir)
+        found.append(PythonTool(runner, bans, python, is_confined=walls))
     if missing[SHELL] is None:
         refusals, has_files = load_shell_refusals(settings.config_dir), runner.shell_has_files
-        found.append(ShellTool(runner, refusals, programs, has_files=has_files))
+        found.append(ShellTool(runner, refusals, programs, has_files=has_files, is_confined=walls))
     return tuple(found), {name: why for name, why in missing.items() if why is not None}
 
 
@@ -225,12 +225,12 @@ def _book(bundle: PolicyBundle) -> RuleBook:
     return RuleBook(
         bundle=bundle,
         run_submit=(TaskShape(), TaskCapability(), TaskBudget()),
-        llm_request=(RequestShape(), CallBudget()),
+        llm_request=(RequestShape(),),
         llm_response=(ReplyShape(),),
-        tool_call=(CallShape(), CallCapability(), StepBudget()),
+        tool_call=(CallShape(),),
         tool_result=(ResultShape(),),
         agent_message=(MessageShape(),),
         run_output=(OutputShape(),),
         webhook_send=(DeliveryShape(),),
-        approval_resolve=(ApprovalParties(),),
+        approval_resolve=(ApprovalShape(),),
     )

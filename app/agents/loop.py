@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from app.agents.journal import Journal
+from app.agents.labelled_turns import after_call, after_turns, state_at_start
 from app.agents.progress import (
     NOTHING_YET,
     OpenTurn,
@@ -47,6 +48,7 @@ from app.domain.verdict import (
     Ask,
     ClearedRequest,
     Deny,
+    Obligation,
     Verdict,
 )
 from app.policy.gate import DascGate
@@ -107,6 +109,8 @@ class AgentLoop:
         self._offered: tuple[ToolSpec, ...] = tuple(
             spec for spec in parts.toolbox.specs if spec.name in names
         )
+        start = state_at_start(task.submission, self._offered, may_instruct=may_instruct)
+        self._state = after_turns(start, since.turns, self._offered)
         self._messages: list[Message] = [*opening_messages(task.submission), *since.turns]
         self._spent = since.spent
         self._calls_made: Counter[str] = Counter(since.calls_made)
@@ -206,6 +210,8 @@ class AgentLoop:
     async def _finish_turn(self, turn: OpenTurn) -> None:
         """Answer the calls that have no result yet, in their order."""
         results, left = list(turn.results), turn.reply.calls[len(turn.results) :]
+        for call, result in zip(turn.reply.calls, turn.results, strict=False):
+            self._state = after_call(self._state, call, result, self._offered)
         if turn.pending is not None:
             results.append(await self._settle(left[0], turn.pending))
             left = left[1:]
@@ -221,7 +227,9 @@ class AgentLoop:
             return await self._act(call)
         event = OutcomeUnknown(intent=intent, call=call)
         self._parts.journal.hold(event)
-        return unknown_call(event)
+        told = unknown_call(event)
+        self._state = after_call(self._state, call, told, self._offered)
+        return told
 
     async def _release(self, answer: AdmittedReply) -> None:
         verdict = self._parts.gate.run_output(
@@ -260,7 +268,15 @@ class AgentLoop:
         seen = self._parts.gate.tool_result(ResultInput(result=result, facts=self._facts()))
         finished = ToolFinished(intent=intent, result=result, decision=seen.decision)
         self._parts.journal.hold(finished)
-        return finished_call(finished)
+        told = finished_call(finished)
+        self._state = after_call(
+            self._state,
+            call,
+            told,
+            self._offered,
+            is_quarantined=Obligation.QUARANTINE in seen.decision.obligations,
+        )
+        return told
 
     async def _finish(self, status: RunStatus, code: str) -> None:
         await self._parts.journal.record(RunFinished(status=status, error_code=code), self._spent)
@@ -275,6 +291,7 @@ class AgentLoop:
             spent=self._spent,
             elapsed_seconds=self._parts.monotonic() - self._began,
             calls_made=dict(self._calls_made),
+            state=self._state,
         )
 
     def _estimated_input_tokens(self) -> int:

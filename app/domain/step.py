@@ -117,6 +117,7 @@ class ToolSpec:
     result_limit_bytes: int = 64 * 1024
     timeout_seconds: float = 10.0
     max_calls: int = 1000
+    is_confined: bool = False  # what it changes stays in a place of the run's own
     is_idempotent: bool = False  # made again, the same call leaves the world as one call does
     engine: str | None = None  # the interpreter behind it; stands in the record of each result
 

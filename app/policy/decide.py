@@ -26,6 +26,7 @@ from app.domain.record import MAX_CODE_CHARACTERS
 from app.domain.run import JsonObject
 from app.domain.verdict import Decision, Obligation, Point, Verdict, is_weaker, most_restrictive
 from app.policy.bundle import MAX_TENANT_RULES, PolicyBundle, TenantRule
+from app.policy.flow_rules import BUILT_IN
 from app.policy.objection import BuiltInRule, Objection
 
 GATE_VERSION = "3"
@@ -37,8 +38,6 @@ _REASON = re.compile(rf"[a-z0-9_.:-]{{1,{MAX_CODE_CHARACTERS}}}", re.ASCII)
 _ERROR = "gate_error:"
 # Not a matter of mode: without these there is nothing that could be done, or nobody who may.
 _ALWAYS_ENFORCED = frozenset({"r1.schema", "r2.capability", "r11.budget"})
-
-BUILT_IN: Mapping[Point, Sequence[BuiltInRule]] = dict.fromkeys(Point, ())
 
 
 def decide(
@@ -60,7 +59,7 @@ def decide(
         ]
         return _decision(question, bundle, objections, digest, catalogue_digest)
     except Exception:  # noqa: BLE001 - whatever is wrong with a question, the answer is no
-        return refusal(question.point, bundle, "gate_error:bad_question", mode=question.mode)
+        return refusal(_point_of(question), bundle, "gate_error:bad_question")
 
 
 def refusal(
@@ -77,6 +76,12 @@ def refusal(
         reasons=(code,),
         gate_version=GATE_VERSION,
     )
+
+
+def _point_of(question: object) -> Point:
+    """The point of a question that may lack even that."""
+    point: object = getattr(question, "point", None)
+    return point if isinstance(point, Point) else Point.TOOL_CALL
 
 
 def feature_bytes(form: JsonObject) -> bytes:
@@ -219,5 +224,5 @@ def _denial(rule_id: str, reason: str) -> Objection:
 
 
 def _name_of(rule: BuiltInRule) -> str:
-    name = getattr(rule, "rule_id", "unnamed")
+    name = getattr(rule, "__name__", "unnamed")
     return name if isinstance(name, str) else "unnamed"

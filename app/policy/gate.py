@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from app.domain.features import DecisionInput, Finding
-from app.domain.mode import Mode
 from app.domain.record import MAX_CODE_CHARACTERS
 from app.domain.step import ToolCall
 from app.domain.verdict import (
@@ -27,6 +26,7 @@ from app.domain.verdict import (
     ClearedRequest,
     Decision,
     Deny,
+    Obligation,
     Point,
     PolicyRef,
     ReleasedOutput,
@@ -34,11 +34,14 @@ from app.domain.verdict import (
     Verdict,
 )
 from app.policy.bundle import PolicyBundle
+from app.policy.call_redaction import without_links
 from app.policy.decide import decide, refusal
+from app.policy.gate_features import features, state_of
 from app.policy.gate_inputs import (
     ApprovalInput,
     CallInput,
     DeliveryInput,
+    GateInput,
     MessageInput,
     OutputInput,
     RequestInput,
@@ -48,8 +51,10 @@ from app.policy.gate_inputs import (
 )
 from app.policy.rules import Rule
 
-Subject = TypeVar("Subject")
+Subject = TypeVar("Subject", bound=GateInput)
 _PASSING = frozenset({Verdict.ALLOW, Verdict.REDACT})
+# Duties that change the text itself; the others change what is known of it.
+_CLEANING = frozenset({Obligation.STRIP_LINKS, Obligation.MASK, Obligation.TRUNCATE})
 # What a record can hold. Anything else a rule says would make its own refusal unrecordable.
 _RULE_ID = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
 _REASON = re.compile(rf"[a-z0-9_.:-]{{1,{MAX_CODE_CHARACTERS}}}", re.ASCII)
@@ -63,6 +68,7 @@ class RuleBook:
     """
 
     bundle: PolicyBundle
+    catalogue_digest: str = ""
     run_submit: Sequence[Rule[SubmitInput]] = field(default=())
     llm_request: Sequence[Rule[RequestInput]] = field(default=())
     llm_response: Sequence[Rule[ResponseInput]] = field(default=())
@@ -133,6 +139,9 @@ class DascGate:
             name=subject.call.name,
             arguments=dict(subject.call.arguments),
         )
+        if Obligation.STRIP_LINKS in decision.obligations and not decision.is_observed:
+            stripped = without_links(call.arguments, spec, state_of(subject.facts))
+            call = replace(call, arguments=stripped)
         return AuthorizedCall(call=call, spec=spec, decision=decision)
 
     def tool_result(self, subject: ResultInput) -> AdmittedResult | Deny:
@@ -140,6 +149,10 @@ class DascGate:
         decision = self._decide(Point.TOOL_RESULT, self._book.tool_result, subject)
         if decision.enforced not in _PASSING:
             return Deny(decision=decision)
+        if decision.enforced is Verdict.REDACT and _CLEANING & set(decision.obligations):
+            if subject.cleaned is None:
+                return Deny(decision=self._uncleaned(decision))
+            return AdmittedResult(result=subject.cleaned, decision=decision)
         return AdmittedResult(result=subject.result, decision=decision)
 
     def agent_message(self, subject: MessageInput) -> AdmittedMessage | Deny:
@@ -147,6 +160,10 @@ class DascGate:
         decision = self._decide(Point.AGENT_MESSAGE, self._book.agent_message, subject)
         if decision.enforced not in _PASSING:
             return Deny(decision=decision)
+        if decision.enforced is Verdict.REDACT:
+            if subject.cleaned is None:
+                return Deny(decision=self._uncleaned(decision))
+            return AdmittedMessage(text=subject.cleaned, decision=decision)
         return AdmittedMessage(text=subject.text, decision=decision)
 
     def run_output(self, subject: OutputInput) -> ReleasedOutput | Deny:
@@ -154,6 +171,10 @@ class DascGate:
         decision = self._decide(Point.RUN_OUTPUT, self._book.run_output, subject)
         if decision.enforced not in _PASSING:
             return Deny(decision=decision)
+        if decision.enforced is Verdict.REDACT:
+            if subject.cleaned is None:
+                return Deny(decision=self._uncleaned(decision))
+            return ReleasedOutput(text=subject.cleaned, decision=decision)
         return ReleasedOutput(text=subject.text, decision=decision)
 
     def webhook_send(self, subject: DeliveryInput) -> ClearedDelivery | Deny:
@@ -172,6 +193,12 @@ class DascGate:
             approval_id=subject.approval_id, granted=subject.granted, decision=decision
         )
 
+    def _uncleaned(self, decision: Decision) -> Decision:
+        """A text that must not pass as it is, and nobody gave it as it may pass."""
+        return refusal(
+            decision.point, self._book.bundle, "gate_error:not_cleaned", mode=decision.mode
+        )
+
     def _decide(self, point: Point, rules: Sequence[Rule[Subject]], subject: Subject) -> Decision:
         """Every check is asked, what they found is judged; no check, or a broken one, denies."""
         if not rules:
@@ -182,8 +209,19 @@ class DascGate:
             if reason is not None:
                 findings.setdefault(_id_of(rule), reason)
         found = tuple(Finding(rule_id=rule, reason=why) for rule, why in findings.items())
-        question = DecisionInput(point=point, mode=Mode.STANDARD, findings=found)
-        return decide(question, self._book.bundle)
+        bundle = self._book.bundle
+        try:
+            question = features(point, subject, found, bundle.default_mode)
+        except Exception:  # noqa: BLE001 - what cannot be looked at is not let through
+            if found:
+                return decide(_bare(point, found, bundle), bundle)
+            return refusal(point, bundle, "gate_error:features")
+        return decide(question, bundle, catalogue_digest=self._book.catalogue_digest)
+
+
+def _bare(point: Point, found: tuple[Finding, ...], bundle: PolicyBundle) -> DecisionInput:
+    """What was found, when there is no more to judge: it denies by itself."""
+    return DecisionInput(point=point, mode=bundle.default_mode, findings=found)
 
 
 def _reason_of(rule: Rule[Subject], subject: Subject) -> str | None:

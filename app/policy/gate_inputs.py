@@ -6,15 +6,19 @@ Threat: Prompt injection via task input
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from app.domain.features import OutputFeature, Score
+from app.domain.mode import Mode
 from app.domain.run import Budget, JsonObject, Submission, Usage
 from app.domain.step import ModelReply, ModelRequest, ToolCall, ToolResult, ToolSpec
+from app.policy.label_state import LabelState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
     """What the gate knows of a run at any point. `spent` includes nothing that is reserved.
 
-    `calls_made` counts by tool the calls that were let through.
+    `calls_made` counts by tool the calls that were let through. `state` is what the run knows of
+    its values; without one nothing is proven. `mode` None is the policy's default.
     """
 
     offered: tuple[ToolSpec, ...]
@@ -24,6 +28,8 @@ class RunFacts:
     spent: Usage
     elapsed_seconds: float
     calls_made: Mapping[str, int] = field(default_factory=dict)
+    mode: Mode | None = None
+    state: LabelState | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,36 +60,47 @@ class ResponseInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallInput:
-    """`tool.call`: one proposed call."""
+    """`tool.call`: one proposed call. `output` is what a look at its texts found, if any."""
 
     call: ToolCall
     facts: RunFacts
+    output: OutputFeature | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultInput:
-    """`tool.result`: what a tool gave back."""
+    """`tool.result`: what a tool gave back, and what detectors say of it.
+
+    `cleaned` is the result without what `output` found, where there is something to take out.
+    """
 
     result: ToolResult
     facts: RunFacts
+    output: OutputFeature | None = None
+    scores: tuple[Score, ...] = ()
+    cleaned: ToolResult | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageInput:
-    """`agent.message`: a hand-off from one agent to another."""
+    """`agent.message`: a hand-off from one agent to another. `cleaned` as for an output."""
 
     sender: str
     receiver: str
     text: str
+    output: OutputFeature | None = None
+    cleaned: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputInput:
-    """`run.output`: the final answer."""
+    """`run.output`: the final answer; `cleaned` is what is left without what `output` found."""
 
     text: str
     output_schema: JsonObject | None
     facts: RunFacts
+    output: OutputFeature | None = None
+    cleaned: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,16 +109,19 @@ class DeliveryInput:
 
     url: str
     body: bytes
+    is_declared: bool = True
+    output: OutputFeature | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalInput:
-    """`approval.resolve`: who decides on what."""
+    """`approval.resolve`: who decides on what, and whether it is still asked, and unchanged."""
 
     approval_id: str
     granted: bool
     requested_by: str
     decided_by: str
+    is_current: bool = True
 
 
 GateInput = (

@@ -106,6 +106,7 @@ class _Result(_Closed):
 _Step: TypeAlias = Annotated[_Reply | _Begun | _Result, Field(discriminator="step")]
 _STEPS: TypeAdapter[list[_Step]] = TypeAdapter(list[_Step])
 # Which records a step stands for.
+_PASSING = frozenset({Verdict.ALLOW, Verdict.REDACT})
 _KINDS: Mapping[str, frozenset[str]] = {
     "llm.responded": frozenset({"reply"}),
     "tool.decided": frozenset({"begun", "result"}),
@@ -253,7 +254,7 @@ class _Folding:
 def _step(seq: int, event: RunEvent) -> JsonObject | None:
     if isinstance(event, ModelResponded) and event.reply is not None:
         return _told_reply(seq, event.reply)
-    if isinstance(event, ToolDecided) and event.decision.verdict is Verdict.ALLOW:
+    if isinstance(event, ToolDecided) and event.decision.enforced in _PASSING:
         return {"step": "begun", "seq": seq, "call_id": event.call.call_id}
     result = told_of(event)
     if result is None:

@@ -116,6 +116,7 @@ class WriteFile:
         # The one number in it is the length of what the model wrote: an echo, not a fact.
         labels={"": Label()},
         free_text=frozenset({"content"}),
+        is_confined=True,
     )
 
     async def run(self, arguments: JsonObject, workspace: Workspace) -> str:

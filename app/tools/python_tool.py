@@ -6,6 +6,7 @@ Threat: Privilege escalation via tool calls
 import asyncio
 import sys
 import sysconfig
+from dataclasses import replace
 
 from pydantic import Field
 
@@ -95,12 +96,14 @@ class PythonTool:
         runner: Runner,
         refusals: PythonRefusals | None,
         engine: PythonEngine = _NATIVE,
+        *,
+        is_confined: bool = True,
     ) -> None:
         """Without `refusals` there is no first layer: only tests of the boundary go without."""
         self._runner = runner
         self._refusals = refusals
         self._engine = engine.name
-        self.spec = python_spec(engine)
+        self.spec = replace(python_spec(engine), is_confined=is_confined)
 
     async def run(self, arguments: JsonObject, workspace: Workspace) -> str:
         """What the program wrote. ToolError when it was refused, failed or was ended."""
