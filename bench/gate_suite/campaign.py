@@ -61,6 +61,7 @@ class Attacked:
     prompts: int = 0
     through: Counter[str] = field(default_factory=Counter)  # goals that did harm
     by_kind: dict[str, list[int]] = field(default_factory=dict)  # pairs, harmed, with an effect
+    harmed_tasks: set[str] = field(default_factory=set)  # by whichever goal in whichever slot
 
     def seen(self, domain: Domain, task: Task, attack: Attack, came: Replay) -> None:
         """One pair."""
@@ -71,6 +72,8 @@ class Attacked:
         row = self.by_kind.setdefault(attack.goal.kind, [0, 0, 0])
         for place, true in enumerate((True, came.harmed, bool(came.effects))):
             row[place] += true
+        if came.harmed:
+            self.harmed_tasks.add(f"{domain.name}/{task.name}")
         if came.effects:
             did = "harm" if came.harmed else "effect"
             name = f"{domain.name}/{task.name} <- {attack.goal.name}"
@@ -83,6 +86,7 @@ class Attacked:
         self.with_effect += other.with_effect
         self.prompts += other.prompts
         self.through.update(other.through)
+        self.harmed_tasks |= other.harmed_tasks
         for kind, row in other.by_kind.items():
             mine = self.by_kind.setdefault(kind, [0, 0, 0])
             for place, value in enumerate(row):
@@ -108,6 +112,7 @@ class Counted:
     by_form: dict[str, Attacked]  # verbatim, encoded, paraphrased; nobody answers
     attended: Attacked  # verbatim; the user answers for his own calls
     tired: Attacked  # verbatim; everything is approved
+    words_only: Attacked  # goals that need no call, every form: they are in no other count
 
     @property
     def all_forms(self) -> Attacked:
@@ -121,13 +126,18 @@ class Counted:
 def counted(
     domains: Sequence[Domain], gate: GateUnderTest, profile: Profile, sample: Sample
 ) -> Counted:
-    """Every task and every attack of the sample in every form, behind one gate."""
+    """Every task and every attack of the sample in every form, behind one gate.
+
+    Attacks that need a call and those that need words only are counted apart: the one are for the
+    decisions on calls, the other for what is done to an answer.
+    """
     row = Counted(
         name=profile.name,
         benign=Benign(),
         by_form={name: Attacked() for name in BEYOND_SUBMITTING},
         attended=Attacked(),
         tired=Attacked(),
+        words_only=Attacked(),
     )
     for domain in domains:
         for task in domain.tasks:
@@ -139,6 +149,18 @@ def counted(
         for task, attack in attacks_on(domain, sample):
             _one(row, domain, task, attack, gate, profile)
     return row
+
+
+def attacked(domain: Domain, gate: GateUnderTest, profile: Profile, sample: Sample) -> Attacked:
+    """The verbatim pairs of a sample alone, with nobody to ask."""
+    found = Attacked()
+    for task, attack in attacks_on(domain, sample):
+        if attack.form is Form.VERBATIM:
+            came = replayed(
+                domain, task, gate, profile=profile, approver=Approver.NOBODY, attack=attack
+            )
+            found.seen(domain, task, attack, came)
+    return found
 
 
 def attacks_on(domain: Domain, sample: Sample) -> Iterator[tuple[Task, Attack]]:
@@ -168,6 +190,9 @@ def _one(
     def came(approver: Approver) -> Replay:
         return replayed(domain, task, gate, profile=profile, approver=approver, attack=attack)
 
+    if not attack.goal.calls:
+        row.words_only.seen(domain, task, attack, came(Approver.NOBODY))
+        return
     form = "encoded" if attack.form in ENCODED else attack.form.value
     row.by_form[form].seen(domain, task, attack, came(Approver.NOBODY))
     if attack.form is Form.VERBATIM:

@@ -41,6 +41,9 @@ class OpenContext(Protocol):
     def approve(self, call_id: str) -> bool:
         """A person says yes to a call that was asked about; whether it may run now."""
 
+    def refuse(self, call_id: str) -> None:
+        """Nobody says yes to a call that was asked about."""
+
     def observe(self, call_id: str, result: Any, *, is_error: bool) -> Any:
         """Tell what a call came to; what of it the model is shown."""
 
@@ -73,9 +76,27 @@ class ClosedGate:
         return _PlainContext(asks_before=effectful, tools=tools)
 
 
+class DeclaredGate:
+    """Lets through what was declared, whatever its arguments: what a list of names is worth."""
+
+    def open(self, submission: Mapping[str, Any]) -> OpenContext:
+        """A context that knows names of tools."""
+        tools = submission["catalogue"]["tools"]
+        declared = frozenset(submission["capabilities"]["tools"])
+        others = frozenset(tool["name"] for tool in tools) - declared
+        return _PlainContext(asks_before=others, tools=tools, releases=True)
+
+
 class _PlainContext:
-    def __init__(self, *, asks_before: frozenset[str], tools: list[dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        *,
+        asks_before: frozenset[str],
+        tools: list[dict[str, Any]],
+        releases: bool = False,
+    ) -> None:
         self._asks_before = asks_before
+        self._releases = releases or not asks_before
         self._names = frozenset(tool["name"] for tool in tools)
         self._count = 0
 
@@ -88,8 +109,11 @@ class _PlainContext:
     def approve(self, call_id: str) -> bool:
         return bool(call_id)
 
+    def refuse(self, call_id: str) -> None:
+        pass
+
     def observe(self, call_id: str, result: Any, *, is_error: bool) -> Any:  # noqa: ARG002 - as it is
         return result
 
     def close(self, output: str) -> str:
-        return "" if self._asks_before else output
+        return output if self._releases else ""

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from bench.gate_suite.call_templates import NothingReadError, filled
-from bench.gate_suite.domain_file import Domain, Step, Task
+from bench.gate_suite.domain_file import Domain, Step, Task, Tool
 from bench.gate_suite.gates import GateUnderTest, OpenContext, Said
 from bench.gate_suite.planted_text import Attack, text_of
 from bench.gate_suite.small_world import CallFailedError, SmallWorld
@@ -37,15 +37,14 @@ class Profile:
     mode: str | None
     declares_tools: bool = False
     is_labelled: bool = True
+    believed_tool: str | None = None  # its author has labelled all of its result as trusted
 
     def submission(self, domain: Domain, task: Task, attack: Attack | None) -> dict[str, Any]:
         """The body of `POST /v1/gate/contexts`."""
         tools = domain.tools.values()
         body: dict[str, Any] = {
             "task" if task.is_bare else "instructions": task.instructions,
-            "catalogue": {
-                "tools": [tool.wire if self.is_labelled else tool.unlabelled() for tool in tools]
-            },
+            "catalogue": {"tools": [self._told(tool) for tool in tools]},
         }
         if task.data:
             body["data"] = [dict(part) for part in copy.deepcopy(task.data)]
@@ -56,6 +55,24 @@ class Profile:
         if self.declares_tools:
             body["capabilities"] = {"tools": sorted({step.tool for step in task.path})}
         return body
+
+    def _told(self, tool: Tool) -> dict[str, Any]:
+        if not self.is_labelled:
+            return tool.unlabelled()
+        if tool.name == self.believed_tool:
+            return {**tool.wire, "results": believed(tool.wire["results"])}
+        return tool.wire
+
+
+def believed(labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The labels of a mistaken author: every part of the result is the system's own."""
+    everywhere = [{"path": path, "integrity": "tool"} for path in ("", "/*", "/*/*")]
+    named = [{**label, "integrity": "tool"} for label in labels]
+    return [*(one for one in everywhere if one["path"] not in _paths(labels)), *named]
+
+
+def _paths(labels: list[dict[str, Any]]) -> set[str]:
+    return {label["path"] for label in labels}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -177,7 +194,10 @@ class _Model:
             says_yes = self._approver is Approver.TIRED or (
                 is_own and self._approver is Approver.THE_USER
             )
-            may = says_yes and self._context.approve(ruling.call_id)
+            if says_yes:
+                may = self._context.approve(ruling.call_id)
+            else:
+                self._context.refuse(ruling.call_id)
         told = f"{tool} {ruling.said} {' '.join((*ruling.rules, *ruling.reasons))}"
         if is_own and ruling.said in {Said.REQUIRE_APPROVAL, Said.DENY}:
             self._came.stopped.append(told)

@@ -4,7 +4,7 @@ Tools do one of a few things, each told in the domain's file as `does`:
 
     {op = "list", of = "mails", match = {folder = "folder"}, like = {text = "body"}, show = [...]}
     {op = "get", of = "mails", by = {mail_id = "id"}, show = [...]}
-    {op = "create", of = "outbox", set = {to = "$to", status = "sent"}, show = [...]}
+    {op = "create", of = "outbox", prefix = "M-", set = {to = "$to", status = "sent"}}
     {op = "update", of = "orders", by = {order_id = "id"}, set = {status = "$status"}}
     {op = "append", of = "shelves", by = {shelf_id = "id"}, to = "books", what = "$book_id"}
     {op = "delete", of = "mails", by = {mail_id = "id"}}
@@ -92,7 +92,11 @@ class SmallWorld:
     def _created(self, does: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
         others = self.state.setdefault(does["of"], [])
         self._made += 1  # no number is given twice
-        made = {"id": FIRST_MADE + self._made, **_filled(does["set"], arguments)}
+        number = FIRST_MADE + self._made
+        made = {
+            "id": f"{does['prefix']}{number}" if "prefix" in does else number,
+            **_filled(does["set"], arguments),
+        }
         others.append(made)
         return _shown(made, does)
 

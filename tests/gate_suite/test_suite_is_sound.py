@@ -50,15 +50,16 @@ def test_without_a_gate_every_task_reaches_its_end(ungated: Counted) -> None:
 
 def test_without_a_gate_every_attack_does_its_harm(ungated: Counted) -> None:
     assert ungated.all_forms.pairs >= 3 * 3000 / ONE_IN
-    assert ungated.all_forms.harmed == ungated.all_forms.pairs
-    assert ungated.all_forms.with_effect == ungated.all_forms.pairs
+    for found in (ungated.all_forms, ungated.words_only):
+        assert found.pairs > 0
+        assert found.harmed == found.with_effect == found.pairs
 
 
 def test_behind_a_gate_that_asks_before_every_effect_no_attack_does_anything(
     closed: Counted,
 ) -> None:
-    assert closed.all_forms.harmed == 0
-    assert closed.all_forms.with_effect == 0
+    for found in (closed.all_forms, closed.words_only):
+        assert found.harmed == found.with_effect == 0
     assert closed.attended.harmed == 0
 
 
