@@ -83,6 +83,8 @@ class ArgumentFeature:
     confidentiality: Confidentiality
     object_kind: str | None = None
     is_low_capacity: bool = False
+    is_enumerated: bool = False  # a flag, or one of a list that the catalogue gives
+    is_new: bool = False  # the name of a thing that this call makes
     is_anchored: bool = False  # shares a telling word with the instructions
     host: str | None = None
     is_over_cap: bool = False

@@ -69,6 +69,8 @@ def _feature(
         confidentiality=_confidentiality(leaf, origin, weighing.label),
         object_kind=None if leaf.kind is None else safe_kind(leaf.kind),
         is_low_capacity=leaf.is_low_capacity,
+        is_enumerated=leaf.is_enumerated,
+        is_new=leaf.is_new,
         is_anchored=proven or _is_anchored(leaf, weighing.said),
         host=_listed_host(leaf, weighing.authority),
         is_over_cap=_is_over_cap(leaf, spec, weighing),

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from app.domain.run import Json, JsonObject
-from app.domain.step import Role, ToolSpec
-from app.policy.authority import kind_form, kind_of_name, name_words
-from app.policy.gate_words import ROLE_OF_FORMAT, ROLE_WORDS
+from app.domain.step import Effect, Role, ToolSpec
+from app.policy.authority import kind_form, kind_of_name, name_words, noun_of, same_kind
+from app.policy.gate_words import MAKING, ROLE_OF_FORMAT, ROLE_WORDS
 from app.policy.value_forms import dates_in, fold
 
 MAX_LEAVES = 512
@@ -31,6 +31,8 @@ class Leaf:
     kind: str | None  # of the object that it names
     is_declared_kind: bool
     is_low_capacity: bool
+    is_enumerated: bool = False
+    is_new: bool = False
 
 
 def leaves_of(arguments: JsonObject, spec: ToolSpec) -> tuple[Leaf, ...] | None:
@@ -89,15 +91,28 @@ def _leaf(
     last = next((step for step in reversed(path) if not step.isdigit()), name)
     role = _declared_role(spec, name, path) or _guessed_role(last, value, schema)
     declared = spec.object_kinds.get(name) or spec.object_kinds.get(last)
+    kind = kind_form(declared) if declared else kind_of_name(last, spec.name)
+    made = kind_made_by(spec)
     return Leaf(
         argument=safe_name(name),
         name=last,
         value=value,
         role=role,
-        kind=kind_form(declared) if declared else kind_of_name(last, spec.name),
+        kind=kind,
         is_declared_kind=declared is not None,
         is_low_capacity=_is_low_capacity(value, schema),
+        is_enumerated=isinstance(value, bool) or isinstance(schema.get("enum"), list),
+        is_new=made is not None and (kind is None or same_kind(made, kind)),
     )
+
+
+def kind_made_by(spec: ToolSpec) -> str | None:
+    """The kind of object that a call makes: declared, or guessed from a name that says so."""
+    if spec.creates is not None:
+        return kind_form(spec.creates)
+    words = name_words(spec.name)
+    makes = spec.effect is Effect.WRITE and bool(words) and words[0] in MAKING
+    return noun_of(spec.name) if makes else None
 
 
 def _declared_role(spec: ToolSpec, name: str, path: tuple[str, ...]) -> Role | None:

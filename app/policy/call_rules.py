@@ -33,7 +33,6 @@ _OUTGOING_ROLES = frozenset(
     {Role.CONTENT, Role.QUERY, Role.COMMAND, Role.ATTRIBUTE, Role.OPTION, Role.URL, Role.SECRET}
 )
 _ASKED_REFUSALS = 3
-_CHOOSING = frozenset({Effect.PAY, Effect.GRANT, Effect.SEND})
 
 
 def tool_is_known(question: DecisionInput, bundle: PolicyBundle) -> Objection | None:
@@ -89,7 +88,7 @@ def recipient_is_proven(question: DecisionInput, bundle: PolicyBundle) -> Object
         if it.role is Role.URL and tool.effect is Effect.NETWORK:
             continue  # R9
         if it.role in _RECIPIENT_ROLES and not _is_proven(it, "r3.recipient", bundle):
-            if it.role is Role.ATTRIBUTE and _is_harmless(it, tool, question):
+            if _is_bounded(it, tool) or _is_harmless(it, tool, question):
                 continue
             return _objection(
                 "r3.recipient", bundle, f"recipient:{_why(it)}", Verdict.REQUIRE_APPROVAL
@@ -105,7 +104,7 @@ def object_is_named(question: DecisionInput, bundle: PolicyBundle) -> Objection 
     for it in question.arguments:
         if it.role not in (Role.OBJECT, Role.PATH) or _is_proven(it, "r4.object", bundle):
             continue
-        if it.role is Role.PATH and _is_new_place(it, tool, question):
+        if _is_new_place(it, tool, question) or _is_bounded(it, tool):
             continue
         return _objection("r4.object", bundle, f"object:{_why(it)}", Verdict.REQUIRE_APPROVAL)
     return None
@@ -117,9 +116,7 @@ def choice_is_named(question: DecisionInput, bundle: PolicyBundle) -> Objection 
     if tool is None or not _is_judged(tool):
         return None
     for it in question.arguments:
-        binding = it.role is Role.CHOICE and (
-            tool.effect in _CHOOSING or not it.is_low_capacity or Source.SEEN in it.sources
-        )
+        binding = it.role is Role.CHOICE and not _is_bounded(it, tool)
         if binding and not _is_proven(it, "r5.choice", bundle):
             return _objection("r5.choice", bundle, f"choice:{_why(it)}", Verdict.REQUIRE_APPROVAL)
     return None
@@ -263,9 +260,19 @@ def _is_proven(it: ArgumentFeature, rule_id: str, bundle: PolicyBundle) -> bool:
     return bool(it.sources & (PROVEN if grounds is None else grounds))
 
 
+def _is_bounded(it: ArgumentFeature, tool: ToolFeature) -> bool:
+    """Whether the catalogue itself lists what a value may be.
+
+    What is paid for, and what is changed, has to be named all the same.
+    """
+    if not it.is_enumerated or it.role is Role.OBJECT:
+        return False
+    return tool.effect is not Effect.PAY or it.role is Role.ATTRIBUTE
+
+
 def _is_harmless(it: ArgumentFeature, tool: ToolFeature, question: DecisionInput) -> bool:
     """Whether an attribute is one of a new thing that nobody but its owner is told of."""
-    if tool.effect is not Effect.WRITE:
+    if it.role is not Role.ATTRIBUTE or tool.effect is not Effect.WRITE:
         return False
     if is_trusted(question.context.integrity) and Source.MODEL in it.sources:
         return True
@@ -273,9 +280,11 @@ def _is_harmless(it: ArgumentFeature, tool: ToolFeature, question: DecisionInput
 
 
 def _is_new_place(it: ArgumentFeature, tool: ToolFeature, question: DecisionInput) -> bool:
-    """Whether a path may be one that the model chose for something new."""
-    if tool.effect is not Effect.WRITE:
+    """Whether this is a place or a name that the model chose for something new."""
+    if tool.effect is not Effect.WRITE or (it.role is not Role.PATH and not it.is_new):
         return False
+    if it.role is Role.OBJECT and it.sources != {Source.MODEL}:
+        return False  # there may be such a thing already
     return it.is_anchored or is_trusted(question.context.integrity)
 
 

@@ -190,9 +190,9 @@ def _is_observed(mode: Mode, verdict: Verdict, said: Sequence[Objection]) -> boo
     if mode is not Mode.OBSERVE or verdict is Verdict.ALLOW:
         return False
     return not any(
-        one.rule_id in _ALWAYS_ENFORCED or one.reason.startswith(_ERROR)
+        one.verdict is Verdict.DENY
+        and (one.rule_id in _ALWAYS_ENFORCED or one.reason.startswith(_ERROR))
         for one in said
-        if one.verdict is not Verdict.REDACT
     )
 
 

@@ -81,6 +81,7 @@ GROUPS_OF_EFFECT: Mapping[Effect, tuple[str, ...]] = MappingProxyType(
 SAME_NOUN: Mapping[str, str] = MappingProxyType(
     {noun: row[0] for row in _rows(_GATE, "nouns", "same") for noun in row}
 )
+MAKING = frozenset(_words(_GATE, "nouns", "making"))
 EMPTY_NOUNS = frozenset(_words(_GATE, "nouns", "empty"))
 
 ROLE_WORDS: tuple[tuple[Role, frozenset[str]], ...] = tuple(

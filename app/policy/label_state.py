@@ -18,9 +18,9 @@ from app.domain.label import Confidentiality, Integrity, Label, is_trusted
 from app.domain.run import Json, JsonObject
 from app.domain.step import EFFECTFUL, Effect, Role, ToolCall, ToolSpec
 from app.policy.argument_features import CARRYING, Weighing, features_of, is_vouched
-from app.policy.argument_roles import Leaf, leaves_of, safe_name
+from app.policy.argument_roles import Leaf, kind_made_by, leaves_of, safe_name
 from app.policy.asked_for import asked_tools
-from app.policy.authority import Authority, PlannedCall, Said, kind_form, noun_of
+from app.policy.authority import Authority, PlannedCall, Said
 from app.policy.provenance import PROVEN, Origin, Provenance, Reading, reading_of
 from app.policy.reference import Identity, Observation, resolve
 from app.policy.result_fields import Field, is_id_name, records_of, value_of
@@ -325,27 +325,29 @@ def _made(
     spec: ToolSpec, seen: Observation, origins: list[tuple[Leaf, Origin]]
 ) -> frozenset[Identity]:
     """The objects that this call made: ids that its result tells, and names that it was given."""
-    if spec.creates is None:
+    kind = kind_made_by(spec)
+    if kind is None:
         return frozenset()
-    kind = kind_form(spec.creates)
+    passed = {fold(str(leaf.value)) for leaf, _ in origins}
     told = {
         (kind, fold(str(field.value)))
         for record in seen.records
         for field in record.fields
-        if _is_made(field, kind)
+        if _is_made(field, kind, passed)
     }
     given = {
         (kind, form_of(leaf.role, str(leaf.value)))
         for leaf, _ in origins
-        if leaf.role in (Role.OBJECT, Role.PATH) and leaf.kind in (kind, noun_of(spec.name))
+        if leaf.role in (Role.OBJECT, Role.PATH) and leaf.is_new
     }
     return frozenset(told | given)
 
 
-def _is_made(field: Field, kind: str) -> bool:
-    return field.kind == kind or (
-        field.kind is None and field.is_trusted and is_id_name(field.name)
-    )
+def _is_made(field: Field, kind: str, passed: set[str]) -> bool:
+    """Whether a field is the id of the new thing: labelled so, or called so and not an echo."""
+    if field.kind is not None:
+        return field.kind == kind
+    return is_id_name(field.name) and (field.is_trusted or fold(str(field.value)) not in passed)
 
 
 def _after(

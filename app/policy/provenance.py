@@ -24,6 +24,7 @@ from app.policy.value_forms import (
     fold,
     form_of,
     host_of,
+    naming_tokens,
     number_of,
     occurs,
     stem,
@@ -32,6 +33,7 @@ from app.policy.value_forms import (
 
 PROVEN = frozenset({Source.INSTRUCTION, Source.CAPABILITY, Source.CREATED, Source.LISTED})
 _INDEXED = (Role.OBJECT, Role.RECIPIENT, Role.URL, Role.PATH)
+_TITLE_CHARACTERS = 120
 _QUOTE = 120  # characters on either side
 _BARE_NUMBER = 9  # digits; longer ones are found nowhere by chance
 
@@ -42,6 +44,7 @@ class Reading:
 
     seen: Observation
     trusted: Mapping[str, tuple[tuple[Record, Field], ...]]
+    titles: Mapping[str, tuple[Record, ...]]  # short texts that nobody answers for
     loose: str  # folded
     is_quarantined: bool = False
 
@@ -57,17 +60,22 @@ class Origin:
 def reading_of(seen: Observation) -> Reading:
     """The observation made ready to be looked into."""
     trusted: dict[str, list[tuple[Record, Field]]] = {}
+    titles: dict[str, list[Record]] = {}
     loose: list[str] = []
     for record in seen.records:
         for field in record.fields:
             if not field.is_trusted:
-                loose.append(fold(str(field.value)))
+                text = fold(str(field.value))
+                loose.append(text)
+                if len(text) <= _TITLE_CHARACTERS:
+                    titles.setdefault(text, []).append(record)
                 continue
             for form in _forms(field.value):
                 trusted.setdefault(form, []).append((record, field))
     return Reading(
         seen=seen,
         trusted={form: tuple(found) for form, found in trusted.items()},
+        titles={text: tuple(found) for text, found in titles.items()},
         loose="\n".join(loose),
     )
 
@@ -188,6 +196,25 @@ class Provenance:
                 yield self._ground(leaf, form, reading.seen, record, field), field.label
             if form and occurs(form, reading.loose):
                 yield Source.SEEN, Label()
+                if self._is_title(leaf, form, reading):
+                    yield Source.LISTED, Label()
+
+    def _is_title(self, leaf: Leaf, form: str, reading: Reading) -> bool:
+        """Whether a value is the title of a thing that the instructions name by words of it.
+
+        Enough for a thing that goes by its title. Never for a person or an address.
+        """
+        if leaf.role not in (Role.OBJECT, Role.PATH, Role.CHOICE) or _is_bare(form):
+            return False
+        if not tokens_of(form) & self._said.telling:
+            return False
+        if any(occurs(form, text) for text in reading.seen.written):
+            return False
+        return any(
+            Pointed.NAMED
+            in self._matches.get((reading.seen.number, record.number), NOTHING).pointed
+            for record in reading.titles.get(form, ())
+        )
 
     def _ground(
         self, leaf: Leaf, form: str, seen: Observation, record: Record, field: Field
@@ -217,10 +244,9 @@ class Provenance:
         if Pointed.EVERYONE in match.pointed and speaks:
             return Source.LISTED
         if Pointed.NAMED in match.pointed:
-            own = (tokens_of(form) | match.trusted_words) & said.telling
-            if (own or speaks) and not (
-                self._has_rival(form, field, match) or self._has_namesake(form, own)
-            ):
+            own = (naming_tokens(form) | match.trusted_words) & said.telling
+            by_words = bool(own) and not self._has_namesake(form, own)
+            if (by_words or speaks) and not self._has_rival(form, field, match):
                 return Source.LISTED
         others = match.pointed & {Pointed.ORDER, Pointed.SOLE, Pointed.LINKED}
         return Source.LISTED if others and speaks else Source.TRUSTED
@@ -240,21 +266,27 @@ class Provenance:
 
     def _has_namesake(self, form: str, own: frozenset[str]) -> bool:
         """Whether another address anywhere answers to the same words: then nobody is named."""
-        if not own or self._said.has_everyone:
+        if self._said.has_everyone:
             return False
         return any(other != form and own <= words for other, words in self._people)
 
     def _named_people(self) -> Iterator[tuple[str, frozenset[str]]]:
-        """Every address that was read in a trusted field, with the words it answers to."""
+        """Every address that was read, with the words it answers to.
+
+        One that nobody answers for answers to all words around it: it can take a name from
+        somebody, and give it to nobody.
+        """
         telling = self._said.telling
         for reading in self._readings:
             for record in reading.seen.records:
                 place = (reading.seen.number, record.number)
-                words = self._matches.get(place, NOTHING).trusted_words
+                match = self._matches.get(place, NOTHING)
                 for field in record.fields:
-                    if field.is_trusted and "@" in str(field.value):
-                        form = form_of(Role.RECIPIENT, str(field.value))
-                        yield form, (tokens_of(form) | words) & telling
+                    text = str(field.value)
+                    if "@" in text and len(text) <= _TITLE_CHARACTERS:
+                        form = form_of(Role.RECIPIENT, text)
+                        words = match.trusted_words if field.is_trusted else match.words
+                        yield form, (naming_tokens(form) | words) & telling
 
 
 def _is_bare(form: str) -> bool:

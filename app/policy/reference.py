@@ -16,7 +16,7 @@ from app.domain.step import Effect
 from app.policy.authority import Said, kind_of_name
 from app.policy.gate_words import STOP_WORDS
 from app.policy.result_fields import Field, Record, is_id_name
-from app.policy.value_forms import dates_in, fold, number_of, tokens_of
+from app.policy.value_forms import dates_in, fold, naming_tokens, number_of, tokens_of
 
 _SHORT_CHARACTERS = 120  # longer texts are content, and name nothing
 _SHORT_WORDS = 14
@@ -200,7 +200,7 @@ def _words_of(field: Field, written: tuple[str, ...]) -> frozenset[str]:
         return frozenset()
     if written and any(fold(text) in before for before in written):
         return frozenset()
-    return tokens_of(text) - STOP_WORDS
+    return naming_tokens(text) - STOP_WORDS
 
 
 def _long_words_of(field: Field) -> frozenset[str]:
@@ -268,6 +268,9 @@ def _follow(
             if record.parent is None:
                 continue
             above = pointed.get((seen.number, record.parent), set())
+            here = pointed.setdefault((seen.number, record.number), set())
+            if Pointed.ASKED in above and record.is_plain:
+                here.add(Pointed.ASKED)
             # A list that stands alone is not a thing; what is in it is pointed at one by one.
-            if above and (record.is_plain or record.parent in own):
-                pointed.setdefault((seen.number, record.number), set()).update(above)
+            if above and record.parent in own:
+                here.add(Pointed.LINKED)

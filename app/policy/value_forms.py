@@ -197,6 +197,12 @@ def tokens_of(text: str) -> frozenset[str]:
     return frozenset(words | dates_in(folded))
 
 
+def naming_tokens(text: str) -> frozenset[str]:
+    """The words by which a person could mean what a text names: of an address not its host."""
+    folded = fold(text)
+    return tokens_of(_ADDRESS.sub(lambda found: found.group(0).partition("@")[0], folded))
+
+
 def dates_in(folded: str) -> set[str]:
     """The dates (`@month-day`) and the times (`@hour:minute`) of a folded text."""
     found = {f"@{int(month)}-{int(day)}" for _, month, day in _DATE.findall(folded)}
