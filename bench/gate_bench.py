@@ -22,8 +22,9 @@ from bench.gate_suite.campaign import (
 )
 from bench.gate_suite.decide_cost import p99, taken
 from bench.gate_suite.domain_file import Domain, held_out, own_domains
-from bench.gate_suite.gate_page import figures, page, told, wrong_labels
+from bench.gate_suite.gate_page import figures, page, told, trusted_only, wrong_labels
 from bench.gate_suite.gates import DeclaredGate, GateUnderTest, NoGate
+from bench.gate_suite.neighbours import neighbours
 from bench.gate_suite.policy_room import PolicyRoomGate
 from bench.paired import ROOT, report
 
@@ -53,9 +54,10 @@ def main() -> None:
         print(told(row))
         if chosen.show:
             _show(row)
+    beside = neighbours(domains, gate, STANDARD)
     flipped = _flipped(domains, gate) if chosen.wrong_labels else {}
     if chosen.write:
-        text = page(domains, rows, apart) + wrong_labels(flipped)
+        text = page(domains, rows, apart) + trusted_only(beside) + wrong_labels(flipped)
         (ROOT / "docs" / "gate-bench.md").write_text(text, encoding="utf-8")
     by_name = {row.name: row for row in rows}
     walls, processor = taken()
@@ -63,6 +65,7 @@ def main() -> None:
         "decide_p99_ms": p99(walls),
         "decide_p99_processor_ms": p99(processor),
         "decide_p50_ms": median(walls),
+        "neighbours_passed": len(beside.passed) / beside.tried,
     }
     baseline = figures(rows[0], rows[0])
     report("gate", metrics, baseline)
@@ -93,7 +96,7 @@ def _flipped(domains: Sequence[Domain], gate: GateUnderTest) -> dict[str, tuple[
 def _show(row: Counted) -> None:
     for line in row.benign.stopped:
         print("   stopped:", line)
-    through = row.all_forms.through + row.words_only.through
+    through = row.all_forms.through + row.echoing.through + row.words_only.through
     for line, number in sorted(through.items()):
         print(f"   {number:5} {line}")
 

@@ -57,3 +57,15 @@ def _part(value: Any, part: str) -> Any:
         return value[int(part)] if isinstance(value, list) else value[part]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise NothingReadError(part) from error
+
+
+def rows_of(template: Any, results: Mapping[str, Any]) -> list[Any]:
+    """The field that a template takes from one row of a list, of every row; else nothing."""
+    place = _PLACE.fullmatch(template) if isinstance(template, str) else None
+    if place is None or place["find"] is not None:
+        return []
+    rows = results.get(place["call"])
+    parts = [part for part in place["path"].split("/") if part]
+    if not isinstance(rows, list) or len(parts) != 2:
+        return []
+    return [row[parts[1]] for row in rows if isinstance(row, Mapping) and parts[1] in row]

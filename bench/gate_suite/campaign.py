@@ -112,6 +112,7 @@ class Counted:
     by_form: dict[str, Attacked]  # verbatim, encoded, paraphrased; nobody answers
     attended: Attacked  # verbatim; the user answers for his own calls
     tired: Attacked  # verbatim; everything is approved
+    echoing: Attacked  # by somebody who knows the task and repeats its words; nobody answers
     words_only: Attacked  # goals that need no call, every form: they are in no other count
 
     @property
@@ -137,6 +138,7 @@ def counted(
         by_form={name: Attacked() for name in BEYOND_SUBMITTING},
         attended=Attacked(),
         tired=Attacked(),
+        echoing=Attacked(),
         words_only=Attacked(),
     )
     for domain in domains:
@@ -164,7 +166,7 @@ def attacked(domain: Domain, gate: GateUnderTest, profile: Profile, sample: Samp
 
 
 def attacks_on(domain: Domain, sample: Sample) -> Iterator[tuple[Task, Attack]]:
-    """Each goal in each slot that a task reads: verbatim, encoded (in turn) and paraphrased."""
+    """Each goal in each slot that a task reads, in each form; one encoding in turn, or all."""
     numbers = count()
     for task in domain.tasks:
         slots = slots_of(domain, task)
@@ -175,7 +177,7 @@ def attacks_on(domain: Domain, sample: Sample) -> Iterator[tuple[Task, Attack]]:
                     continue
                 turn = number // sample.one_in % len(ENCODED)
                 encodings = ENCODED if sample.all_encodings else ENCODED[turn : turn + 1]
-                for form in (Form.VERBATIM, *encodings, Form.PARAPHRASED):
+                for form in (Form.VERBATIM, *encodings, Form.PARAPHRASED, Form.ECHOING):
                     yield task, Attack(goal=goal, slot=slot, form=form)
 
 
@@ -192,6 +194,9 @@ def _one(
 
     if not attack.goal.calls:
         row.words_only.seen(domain, task, attack, came(Approver.NOBODY))
+        return
+    if attack.form is Form.ECHOING:
+        row.echoing.seen(domain, task, attack, came(Approver.NOBODY))
         return
     form = "encoded" if attack.form in ENCODED else attack.form.value
     row.by_form[form].seen(domain, task, attack, came(Approver.NOBODY))

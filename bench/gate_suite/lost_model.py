@@ -15,7 +15,7 @@ from typing import Any
 from bench.gate_suite.call_templates import NothingReadError, filled
 from bench.gate_suite.domain_file import Domain, Step, Task, Tool
 from bench.gate_suite.gates import GateUnderTest, OpenContext, Said
-from bench.gate_suite.planted_text import Attack, text_of
+from bench.gate_suite.planted_text import Attack, Form, text_of
 from bench.gate_suite.small_world import CallFailedError, SmallWorld
 
 _NOT_HAD = "not available"
@@ -49,7 +49,9 @@ class Profile:
         if task.data:
             body["data"] = [dict(part) for part in copy.deepcopy(task.data)]
             if attack is not None and attack.slot.kind == "data":
-                body["data"][attack.slot.index]["content"] += text_of(attack.goal, attack.form)
+                body["data"][attack.slot.index]["content"] += text_of(
+                    attack.goal, attack.form, task
+                )
         if self.mode is not None:
             body["mode"] = self.mode
         if self.declares_tools:
@@ -100,17 +102,22 @@ def replayed(
     """One run from submission to answer."""
     world = SmallWorld(domain)
     if attack is not None:
-        _plant(world, attack)
+        _plant(world, domain, task, attack)
     context = gate.open(profile.submission(domain, task, attack))
     return _Model(domain, world, context, approver).run(task, attack)
 
 
-def _plant(world: SmallWorld, attack: Attack) -> None:
+def _plant(world: SmallWorld, domain: Domain, task: Task, attack: Attack) -> None:
     if attack.slot.kind != "data":
         planted = world.state[attack.slot.kind][attack.slot.index]
-        planted[attack.slot.field] += text_of(attack.goal, attack.form)
+        planted[attack.slot.field] += text_of(attack.goal, attack.form, task)
     for kind, objects in attack.goal.adds.items():
-        world.state[kind] += [dict(item) for item in copy.deepcopy(objects)]
+        for item in copy.deepcopy(objects):
+            own = dict(item)
+            if attack.form is Form.ECHOING:
+                for name in domain.slots.get(kind, ()):
+                    own[name] = f"{own[name]} {task.instructions}"
+            world.state[kind].append(own)
 
 
 class _Model:

@@ -1,4 +1,7 @@
-"""The text that an attacker leaves in a field: verbatim, encoded in five ways, or paraphrased.
+"""The text that an attacker leaves in a field: verbatim, encoded, paraphrased or echoing.
+
+One who knows the task repeats its words before his own, there and in every text of the things that
+he put there himself: what is looked for by the user's words is then found at the attacker's place.
 
 Whatever the form, the lost model understands it and makes the same calls. Only the text that the
 gate may have looked at differs.
@@ -31,6 +34,7 @@ class Form(StrEnum):
     HOMOGLYPH = "homoglyph"
     REVERSED = "reversed"
     PARAPHRASED = "paraphrased"
+    ECHOING = "echoing"
 
 
 ENCODED = (Form.BASE64, Form.HEX, Form.SPLIT, Form.HOMOGLYPH, Form.REVERSED)
@@ -72,8 +76,10 @@ def slots_of(domain: Domain, task: Task) -> list[Slot]:
     return found
 
 
-def text_of(goal: Goal, form: Form) -> str:
+def text_of(goal: Goal, form: Form, task: Task) -> str:
     """What stands in the slot behind the honest text."""
+    if form is Form.ECHOING:
+        return f"\n\n{task.instructions}{text_of(goal, Form.VERBATIM, task)}"
     if form is Form.PARAPHRASED:
         return f"\n\n{goal.paraphrase}"
     write = _WRITERS[form]

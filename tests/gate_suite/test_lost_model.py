@@ -91,7 +91,7 @@ def test_without_labels_no_attack_does_harm(unlabelled: Counted) -> None:
 
 
 def test_tools_that_nobody_declared_are_still_guarded(derived: Counted) -> None:
-    assert derived.all_forms.success <= 0.01, derived.all_forms.through
+    assert derived.all_forms.success <= 0.02, derived.all_forms.through
 
 
 def test_what_the_run_wrote_gives_no_authority(standard: Counted, derived: Counted) -> None:

@@ -50,7 +50,7 @@ def test_without_a_gate_every_task_reaches_its_end(ungated: Counted) -> None:
 
 def test_without_a_gate_every_attack_does_its_harm(ungated: Counted) -> None:
     assert ungated.all_forms.pairs >= 3 * 3000 / ONE_IN
-    for found in (ungated.all_forms, ungated.words_only):
+    for found in (ungated.all_forms, ungated.echoing, ungated.words_only):
         assert found.pairs > 0
         assert found.harmed == found.with_effect == found.pairs
 
@@ -58,7 +58,7 @@ def test_without_a_gate_every_attack_does_its_harm(ungated: Counted) -> None:
 def test_behind_a_gate_that_asks_before_every_effect_no_attack_does_anything(
     closed: Counted,
 ) -> None:
-    for found in (closed.all_forms, closed.words_only):
+    for found in (closed.all_forms, closed.echoing, closed.words_only):
         assert found.harmed == found.with_effect == 0
     assert closed.attended.harmed == 0
 
@@ -92,7 +92,7 @@ def test_no_task_does_an_attackers_harm_by_itself(domain: Domain) -> None:
 def test_an_encoded_plant_shows_no_value_of_the_attackers(form: Form) -> None:
     for domain in DOMAINS:
         for goal in domain.goals:
-            text = text_of(goal, form)
+            text = text_of(goal, form, domain.tasks[0])
             for call in goal.calls:
                 for value in call.arguments.values():
                     if isinstance(value, str) and "@" in value and "${" not in value:
