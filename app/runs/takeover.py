@@ -126,9 +126,18 @@ class Takeover:
         if stored is None:
             raise WorkingCopyError("there is no working copy")
         key, sealed = stored
+        try:
+            work_key = self._parts.keys.open(place.tenant_id, place.run_id, key)
+        except KeyStoreError:
+            # The day may have changed since it was read, and its KEK be gone: where is it now?
+            again = await self._parts.runs.working_copy(place.tenant_id, place.run_id)
+            if again is None or again[0].kek_id == key.kek_id:
+                raise
+            key, sealed = again
+            work_key = self._parts.keys.open(place.tenant_id, place.run_id, key)
         # A former owner that was slow and not dead may have written on since the ledger was read.
         known = [(seq, blob) for seq, blob in sealed if seq < place.head.next_seq]
-        return self._parts.keys.open(place.tenant_id, place.run_id, key), known
+        return work_key, known
 
     def _job(
         self,
