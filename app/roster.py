@@ -1,6 +1,5 @@
 """What is plugged in: tools, providers and rules. The attack surface on one page."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +14,8 @@ from app.domain.run import RunId
 from app.domain.sandbox_mode import SandboxMode
 from app.egress.egress_client import EgressClient
 from app.embedded.server_account import choose_server_account
+from app.policy.built_in_bundles import built_in_bundle
 from app.policy.bundle import PolicyBundle
-from app.policy.decide import GATE_VERSION
 from app.policy.gate import RuleBook, rule_ids
 from app.policy.rules import (
     ApprovalShape,
@@ -214,11 +213,11 @@ def span_teller(settings: Settings) -> SpanTeller | None:
 
 def rule_book() -> RuleBook:
     """The rules in force at each of the nine points."""
-    book = _book(PolicyBundle(policy_id="builtin", version=1, digest=""))
-    content = {"gate": GATE_VERSION, "rules": {p.value: ids for p, ids in rule_ids(book).items()}}
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(canonical.encode()).hexdigest()
-    return _book(PolicyBundle(policy_id="builtin", version=1, digest=digest))
+    draft = _book(built_in_bundle())
+    checks = json.dumps(
+        {point.value: ids for point, ids in rule_ids(draft).items()}, sort_keys=True
+    )
+    return _book(built_in_bundle(checks=checks))
 
 
 def _book(bundle: PolicyBundle) -> RuleBook:

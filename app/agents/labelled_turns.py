@@ -29,6 +29,7 @@ def state_at_start(
             data=tuple(LabelledPart(content=part.content) for part in submission.data),
             capabilities=Capabilities(tools=declared),
             is_declared=declared is not None,
+            granted=declared,
             catalogue=tuple(offered),
         )
     )

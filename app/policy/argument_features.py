@@ -16,6 +16,7 @@ from app.policy.argument_roles import Leaf
 from app.policy.authority import Authority, Said, safe_kind
 from app.policy.provenance import PROVEN, Origin, Provenance
 from app.policy.value_forms import (
+    TELLS_NOTHING,
     addresses_in,
     fold,
     form_of,
@@ -40,6 +41,7 @@ class Weighing:
     provenance: Provenance
     label: Label
     paid: Decimal
+    around: frozenset[str]
 
 
 def features_of(
@@ -71,7 +73,7 @@ def _feature(
         is_low_capacity=leaf.is_low_capacity,
         is_enumerated=leaf.is_enumerated,
         is_new=leaf.is_new,
-        is_anchored=proven or _is_anchored(leaf, weighing.said),
+        is_anchored=proven or _is_anchored(leaf, weighing),
         host=_listed_host(leaf, weighing.authority),
         is_over_cap=_is_over_cap(leaf, spec, weighing),
         is_stated_otherwise=_is_stated_otherwise(leaf, origin, weighing.said),
@@ -131,12 +133,13 @@ def is_vouched(provenance: Provenance, role: Role, text: str) -> bool:
     return bool(provenance.origin(leaf).sources & _VOUCHED)
 
 
-def _is_anchored(leaf: Leaf, said: Said) -> bool:
-    """Whether a value shares with the instructions what tells one thing from another."""
-    shared = tokens_of(str(leaf.value)[:_SHORT_TEXT]) & said.telling
+def _is_anchored(leaf: Leaf, weighing: Weighing) -> bool:
+    """Whether a value shares telling words with the instructions, or with what they point at."""
+    telling, around = weighing.said.telling, weighing.around
+    words = tokens_of(str(leaf.value)) - TELLS_NOTHING
     if len(str(leaf.value)) <= _SHORT_TEXT:
-        return bool(shared)
-    return len(tokens_of(str(leaf.value)) & said.telling) >= _LONG_TEXT_WORDS
+        return bool(words & telling or words & around)
+    return len(words & (telling | around)) >= _LONG_TEXT_WORDS
 
 
 def _listed_host(leaf: Leaf, authority: Authority) -> str | None:

@@ -33,6 +33,7 @@ class Leaf:
     is_low_capacity: bool
     is_enumerated: bool = False
     is_new: bool = False
+    is_paid: bool = False  # of a call that pays
 
 
 def leaves_of(arguments: JsonObject, spec: ToolSpec) -> tuple[Leaf, ...] | None:
@@ -102,6 +103,7 @@ def _leaf(
         is_declared_kind=declared is not None,
         is_low_capacity=_is_low_capacity(value, schema),
         is_enumerated=isinstance(value, bool) or isinstance(schema.get("enum"), list),
+        is_paid=spec.effect is Effect.PAY,
         is_new=made is not None and (kind is None or same_kind(made, kind)),
     )
 

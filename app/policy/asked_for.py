@@ -18,16 +18,19 @@ from app.policy.gate_words import (
     SAME_NOUN,
     TOOL_VERBS,
 )
-from app.policy.value_forms import fold, stem
+from app.policy.value_forms import fold, singular, stem
 
-_BETWEEN = 4  # words that may stand where a phrase has `...`
+_BETWEEN = 8  # words that may stand where a phrase has `...`
 
 
 def asked_tools(said: Said, catalogue: Sequence[ToolSpec]) -> frozenset[str]:
     """The tools with an effect that the instructions ask for."""
     effectful = [spec for spec in catalogue if spec.effect in EFFECTFUL]
+    nouns = frozenset(noun for spec in effectful for noun in _nouns_of(spec))
     groups = frozenset(
-        group for group, phrases in SAID.items() if any(_is_said(said, one) for one in phrases)
+        group
+        for group, phrases in SAID.items()
+        if any(_is_said(said, one) and not _is_noun(said, one, nouns) for one in phrases)
     )
     return frozenset(spec.name for spec in effectful if _is_asked(said, spec, groups, effectful))
 
@@ -50,6 +53,11 @@ def _is_asked(
     return not any(other & heard for other in others)
 
 
+def _is_noun(said: Said, phrase: str, nouns: frozenset[str]) -> bool:
+    """Whether a word stands for a thing and not for what is to be done: `the last order`."""
+    return _noun(phrase) in nouns and phrase not in said.imperatives
+
+
 def _groups_of(spec: ToolSpec) -> frozenset[str]:
     """The groups of words by which this tool is asked for; the verb of its name narrows them."""
     groups = GROUPS_OF_EFFECT.get(spec.effect, ())
@@ -70,7 +78,7 @@ def _heard(said: Said) -> frozenset[str]:
 
 
 def _noun(word: str) -> str:
-    return SAME_NOUN.get(word) or SAME_NOUN.get(stem(word), stem(word))
+    return SAME_NOUN.get(word) or SAME_NOUN.get(singular(word), stem(word))
 
 
 def _is_said(said: Said, phrase: str) -> bool:

@@ -6,6 +6,7 @@ Threat: Prompt injection via task input
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from decimal import Decimal
 
 from app.domain.capability import Capabilities
@@ -14,6 +15,7 @@ from app.domain.mode import Mode
 from app.domain.run import JsonObject
 from app.domain.step import ToolSpec
 from app.policy.gate_words import (
+    BEFORE_A_VERB,
     EMPTY_NOUNS,
     EVERYONE,
     FIRST,
@@ -22,23 +24,28 @@ from app.policy.gate_words import (
     MOST,
     NO_KIND,
     NUMBER_MARKS,
+    ORDINALS,
     RELATION,
     SAME_NOUN,
-    STOP_WORDS,
 )
 from app.policy.value_forms import (
+    TELLS_NOTHING,
     accounts_in,
     fold,
     link_form,
     links_in,
     number_of,
     numbers_in,
+    singular,
     stem,
     tokens_of,
 )
 
 _WORDS = re.compile(r"[^\W_]+|#")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_VERB = re.compile(
+    rf"(?:^|[.;:!?,(\-]\s*|\b(?:{'|'.join(BEFORE_A_VERB)})\s+)(?=(\w+))",
+)
 _MONEY = re.compile(
     r"[$€£]\s?(\d[\d.,]*\d|\d)|(\d[\d.,]*\d|\d)\s?(?:[$€£]|(?:eur|usd|gbp|euros?|dollars?|pounds?)\b)"
 )
@@ -67,7 +74,9 @@ class Authority:
     """Everything that can give a value or an act its ground.
 
     `instructions` is None when the key may not instruct. `capabilities` are the effective ones;
-    `is_declared` says that the submission itself declared its tools.
+    `is_declared` says that the submission itself declared its tools: then no effect comes of
+    others. `granted` are the tools of all levels above it; beyond them nothing is called at all.
+    `today` gives words like `yesterday` their day, where the caller says which day it is.
     """
 
     instructions: str | None
@@ -78,6 +87,8 @@ class Authority:
     mode: Mode = Mode.STANDARD
     plan: tuple[PlannedCall, ...] | None = None
     listed_hosts: frozenset[str] = frozenset()
+    granted: frozenset[str] | None = None
+    today: date | None = None
 
 
 class Said:
@@ -92,20 +103,28 @@ class Said:
         "has_least",
         "has_most",
         "has_relation",
+        "imperatives",
         "kinds",
         "links",
         "money",
         "numbers",
+        "ordinals",
         "telling",
         "text",
         "words",
     )
 
-    def __init__(self, instructions: str | None, catalogue: Iterable[ToolSpec]) -> None:
+    def __init__(
+        self,
+        instructions: str | None,
+        catalogue: Iterable[ToolSpec],
+        today: date | None = None,
+    ) -> None:
         plain = instructions or ""
         self.text = fold(plain)
         self.words = tuple(_WORDS.findall(self.text))
-        self.all_words = frozenset(self.words) | {stem(word) for word in self.words}
+        self.all_words = frozenset(self.words) | {singular(word) for word in self.words}
+        self.imperatives = frozenset(_VERB.findall(self.text))
         self.accounts = accounts_in(self.text)
         self.links = frozenset(links_in(plain)) | {link_form(word) for word in self.text.split()}
         self.numbers = numbers_in(self.text)
@@ -116,10 +135,11 @@ class Said:
         vocabulary |= {stem(word) for word in vocabulary}
         self.telling = frozenset(
             token
-            for token in tokens_of(plain)
-            if token not in STOP_WORDS and token not in vocabulary and _tells(token)
+            for token in tokens_of(plain) | _days(self.all_words, today)
+            if token not in TELLS_NOTHING and token not in vocabulary and _tells(token)
         )
         said = self.all_words
+        self.ordinals = frozenset(at for at, word in enumerate(ORDINALS) if word in said)
         self.has_first, self.has_last = bool(said & FIRST), bool(said & LAST)
         self.has_most, self.has_least = bool(said & MOST), bool(said & LEAST)
         self.has_everyone, self.has_relation = bool(said & EVERYONE), bool(said & RELATION)
@@ -160,6 +180,18 @@ def _kinds_of(spec: ToolSpec) -> Iterator[str]:
         yield noun
 
 
+def _days(words: frozenset[str], today: date | None) -> frozenset[str]:
+    """The dates that words like `yesterday` stand for."""
+    if today is None:
+        return frozenset()
+    return frozenset(
+        f"@{day.month}-{day.day}"
+        for word, off in (("yesterday", -1), ("today", 0), ("tomorrow", 1))
+        if word in words
+        for day in (today + timedelta(days=off),)
+    )
+
+
 def _money(text: str) -> Iterator[Decimal]:
     for match in _MONEY.finditer(text):
         number = number_of(match.group(1) or match.group(2))
@@ -185,7 +217,7 @@ def noun_of(tool: str) -> str | None:
 
 def kind_form(kind: str) -> str:
     """A kind in the form in which kinds are compared."""
-    plain = stem(fold(kind).replace("-", "").replace("_", " "))
+    plain = singular(fold(kind).replace("-", "").replace("_", " "))
     return "email" if plain in ("mail", "email") else plain
 
 

@@ -73,6 +73,8 @@ def call_is_related(question: DecisionInput, bundle: PolicyBundle) -> Objection 
     tool = question.tool
     if tool is None or not _is_judged(tool) or is_trusted(question.context.integrity):
         return None
+    if tool.effect is Effect.NETWORK:
+        return None  # R9
     weighty = [it for it in question.arguments if it.role not in (Role.OPTION, Role.AMOUNT)]
     if not weighty or any(it.is_anchored for it in weighty):
         return None
@@ -271,8 +273,12 @@ def _is_bounded(it: ArgumentFeature, tool: ToolFeature) -> bool:
 
 
 def _is_harmless(it: ArgumentFeature, tool: ToolFeature, question: DecisionInput) -> bool:
-    """Whether an attribute is one of a new thing that nobody but its owner is told of."""
-    if it.role is not Role.ATTRIBUTE or tool.effect is not Effect.WRITE:
+    """Whether an attribute sets nothing of an account and pays nobody: a word, of a proven call."""
+    if it.role is not Role.ATTRIBUTE:
+        return False
+    if tool.effect in (Effect.GRANT, Effect.SEND):
+        return it.is_low_capacity
+    if tool.effect is not Effect.WRITE:
         return False
     if is_trusted(question.context.integrity) and Source.MODEL in it.sources:
         return True

@@ -99,6 +99,7 @@ def state_of(facts: RunFacts) -> LabelState:
             instructions="" if facts.may_instruct else None,
             capabilities=Capabilities(tools=facts.declared),
             is_declared=facts.declared is not None,
+            granted=facts.declared,
             catalogue=facts.offered,
         )
     )

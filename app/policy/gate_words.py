@@ -5,6 +5,7 @@ Data and not code, so that what a person may say is one page to read and no rule
 Threat: Prompt injection via task input
 """
 
+import hashlib
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -13,8 +14,12 @@ from types import MappingProxyType
 from app.domain.step import Effect, Role
 
 
+def _text(file_name: str) -> str:
+    return resources.files("app.policy").joinpath(file_name).read_text("utf-8")
+
+
 def _table(file_name: str) -> Mapping[str, object]:
-    return tomllib.loads(resources.files("app.policy").joinpath(file_name).read_text("utf-8"))
+    return tomllib.loads(_text(file_name))
 
 
 def _part(table: object, *names: str) -> object:
@@ -47,6 +52,9 @@ def _rows(table: object, *names: str) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(str(word) for word in row) for row in found)
 
 
+WORDS_DIGEST = hashlib.sha256(
+    (_text("gate_words.toml") + _text("role_words.toml")).encode()
+).hexdigest()
 _GATE = _table("gate_words.toml")
 _ROLES = _table("role_words.toml")
 
@@ -58,14 +66,20 @@ MONTHS: Mapping[str, int] = MappingProxyType(
         for name in names.split()
     }
 )
+WEEKDAYS = _words(_GATE, "text", "weekdays")
+ENDINGS = _words(_GATE, "text", "endings")
 TOP_NAMES = frozenset(_words(_GATE, "text", "tops"))
 STOP_WORDS = frozenset(_words(_GATE, "text", "stop"))
 
+BEFORE_A_VERB = _words(_GATE, "asking", "before")
 FIRST = frozenset(_words(_GATE, "reference", "first"))
 LAST = frozenset(_words(_GATE, "reference", "last"))
 MOST = frozenset(_words(_GATE, "reference", "most"))
 LEAST = frozenset(_words(_GATE, "reference", "least"))
 EVERYONE = frozenset(_words(_GATE, "reference", "all"))
+ORDINALS = _words(_GATE, "reference", "ordinals")
+PEOPLE = frozenset(_words(_GATE, "reference", "people"))
+WHO_FIELDS = frozenset(_words(_GATE, "reference", "who"))
 RELATION = frozenset(_words(_GATE, "reference", "relation"))
 NUMBER_MARKS = frozenset(_words(_GATE, "reference", "number"))
 

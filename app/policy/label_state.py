@@ -82,7 +82,7 @@ class LabelState:
     @classmethod
     def start(cls, authority: Authority) -> "LabelState":
         """Before anything was called: the instructions, the data parts, the capabilities."""
-        said = Said(authority.instructions, authority.catalogue)
+        said = Said(authority.instructions, authority.catalogue, authority.today)
         label = _Memory().label
         for part in authority.data:
             label = label.join(part.label)
@@ -123,12 +123,10 @@ class LabelState:
     @property
     def derived_tools(self) -> tuple[str, ...]:
         """The tools that the run may use: those declared, or those without effect and asked for."""
-        declared = self._authority.capabilities.tools
         return tuple(
             spec.name
             for spec in self._authority.catalogue
-            if (declared is None or spec.name in declared)
-            and (self._authority.is_declared or self._asked_for(spec) is not AskedFor.NO)
+            if self._is_granted(spec) and self._asked_for(spec) is not AskedFor.NO
         )
 
     def tool(
@@ -152,7 +150,7 @@ class LabelState:
             effect=spec.effect,
             is_known=True,
             asked_for=self._asked_for(spec),
-            is_granted=capabilities.tools is None or spec.name in capabilities.tools,
+            is_granted=self._is_granted(spec),
             is_declared=self._authority.is_declared,
             is_confined=spec.is_confined,
             calls_made=max(calls_made or 0, self._memory.calls.get(spec.name, 0)),
@@ -171,6 +169,7 @@ class LabelState:
             provenance=self._look(),
             label=self._memory.label,
             paid=self._memory.paid,
+            around=self._look().around,
         )
         return features_of(leaves, spec, weighing)
 
@@ -269,6 +268,14 @@ class LabelState:
         if spec.effect not in EFFECTFUL or spec.name in self._asked:
             return AskedFor.MENTIONED
         return AskedFor.NO
+
+    def _is_granted(self, spec: ToolSpec) -> bool:
+        """Whether the tool may be called at all; what only reads need not be declared."""
+        authority = self._authority
+        if authority.granted is not None and spec.name not in authority.granted:
+            return False
+        declared = authority.capabilities.tools
+        return declared is None or spec.name in declared or spec.effect not in EFFECTFUL
 
     def _planned(self, call: ToolCall) -> int | None:
         """Which step of the plan this call would be; None when it is none that is left."""

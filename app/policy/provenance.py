@@ -17,17 +17,17 @@ from app.domain.label import Confidentiality, Label, is_trusted
 from app.domain.step import Role
 from app.policy.argument_roles import Leaf
 from app.policy.authority import Authority, Said, kind_of_name, same_kind
-from app.policy.gate_words import STOP_WORDS
 from app.policy.reference import NOTHING, Identity, Match, Observation, Place, Pointed
 from app.policy.result_fields import Field, Record, is_id_name
 from app.policy.value_forms import (
+    TELLS_NOTHING,
     fold,
     form_of,
     host_of,
     naming_tokens,
     number_of,
     occurs,
-    stem,
+    singular,
     tokens_of,
 )
 
@@ -106,6 +106,16 @@ class Provenance:
         self._created = created
         self._people = tuple(self._named_people())
 
+    @property
+    def around(self) -> frozenset[str]:
+        """All words in short fields of the things that the instructions point at one by one."""
+        return frozenset(
+            word
+            for match in self._matches.values()
+            if match.pointed - {Pointed.EVERYONE}
+            for word in match.around
+        )
+
     def origin(self, leaf: Leaf) -> Origin:
         """All places where a value was found; `model` where there is none."""
         value = leaf.value
@@ -149,7 +159,8 @@ class Provenance:
             )
         if number is not None:
             return number in said.numbers
-        return bool(form) and form not in STOP_WORDS and occurs(form, said.text)
+        plain = leaf.role in (Role.ATTRIBUTE, Role.OPTION) or form not in TELLS_NOTHING
+        return bool(form) and plain and occurs(form, said.text)
 
     def _is_declared(self, leaf: Leaf, form: str) -> bool:
         declared = self._authority.capabilities
@@ -227,20 +238,21 @@ class Provenance:
         match = self._matches.get((seen.number, record.number), NOTHING)
         if not match.pointed:
             return Source.TRUSTED
-        if leaf.role in (Role.RECIPIENT, Role.ATTRIBUTE, Role.SECRET):
-            return self._ground_of_person(form, field, match)
+        if leaf.role in (Role.RECIPIENT, Role.SECRET) and not is_its_id(field):
+            return self._ground_of_person(leaf, form, field, match)
         return Source.LISTED
 
-    def _ground_of_person(self, form: str, field: Field, match: Match) -> Source:
+    def _ground_of_person(self, leaf: Leaf, form: str, field: Field, match: Match) -> Source:
         """A person in a thing that is pointed at is meant only if the instructions mean people.
 
         Either the words that point stand in fields that somebody answers for, or the value has
-        them itself, or the instructions speak of whoever is in it: `the sender`, `reply`.
+        them itself, or the instructions speak of whoever is in it: `the sender`, `reply`. Who pays
+        a thing pays whoever it says.
         """
         said = self._said
         if Pointed.CREATED in match.pointed or Pointed.ASKED in match.pointed:
             return Source.LISTED
-        speaks = said.has_relation or stem(fold(field.name)) in said.all_words
+        speaks = leaf.is_paid or said.has_relation or singular(fold(field.name)) in said.all_words
         if Pointed.EVERYONE in match.pointed and speaks:
             return Source.LISTED
         if Pointed.NAMED in match.pointed:
@@ -287,6 +299,11 @@ class Provenance:
                         form = form_of(Role.RECIPIENT, text)
                         words = match.trusted_words if field.is_trusted else match.words
                         yield form, (naming_tokens(form) | words) & telling
+
+
+def is_its_id(field: Field) -> bool:
+    """Whether a field is the id of the thing itself, and not of somebody in it."""
+    return field.kind is not None or field.name.casefold() in ("id", "_id", "uuid")
 
 
 def _is_bare(form: str) -> bool:

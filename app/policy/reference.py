@@ -6,6 +6,7 @@ more. Who plants a text can at most make a reference ambiguous, and an ambiguous
 Threat: Prompt injection via task input
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -13,13 +14,24 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from app.domain.step import Effect
-from app.policy.authority import Said, kind_of_name
-from app.policy.gate_words import STOP_WORDS
+from app.policy.authority import Said, kind_of_name, name_words
+from app.policy.gate_words import PEOPLE, WHO_FIELDS
 from app.policy.result_fields import Field, Record, is_id_name
-from app.policy.value_forms import dates_in, fold, naming_tokens, number_of, tokens_of
+from app.policy.value_forms import (
+    TELLS_NOTHING,
+    dates_in,
+    fold,
+    naming_tokens,
+    number_of,
+    numbered,
+    singular,
+    stem,
+    tokens_of,
+)
 
 _SHORT_CHARACTERS = 120  # longer texts are content, and name nothing
 _SHORT_WORDS = 14
+_NUMBER = re.compile(r"\d{1,6}[A-Za-z]?")
 _LONG_CHARACTERS = 4096
 _LONG_MATCHES = 2
 
@@ -63,6 +75,7 @@ class Match:
     pointed: frozenset[Pointed]
     words: frozenset[str]
     trusted_words: frozenset[str]  # those in fields that somebody answers for
+    around: frozenset[str] = frozenset()  # all words of its short fields
     rivals: frozenset[Place] = frozenset()  # other things that the same words name
 
 
@@ -101,6 +114,7 @@ class _Things:
         self.identities: dict[Place, Identity] = {}
         self._words: dict[Identity, frozenset[str]] = {}
         self._trusted: dict[Identity, frozenset[str]] = {}
+        self._all: dict[Identity, frozenset[str]] = {}
         self._long: dict[Identity, frozenset[str]] = {}
         self._families: dict[str, dict[Identity, list[Place]]] = {}
         self._groups: dict[tuple[int, str], list[Record]] = {}
@@ -118,10 +132,13 @@ class _Things:
         self._families.setdefault(family, {}).setdefault(identity, []).append(place)
         self._groups.setdefault((seen.number, record.group), []).append(record)
         telling = self._said.telling
+        about_somebody = _is_about_somebody(seen.tool, family)
         for field in record.fields:
-            found = _words_of(field, seen.written) & telling
+            every = _words_of(field, seen.written)
+            found = every & telling
+            self._all[identity] = self._all.get(identity, frozenset()) | every
             self._words[identity] = self._words.get(identity, frozenset()) | found
-            if field.is_trusted:
+            if field.is_trusted or (about_somebody and _says_who(field)):
                 self._trusted[identity] = self._trusted.get(identity, frozenset()) | found
             longer = _long_words_of(field) & telling
             self._long[identity] = self._long.get(identity, frozenset()) | longer
@@ -143,6 +160,7 @@ class _Things:
             pointed=pointed,
             words=words,
             trusted_words=self._trusted.get(identity, frozenset()),
+            around=self._all.get(identity, frozenset()),
             rivals=frozenset(rivals),
         )
 
@@ -194,24 +212,39 @@ def _words_of(field: Field, written: tuple[str, ...]) -> frozenset[str]:
     """The words of a field by which a person could name the thing. Not what the run wrote."""
     value = field.value
     if isinstance(value, bool):
-        return frozenset()
+        words = frozenset(stem(word) for word in name_words(field.name))
+        return words if value else frozenset(f"un{word}" for word in words)
     text = str(value)
     if len(text) > _SHORT_CHARACTERS or len(text.split()) > _SHORT_WORDS:
         return frozenset()
     if written and any(fold(text) in before for before in written):
         return frozenset()
-    return naming_tokens(text) - STOP_WORDS
+    words = naming_tokens(text)
+    if _NUMBER.fullmatch(text):
+        words |= {numbered(word, text.casefold()) for word in name_words(field.name)}
+    return words - TELLS_NOTHING
 
 
 def _long_words_of(field: Field) -> frozenset[str]:
     if not isinstance(field.value, str) or len(field.value) > _LONG_CHARACTERS:
         return frozenset()
-    return tokens_of(field.value) - STOP_WORDS
+    return tokens_of(field.value) - TELLS_NOTHING
+
+
+def _is_about_somebody(tool: str, kind: str) -> bool:
+    """Whether the records of a tool are about people, so that what names one names a person."""
+    return any(singular(word) in PEOPLE for word in (*name_words(tool), kind))
+
+
+def _says_who(field: Field) -> bool:
+    return bool(WHO_FIELDS.intersection(name_words(field.name)))
 
 
 def _by_order(said: Said, group: Sequence[Record]) -> set[int]:
-    """The records of one list that stand out as the instructions say: last, first, largest."""
-    found: set[int] = set()
+    """The records of one list that stand out as the instructions say: last, second, largest."""
+    found = {
+        record.number for record in group if record.position in said.ordinals and record.size > 1
+    }
     if not (said.has_first or said.has_last or said.has_most or said.has_least):
         return found
     dates, numbers = _columns(group)

@@ -8,17 +8,21 @@ Threat: Prompt injection via task input
 
 import re
 import unicodedata
+from datetime import date
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 
 from app.domain.run import Json
 from app.domain.step import Role
-from app.policy.gate_words import FILE_ENDINGS, MONTHS, TOP_NAMES
+from app.policy.gate_words import ENDINGS, FILE_ENDINGS, MONTHS, STOP_WORDS, TOP_NAMES, WEEKDAYS
 
 _SHORT_WORD = 3  # such a word is its own stem
+_STEM = 4  # letters that a stem has at least
+_CACHED_CHARACTERS = 256
 MAX_VALUE_CHARACTERS = 2048  # longer than that nothing is an address or a name
 _SPACE = re.compile(r"\s+")
 _TOKEN = re.compile(r"\w+")
+_NUMBERED = re.compile(r"([^\W\d_]+)\s(?:no\.?\s|nr\.?\s|number\s)?#?(\d{1,6}[a-z]?)(?!\w)")
 _NUMBER = re.compile(r"(?<![\w.,])[-+]?(\d{1,3}(?:[, ]\d{3})+|\d+)([.,]\d{1,6})?(?![\w])")
 _ACCOUNT = re.compile(
     r"(?<!\w)(?:[a-z]{2}\d{2} ?[a-z0-9]{4}(?: ?\d{4}){1,6}(?: ?\d{1,4})?"
@@ -186,15 +190,30 @@ def addresses_in(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*mails, *sorted(accounts_in(text))]))
 
 
-@lru_cache(maxsize=4096)
 def tokens_of(text: str) -> frozenset[str]:
     """The words of a text in their stems, its numbers by value, and its dates and times."""
+    return _short_tokens(text) if len(text) <= _CACHED_CHARACTERS else _tokens(text)
+
+
+@lru_cache(maxsize=8192)
+def _short_tokens(text: str) -> frozenset[str]:
+    return _tokens(text)
+
+
+def _tokens(text: str) -> frozenset[str]:
     folded = unicodedata.normalize("NFKC", text).casefold()
-    words = {stem(word) for word in _TOKEN.findall(folded) if not word.isdigit()}
-    words |= {part for word in words if "_" in word for part in word.split("_") if part}
+    found = _TOKEN.findall(folded)
+    words = {stem(word) for word in found if not word.isdigit()}
+    words |= {stem(part) for word in found if "_" in word for part in word.split("_") if part}
+    words |= {numbered(word, number) for word, number in _NUMBERED.findall(folded)}
     bare = _CLOCK.sub(" ", _DATE.sub(" ", folded))
     words |= {f"#{number.normalize():f}" for number in numbers_in(bare)}
     return frozenset(words | dates_in(folded))
+
+
+def numbered(word: str, number: str) -> str:
+    """The token of a word with its number: `shelf 2` is one thing, and no other 2 is."""
+    return f"{stem(word)}#{number}"
 
 
 def naming_tokens(text: str) -> frozenset[str]:
@@ -204,8 +223,10 @@ def naming_tokens(text: str) -> frozenset[str]:
 
 
 def dates_in(folded: str) -> set[str]:
-    """The dates (`@month-day`) and the times (`@hour:minute`) of a folded text."""
-    found = {f"@{int(month)}-{int(day)}" for _, month, day in _DATE.findall(folded)}
+    """The dates (`@month-day`, and the day of the week) and the times of a folded text."""
+    found: set[str] = set()
+    for year, month, day in _DATE.findall(folded):
+        found |= date_tokens(int(year), int(month), int(day))
     for day, month in _DAY_MONTH.findall(folded):
         if month in MONTHS:
             found.add(f"@{MONTHS[month]}-{int(day)}")
@@ -219,16 +240,41 @@ def dates_in(folded: str) -> set[str]:
     return found
 
 
+def date_tokens(year: int, month: int, day: int) -> set[str]:
+    """How a date is spoken of: by month and day, and by its day of the week."""
+    try:
+        weekday = date(year, month, day).weekday()
+    except ValueError:
+        return set()
+    return {f"@{month}-{day}", WEEKDAYS[weekday]}
+
+
 def _clock(hour: int, minute: int, half: str) -> str:
     if half:
         hour = hour % 12 + (12 if half == "pm" else 0)
     return f"@{hour}:{minute:02d}"
 
 
-def stem(word: str) -> str:
-    """A word without the ending of the plural: enough to find it again."""
+def singular(word: str) -> str:
+    """A word without the ending of the plural."""
     if word.endswith("ies") and len(word) > _SHORT_WORD + 1:
         return word[:-3] + "y"
     if word.endswith("s") and not word.endswith("ss") and len(word) > _SHORT_WORD:
         return word[:-1]
     return word
+
+
+@lru_cache(maxsize=8192)
+def stem(word: str) -> str:
+    """What a word shares with its relatives: enough to find `gardener` by `gardening`."""
+    plain = singular(word)
+    if plain in WEEKDAYS:
+        return plain
+    for ending in ENDINGS:
+        if plain.endswith(ending) and len(plain) - len(ending) >= _STEM:
+            return plain[: -len(ending)]
+    return plain.removesuffix("e") if len(plain) > _STEM else plain
+
+
+# Words, in their stems too, that tell one thing from no other.
+TELLS_NOTHING = STOP_WORDS | {stem(word) for word in STOP_WORDS}
