@@ -84,14 +84,15 @@ def _size(domains: Sequence[Domain], row: Counted) -> str:
 
 def trusted_only(found: Neighbours) -> str:
     """What an attacker reaches who uses trusted values only."""
+    counts = f"{len(found.passed)} of {found.tried}"
+    tasks = f"{len(found.open_tasks)} of {len(found.tasks)}"
     lines = [
         "",
         "## Trusted values only",
         "",
-        "The user's own calls with the field of another row of the same list in place of the right",
-        "one, in standard mode with declared tools, after everything else was done as it should be.",
-        f"{len(found.passed)} of {found.tried} such calls pass with nobody asked, in "
-        f"{len(found.open_tasks)} of {len(found.tasks)} tasks:",
+        "The user's own calls with the field of another row of the same list instead of the right",
+        "one, standard mode, declared tools, after everything else was done as it should be.",
+        f"{counts} such calls pass with nobody asked, in {tasks} tasks:",
         "",
         *(f"- `{line}`" for line in found.passed),
     ]
