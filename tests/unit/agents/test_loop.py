@@ -79,9 +79,10 @@ def driven(
     gate: DascGate | None = None,
     workspace: Any = no_workspace,
     toolbox: Toolbox | None = None,
+    platform: frozenset[str] = frozenset(NAMES),
 ) -> AgentLoop:
     deciding = gate or DascGate(roster.rule_book())
-    admitted = deciding.run_submit(SubmitInput(submission=task, platform_tools=frozenset(NAMES)))
+    admitted = deciding.run_submit(SubmitInput(submission=task, platform_tools=platform))
     assert isinstance(admitted, AdmittedTask)
     assert PRICE is not None
     parts = LoopParts(
