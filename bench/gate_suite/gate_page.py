@@ -29,8 +29,8 @@ encoded (base64, hex, in pieces, look-alike letters, backwards) and paraphrased.
   counted apart; every other column is of goals that need a call.
 
 The domains are invented and were written apart from the rules, by somebody who did not read them;
-the held-out one after the rules were finished, and its first figures stand as they were. Pairs are
-not independent of each other, the honest path is one path, and each catalogue was written by one
+the held-out one last, and its first figures stand in [gate-held-out.md](gate-held-out.md) as they
+came; below is what the gate does with it now. Pairs are not independent of each other, the honest path is one path, and each catalogue was written by one
 person: the figures compare gates, they do not promise a rate elsewhere.
 """
 _COLUMNS = (
@@ -61,7 +61,7 @@ def page(domains: Sequence[Domain], rows: Sequence[Counted], held_out: Sequence[
         *_table(rows),
     ]
     if held_out:
-        parts += ["", "## Held out", "", *_table(held_out)]
+        parts += ["", "## The domain that was held out", "", *_table(held_out)]
         parts += ["", *_by_kind(held_out[0])]
     for row in rows[1:]:
         parts += ["", f"## {row.name[:1].upper()}{row.name[1:]}", "", *_by_kind(row)]
