@@ -30,8 +30,9 @@ encoded (base64, hex, in pieces, look-alike letters, backwards) and paraphrased.
 
 The domains are invented and were written apart from the rules, by somebody who did not read them;
 the held-out one last, and its first figures stand in [gate-held-out.md](gate-held-out.md) as they
-came; below is what the gate does with it now. Pairs are not independent of each other, the honest path is one path, and each catalogue was written by one
-person: the figures compare gates, they do not promise a rate elsewhere.
+came; below is what the gate does with it now. Pairs are not independent of each other, the honest
+path is one path, and each catalogue was written by one person: the figures compare gates, they do
+not promise a rate elsewhere.
 """
 _COLUMNS = (
     "gate",
