@@ -9,18 +9,15 @@ from typing import Any
 
 from app import roster
 from app.domain.capability import Capabilities
-from app.domain.features import OutputFeature
 from app.domain.label import Confidentiality, Integrity, Label
 from app.domain.mode import Mode
 from app.domain.run import Budget, Usage
 from app.domain.step import ToolCall, ToolResult, ToolSpec
 from app.domain.verdict import Ask, AuthorizedCall, Decision, Deny, ReleasedOutput
 from app.policy.authority import Authority, LabelledPart
-from app.policy.declared_places import DeclaredPlaces
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import CallInput, OutputInput, ResultInput, RunFacts
 from app.policy.label_state import LabelState, is_labelled
-from app.policy.output_links import cleaned_text
 from bench.gate_suite.gates import OpenContext, Ruling, Said
 from bench.gate_suite.wire_tools import tool_spec
 
@@ -93,16 +90,8 @@ class _Context:
         return json.loads(said.result.content)
 
     def close(self, output: str) -> str:
-        places = DeclaredPlaces(hosts=frozenset((self._declared or {}).get("domains", ())))
-        clean = cleaned_text(output, places)
         said = self._gate.run_output(
-            OutputInput(
-                text=output,
-                output_schema=None,
-                facts=self._facts(),
-                output=OutputFeature(undeclared_links=sum(clean.removed.values())),
-                cleaned=clean.text,
-            )
+            OutputInput(text=output, output_schema=None, facts=self._facts())
         )
         return said.text if isinstance(said, ReleasedOutput) else ""
 
