@@ -17,6 +17,7 @@ from app.domain.step import ToolSpec
 from app.keys.signed_cursors import SignedCursors
 from app.runs.idempotency_desk import IdempotencyDesk
 from app.runs.notifier import Bell
+from app.runs.run_labels import RunLabels
 from app.runs.run_watch import RunWatch
 from app.runs.service import RunService
 from app.runs.stopping import StopSwitch
@@ -31,6 +32,7 @@ class ApiServices:
     stops: StopSwitch
     idempotency: IdempotencyDesk
     cursors: SignedCursors
+    labels: RunLabels
     ledger: ReplayLedger
     erasures: ErasureDesk
     webhooks: EndpointDesk

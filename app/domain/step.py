@@ -30,6 +30,7 @@ class Effect(StrEnum):
 
 
 EFFECTFUL: frozenset[Effect] = frozenset({Effect.WRITE, Effect.EXECUTE, Effect.NETWORK})
+IN_FILES: frozenset[Effect] = frozenset({Effect.WRITE, Effect.EXECUTE})  # of the run
 
 
 class Role(StrEnum):

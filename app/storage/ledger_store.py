@@ -56,7 +56,7 @@ APPEND = (
     " CASE WHEN $23 THEN webhook_tell($1, $2, $20) END,"
     " CASE WHEN $24 THEN queue_keep($1, $2, $20) END"
 )
-_OF_THE_WORKING_COPY = frozenset({"work.open", "work.put", "run.change"})
+_OF_THE_WORKING_COPY = frozenset({"work.open", "work.put", "run.label", "run.change"})
 _TOLD_BY_WEBHOOKS = frozenset({"run.insert", "run.change"})
 _OF_THE_QUEUE = frozenset({"queue.put", "queue.park", "queue.wake", "run.change"})
 _STORED = """

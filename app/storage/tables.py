@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.types import UserDefinedType
 
 from app.storage.request_tables import add_request_tables
+from app.storage.run_tables import add_run_tables
 from app.storage.webhook_tables import add_webhook_tables
 
 METADATA = MetaData()
@@ -388,4 +389,5 @@ rate_use = Table(
 )
 
 add_request_tables(METADATA)
+add_run_tables(METADATA)
 add_webhook_tables(METADATA)

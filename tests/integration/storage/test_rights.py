@@ -32,6 +32,8 @@ TENANT_TABLES = (
     "run_command",
     "run_result",
     "run_work",
+    "run_file",
+    "run_label",
     "rate_use",
     "idempotency",
     "webhook_endpoint",
@@ -41,6 +43,8 @@ EMPTY = (
     "run_command",
     "run_result",
     "run_work",
+    "run_file",
+    "run_label",
     "rate_use",
     "idempotency",
     "webhook_endpoint",
@@ -260,6 +264,13 @@ RIGHTS = {
             "runs_heads",
             "runs_pulse",
             "work_forget",
+            "work_outlived",
+            "work_rewrap",
+            "work_files",
+            "queue_wishes",
+            "webhook_turn_key",
+            "webhook_reseal",
+            "webhook_pulse",
             "writer_commands",
             "work_keep",
             "webhook_tell",
@@ -308,7 +319,7 @@ RIGHTS = {
 }
 # Called by other functions only.
 INNER = {"erase_recorded", "erase_locked", "erase_receipt", "kek_in_use"}
-WRITERS_INNER = {"idempotency_held", "idempotency_anonymized"}
+WRITERS_INNER = {"idempotency_held", "idempotency_anonymized", "labels_anonymized"}
 
 
 @pytest.mark.parametrize("role", sorted(RIGHTS))
