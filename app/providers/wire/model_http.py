@@ -9,10 +9,12 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from urllib.request import getproxies
 
 import httpx2
 
 from app.providers.provider import ModelFailure
+from app.providers.wire.provider_sockets import ProviderTransport
 
 _CONNECT_SECONDS = 5.0
 # Events repeat what they tell, so the wire of a reply is longer than the reply may be.
@@ -44,6 +46,8 @@ def model_client(base_url: str = "") -> httpx2.AsyncClient:
         follow_redirects=False,
         timeout=TIMEOUT,
         limits=_LIMITS,
+        # A proxy of the environment is the library's to find; then the connections are its own.
+        transport=None if getproxies() else ProviderTransport(_LIMITS),
         event_hooks={"request": [_ask_for_plain], "response": [_bound]},
     )
 
