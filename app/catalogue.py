@@ -107,6 +107,7 @@ class Catalogue:
                 store=IdempotencyStore(parts.database), digests=parts.digests, now=utc_now
             ),
             cursors=SignedCursors(parts.digests, utc_now),
+            labels=parts.run_keys.labels,
             stops=StopSwitch(runs=parts.runs, admin_log=parts.admin_log),
             ledger=parts.replay,
             erasures=parts.desk,

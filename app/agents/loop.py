@@ -8,6 +8,7 @@ Threat: Prompt injection via task input
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from app.agents.asking import Asking, action_bytes
 from app.agents.journal import Journal
@@ -38,6 +39,7 @@ from app.domain.record import (
 from app.domain.run import RunStatus, Usage
 from app.domain.step import (
     EFFECTFUL,
+    IN_FILES,
     Message,
     ModelReply,
     ModelRequest,
@@ -80,6 +82,19 @@ _UNFINISHED = {
 }
 
 
+class RunFiles(Protocol):
+    """The workspace of a run, and whoever keeps what is in it."""
+
+    async def workspace(self) -> Workspace:
+        """Opened when the first tool needs it; the same one every time."""
+
+    async def keep(self) -> None:
+        """Make the files durable as they are, before the call that changed them is answered for.
+
+        Raises a LedgerError when it could not: the caller must not go on.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopParts:
     """What a run works with."""
@@ -88,7 +103,7 @@ class LoopParts:
     provider: ModelProvider
     price: ModelPrice
     toolbox: Toolbox
-    workspace: Callable[[], Workspace]  # opened when the first tool needs it
+    files: RunFiles
     journal: Journal
     monotonic: Callable[[], float]
     model_timeout_seconds: float
@@ -354,7 +369,9 @@ class AgentLoop:
             return refused_call(decided)
         self._calls_made[call.name] += 1
         intent = await journal.record(decided, self._spent)
-        result = await self._parts.toolbox.run(verdict, self._parts.workspace())
+        result = await self._parts.toolbox.run(verdict, await self._parts.files.workspace())
+        if verdict.spec.effect in IN_FILES:
+            await self._parts.files.keep()
         seen = self._parts.gate.tool_result(ResultInput(result=result, facts=self._facts()))
         finished = ToolFinished(intent=intent, result=result, decision=seen.decision)
         journal.hold(finished)

@@ -22,6 +22,7 @@ from app.keys.signed_cursors import SignedCursors
 from app.runs.approval_desk import ApprovalDesk
 from app.runs.idempotency_desk import IdempotencyDesk
 from app.runs.notifier import Bell
+from app.runs.run_labels import RunLabels
 from app.runs.run_watch import RunWatch
 from app.runs.service import RunService
 from app.runs.stopping import StopSwitch
@@ -37,6 +38,7 @@ class ApiServices:
     approvals: ApprovalDesk
     idempotency: IdempotencyDesk
     cursors: SignedCursors
+    labels: RunLabels
     ledger: ReplayLedger
     erasures: ErasureDesk
     webhooks: EndpointDesk

@@ -211,6 +211,7 @@ class RunFilter:
     agent: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    labels: tuple[bytes, ...] = ()  # keyed digests of metadata, all of which it bears
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

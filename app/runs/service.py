@@ -176,9 +176,8 @@ class RunService:
         )
         run_key, wrapped = parts.run_keys.new_run_key(caller.tenant_id, run_id, now)
         work_key, work_wrapped = parts.run_keys.new_work_key(caller.tenant_id, run_id, now)
-        recorder = LedgerRecorder(
-            _first_place(caller.tenant_id, run_id, run_key, work_key), parts.recorder_parts
-        )
+        place = _first_place(caller.tenant_id, run_id, run_key, work_key)
+        recorder = LedgerRecorder(place, parts.recorder_parts)
         new_run = NewRun(
             kind=RunKind.AGENT,
             status=RunStatus.QUEUED,
@@ -193,6 +192,7 @@ class RunService:
         # Authority is what the instructions say; a key that could have given some, and sent only
         # data, asked for no effect.
         may_instruct = Scope.INSTRUCT in caller.scopes and submission.instructions is not None
+        recorder.label(parts.run_keys.labels.of(caller.tenant_id, submission.metadata))
         submitted = RunSubmitted(
             actor=caller.actor,
             submission=submission,

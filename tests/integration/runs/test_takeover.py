@@ -168,13 +168,6 @@ def test_a_process_without_its_model_ends_it_with_what_its_records_say_that_it_u
     assert (last["kind"], last["outcome"]) == ("run.finished", "interrupted:owner_lost")
 
 
-def test_a_process_that_has_not_the_files_of_the_run_ends_it(roles: Roles) -> None:
-    heir = ScriptedProvider([says("never asked")])
-    with lost_run(roles, WRITE) as lost, _heir(roles, _with(heir)):
-        assert lost.over()["error"] == {"code": "owner_lost"}
-    assert heir.requests == []
-
-
 def test_a_process_under_another_policy_ends_it(roles: Roles) -> None:
     heir = ScriptedProvider([says("never asked")])
     book = roster.rule_book()

@@ -1,7 +1,7 @@
 """The loop by itself: it acts only on what is recorded, and never beyond the run's budget."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,20 @@ def no_workspace() -> Workspace:
     raise AssertionError("no tool was to run")
 
 
+class Files:
+    """A workspace that nobody keeps; how often somebody was asked to."""
+
+    def __init__(self, opened: Callable[[], Workspace]) -> None:
+        self._opened = opened
+        self.kept = 0
+
+    async def workspace(self) -> Workspace:
+        return self._opened()
+
+    async def keep(self) -> None:
+        self.kept += 1
+
+
 def driven(
     provider: ModelProvider,
     journal: ListJournal,
@@ -103,7 +117,7 @@ def driven(
         provider=provider,
         price=price,
         toolbox=toolbox or Toolbox({tool.spec.name: tool for tool in roster.TOOLS}),
-        workspace=workspace,
+        files=Files(workspace),
         journal=journal,
         monotonic=lambda: 0.0,
         model_timeout_seconds=5,
