@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from app.agents.loop import AgentLoop, LoopParts
+from app.agents.model_retry import RetryParts
+from app.agents.prompts import run_marks
+from app.ledger.hashing import digest_key
 from app.policy.gate import DascGate
 from app.runs.executor import DrivenRun, RunJob
 from app.runs.recorder import LedgerRecorder, RecorderParts
@@ -42,6 +45,7 @@ class DrivingParts:
     recorder_parts: RecorderParts
     monotonic: Callable[[], float]
     model_timeout_seconds: float
+    retry: RetryParts
 
 
 class RunOpener:
@@ -75,5 +79,7 @@ class RunOpener:
             journal=recorder,
             monotonic=parts.monotonic,
             model_timeout_seconds=parts.model_timeout_seconds,
+            marks=run_marks(digest_key(job.place.run_key)),
+            retry=parts.retry,
         )
         return AgentLoop(job.task, loop_parts, may_instruct=job.may_instruct, since=job.since)

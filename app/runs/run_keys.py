@@ -69,8 +69,7 @@ class RunKeys:
 
         The ids of those that are gone when this returns.
         """
-        # A result sealed a moment before midnight may still be on its way to the database.
-        days = {_day(now), _day(now - timedelta(hours=1))}
+        days = days_in_use(now)
         idle = [
             kek_id
             for kek_id in self._store.kek_ids("work/")
@@ -92,6 +91,14 @@ class RunKeys:
         # Made only when the day has none: the name of a key that died is never used again.
         self._store.create_kek(kek_id)
         return WrappedKey(kek_id=kek_id, wrapped=self._store.wrap(kek_id, key, aad))
+
+
+def days_in_use(now: datetime) -> frozenset[str]:
+    """The days whose KEKs may be wrapped under at this moment.
+
+    A result sealed a moment before midnight may still be on its way to the database.
+    """
+    return frozenset({_day(now), _day(now - timedelta(hours=1))})
 
 
 def _day(moment: datetime) -> str:

@@ -30,7 +30,7 @@ from app.domain.verdict import AdmittedTask, Deny
 from app.ledger.writing import ChainHead
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import SubmitInput
-from app.providers.prices import ModelPrice, model_named
+from app.providers.prices import ModelPrice, Models
 from app.providers.provider import ModelProvider
 from app.runs.admission import SubmissionRoom
 from app.runs.executor import RunExecutor, RunJob
@@ -66,6 +66,7 @@ class ServiceParts:
 
     gate: DascGate
     providers: Mapping[str, ModelProvider]
+    models: Models
     toolbox: Toolbox
     recorder_parts: RecorderParts
     run_keys: RunKeys
@@ -140,7 +141,7 @@ class RunService:
         return any(_WORKERS & spec.needs for spec in specs if spec.name in submission.tools)
 
     def _resolved(self, submission: Submission) -> tuple[ModelPrice, ModelProvider]:
-        price = model_named(submission.model)
+        price = self._parts.models.get(submission.model)
         provider = None if price is None else self._parts.providers.get(price.provider)
         if price is None or provider is None:
             raise InvalidSubmissionError("/model", "this deployment does not offer that model")

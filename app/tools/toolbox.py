@@ -157,4 +157,5 @@ class Toolbox:
 def _allows(authorized: AuthorizedCall) -> bool:
     """Whether the proof says what its type promises: allowed, at this point."""
     decision = authorized.decision
-    return decision.verdict is Verdict.ALLOW and decision.point is Point.TOOL_CALL
+    passes = decision.enforced in (Verdict.ALLOW, Verdict.REDACT)
+    return passes and decision.point is Point.TOOL_CALL

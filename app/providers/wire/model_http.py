@@ -6,7 +6,7 @@ Threat: Exfiltration via web/shell tools
 """
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from urllib.request import getproxies
@@ -53,8 +53,10 @@ def model_client(base_url: str = "") -> httpx2.AsyncClient:
 
 
 @asynccontextmanager
-async def answers_closed() -> AsyncIterator[None]:
+async def answers_closed() -> AsyncIterator[Sequence[httpx2.Response]]:
     """Inside, every answer that this task gets is closed on the way out, whoever still holds it.
+
+    Gives the answers, as far as they came.
 
     A library that reads through generators of generators closes the connection only when the
     collector comes by.
@@ -62,7 +64,7 @@ async def answers_closed() -> AsyncIterator[None]:
     opened: list[httpx2.Response] = []
     token = _OPEN.set(opened)
     try:
-        yield
+        yield opened
     finally:
         _OPEN.reset(token)
         for answer in opened:
