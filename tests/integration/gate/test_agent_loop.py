@@ -272,6 +272,15 @@ def test_a_model_call_that_cannot_be_recorded_is_not_made(postgres: DatabaseServ
     roles = postgres.new_database()
     asyncio.run(execute(roles.superuser, _REFUSING.format(kind="llm.requested")))
     with served_by_the_fake(roles, USUAL) as (live, api), live.client() as client:
+        answer = client.post("/v1/runs", json=DO_IT, headers={"Prefer": "wait=30"})
+        assert answer.status_code >= 500  # it would have begun with that write: it is not let in
+        assert client.get("/v1/runs").raise_for_status().json()["data"] == []
+    assert api.requests == []
+    # With a bound, every run waits to be claimed, and begins with a write of its own.
+    with (
+        served_by_the_fake(roles, USUAL, MESHFLOW_MAX_TENANT_RUNS="1") as (live, api),
+        live.client() as client,
+    ):
         ending = run_to_end(client, DO_IT)
     assert ending.status not in {"succeeded", "blocked"}
     assert "llm.requested" not in ending.kinds
