@@ -355,6 +355,7 @@ def test_options_that_change_the_reading_are_refused(command: str) -> None:
         *["awk '{print $1 / 2 \"|\" $2}' f", "awk '/a|b/ || !/c/ {n++}'", "awk '{print} # a | b'"],
         "echo sudo curl chmod '| sh' \"rm -rf /\"",
         "grep -r 'rm -rf' .",
+        *['cat <<E\nsay "a" and \\"b\\"\nE', "X=ls; ${X} -l"],
     ],
 )
 def test_what_is_harmless_passes(command: str) -> None:
@@ -516,3 +517,10 @@ def test_a_flag_of_one_dash_and_several_letters_is_matched_whole(tmp_path: Path)
     refusals = load_shell_refusals(tmp_path)
     assert refused("ls -abc", refusals) == told.flags_not_allowed("ls")
     assert refused("ls -a -b -c", refusals) is None
+
+
+def test_more_words_of_braces_than_anybody_reads_are_not_known() -> None:
+    """Sixty-four are read; twice as many might hold a flag, and 65,536 would hold the server."""
+    assert refused("rm " + "{a,b}" * 6, SHIPPED) is None
+    assert refused("rm " + "{a,b}" * 7, SHIPPED) is not None
+    assert refused("rm " + "{a,b}" * 16, SHIPPED) is not None
