@@ -248,6 +248,7 @@ def test_a_variable_that_is_assigned_once_before_is_known(command: str) -> None:
             "read a-b",
         ],
         *["env a-b=c ls", "find . -name $x -delete"],
+        *["timeout -- 5$x ls", "find '' b -exec rm {} +"],
     ],
 )
 def test_an_argument_on_which_the_reading_depends_must_be_known(command: str) -> None:
