@@ -8,6 +8,7 @@ from app.domain.run import Usage
 from app.domain.step import ModelReply, ReplyMessage, ResultsMessage, ToolResult
 from app.domain.verdict import Verdict
 
+_PASSING = frozenset({Verdict.ALLOW, Verdict.REDACT})
 _UNKNOWN = (
     "The outcome of this call is unknown: the process that made it was lost before it could say."
     " It may have taken effect. It is not made again by itself."
@@ -32,6 +33,7 @@ class Progress:
     calls_made: Mapping[str, int]
     elapsed_seconds: float
     turn: OpenTurn | None
+    put_off: int = 0  # how often in a row the model was asked and could not begin
 
 
 NOTHING_YET = Progress(turns=(), spent=Usage(), calls_made={}, elapsed_seconds=0.0, turn=None)
@@ -40,7 +42,7 @@ NOTHING_YET = Progress(turns=(), spent=Usage(), calls_made={}, elapsed_seconds=0
 def told_of(event: RunEvent) -> ToolResult | None:
     """What the model is told because of this event, if it is the end of a call."""
     match event:
-        case ToolDecided() if event.decision.verdict is not Verdict.ALLOW:
+        case ToolDecided() if event.decision.enforced not in _PASSING:
             return refused_call(event)
         case ToolFinished():
             return finished_call(event)
@@ -57,7 +59,7 @@ def refused_call(event: ToolDecided) -> ToolResult:
 
 def finished_call(event: ToolFinished) -> ToolResult:
     """The call came to its end, and the gate said whether the model may see it."""
-    if event.decision.verdict is Verdict.ALLOW:
+    if event.decision.enforced in _PASSING:
         return event.result
     text = f"the result was withheld by policy ({event.decision.code})"
     return _said(event.result.call_id, event.result.name, text)

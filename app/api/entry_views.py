@@ -11,7 +11,7 @@ from app.ledger.chain import VerifiedRecord
 
 
 def _z(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 Moment = Annotated[datetime, PlainSerializer(_z, return_type=str, when_used="json")]

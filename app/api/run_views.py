@@ -113,7 +113,11 @@ class ErasedView(View):
 
 
 class VerificationView(View):
-    """The result of verifying a run now, and what it can and cannot show."""
+    """The result of verifying a run now, and what it can and cannot show.
+
+    `unwitnessed_age_seconds`: for how long the oldest record that no witness has seen has been
+    there, by its own time; 0 when all are witnessed, null where that time is erased or broken.
+    """
 
     run_id: str
     verdict: Literal["valid", "broken"]
@@ -121,6 +125,7 @@ class VerificationView(View):
     head: str | None
     break_: Annotated[BreakView | None, Field(alias="break")]
     integrity: IntegrityView
+    unwitnessed_age_seconds: int | None
     erased: ErasedView | None
     proves: list[str]
     does_not_prove: list[str]
@@ -166,10 +171,10 @@ def view_of(dossier: RunDossier) -> RunView:
     )
 
 
-def started_view(run: RunRow, task: bytes, receipt: ReceiptView) -> StartedRunView:
-    """A run of one record, as it was just written."""
-    state = OutputState.SCRUBBED
-    told = _told(run, parsed(TaskView, task), integrity=pending(1), output=None, state=state)
+def started_view(run: RunRow, task: bytes, entries: int, receipt: ReceiptView) -> StartedRunView:
+    """A run of so many records, as it was just written."""
+    state, integrity = OutputState.SCRUBBED, pending(entries)
+    told = _told(run, parsed(TaskView, task), integrity=integrity, output=None, state=state)
     return StartedRunView(**told, receipt=receipt)
 
 
@@ -297,6 +302,7 @@ def valid_verification(dossier: RunDossier) -> VerificationView:
             "head": dossier.chain.head.chain.hex(),
             "break": None,
             "integrity": integrity_of(integrity),
+            "unwitnessed_age_seconds": integrity.unwitnessed_age_seconds,
             "erased": _erased(dossier.chain),
             "proves": _proved(dossier),
             "does_not_prove": [*DOES_NOT_PROVE, *_times(dossier), *_limits(integrity)],
@@ -328,6 +334,7 @@ def remains_verification(remains: Remains) -> VerificationView:
             "head": remains.head.chain.hex(),
             "break": None,
             "integrity": integrity_of(integrity),
+            "unwitnessed_age_seconds": integrity.unwitnessed_age_seconds,
             "erased": ErasedView(deleted=True, fields={}),
             "proves": list(PROVES_OF_REMAINS),
             "does_not_prove": [*DOES_NOT_PROVE, *_limits(integrity)],
@@ -361,6 +368,7 @@ def broken_verification(run_id: RunId, found: ChainBreak) -> VerificationView:
             "head": None,
             "break": {"seq": found.seq, "reason": found.reason},
             "integrity": broken,
+            "unwitnessed_age_seconds": None,
             "erased": None,
             "proves": [],
             "does_not_prove": list(DOES_NOT_PROVE),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from app.keys.signing_keys import LOG
-from app.ledger.key_statements import KeyChange
+from app.ledger.key_statements import KeyChange, counts_at
 from app.transparency.checkpoint import Checkpoint, open_checkpoint
 from app.transparency.note import ED25519, NoteError, parse_note, verifier_key
 
@@ -39,17 +39,10 @@ class LogKeys:
                 found = _opened(data, origin, key)
             except NoteError:
                 continue
-            if not self._counts(key, found.size, log):
+            if not counts_at(self.changes, key, found.size, log):
                 raise NoteError("the key that signed it does not count at this size")
             return found
         raise NoteError("no key of this deployment signed it")
-
-    def _counts(self, key: bytes, size: int, log: bytes) -> bool:
-        for change in self.changes:
-            at = change.sizes.get(log.hex(), 0)
-            if (key == change.old and size > at) or (key == change.new and size <= at):
-                return False
-        return True
 
 
 @lru_cache(maxsize=4096)

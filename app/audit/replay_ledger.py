@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from app.audit.erasure_book import OlderViewError
 from app.audit.erasure_calls import ErasureCalls, ErasureParts
 from app.audit.inclusion import Inclusion, InclusionCheck, InclusionError
-from app.audit.integrity import Integrity, IntegrityState
+from app.audit.integrity import Integrity, IntegrityState, unwitnessed_age
 from app.audit.integrity_alarm import IntegrityAlarm
 from app.audit.key_book import KeyBook
 from app.audit.recovered_names import RecoveredNames
@@ -324,6 +324,7 @@ class ReplayLedger(ErasureCalls):
             size=size,
             witnessed_at=at,
             unwitnessed=size - witnessed,
+            unwitnessed_age_seconds=unwitnessed_age(chain, witnessed, self._now()),
         )
 
     async def _older(

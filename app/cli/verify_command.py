@@ -52,6 +52,7 @@ def report_lines(found: JsonObject) -> list[str]:
         f"entries  {entries if isinstance(entries, int) else 'unknown'}",
         f"head     {text_of(found, 'head') or 'none'}",
     ]
+    lines += _unseen(found)
     broken = found.get("break")
     if isinstance(broken, dict):
         lines.append(f"break    at seq {broken.get('seq')}: {text_of(broken, 'reason')}")
@@ -60,3 +61,13 @@ def report_lines(found: JsonObject) -> list[str]:
         if isinstance(sentences, list) and sentences:
             lines += ["", title, *(f"  - {sentence}" for sentence in sentences)]
     return lines
+
+
+def _unseen(found: JsonObject) -> list[str]:
+    """How many records no witness has seen, and for how long the oldest of them has been there."""
+    integrity, age = found.get("integrity"), found.get("unwitnessed_age_seconds")
+    count = integrity.get("unwitnessed") if isinstance(integrity, dict) else None
+    if text_of(found, "verdict") != "valid" or not isinstance(count, int) or not count:
+        return []
+    since = f", the oldest for {age} seconds" if isinstance(age, int) else ""
+    return [f"unseen   {count} records{since}"]

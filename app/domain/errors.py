@@ -25,6 +25,8 @@ MeshFlowError
 │   └── IllegalTransitionError  the run's state does not allow this change
 ├── RunParkedError              a run cannot go on before somebody has decided: it is parked
 ├── KeyStoreError               a key is missing or cannot be written
+├── RecordFormError             a stored record of facts is not of the form that is written
+├── ConditionError              a tenant's condition has no answer; the gate denies
 ├── WitnessError                a checkpoint was not cosigned; the sequencer's own business
 │   ├── WitnessUnavailableError no answer, or one that holds no cosignature: try again later
 │   ├── WitnessRefusedError     the witness will not cosign this checkpoint
@@ -229,11 +231,19 @@ class WitnessAheadError(WitnessError):
 
 
 class ModelError(MeshFlowError):
-    """A model call failed. `code` is what the run's record and its reader are told."""
+    """A model call failed. `code` is what the run's record and its reader are told.
 
-    def __init__(self, code: str) -> None:
+    `is_put_off`: the provider was too busy or broken to begin, and not a byte of a reply came;
+    `retry_after_seconds`: for how long it asked to be left alone.
+    """
+
+    def __init__(
+        self, code: str, *, is_put_off: bool = False, retry_after_seconds: float | None = None
+    ) -> None:
         super().__init__(f"the model call failed: {code}")
         self.code = code
+        self.is_put_off = is_put_off
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ToolError(MeshFlowError):
@@ -273,3 +283,15 @@ class TenantBusyError(OverloadedError):
 
 class ToolsBusyError(OverloadedError):
     """As many programs as may wait for a worker are waiting; a run that would add to them waits."""
+
+
+class RecordFormError(MeshFlowError):
+    """A stored record of facts is not of the form this software writes."""
+
+
+class ConditionError(MeshFlowError):
+    """A tenant's condition could not be answered; `code` says why: `timeout`, `missing`, ..."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code

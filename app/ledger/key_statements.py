@@ -75,6 +75,15 @@ def ends_at(changes: Iterable[KeyChange], role: str, key: bytes, log: bytes) -> 
     return min(found, default=None)
 
 
+def counts_at(changes: Iterable[KeyChange], key: bytes, size: int, log: bytes) -> bool:
+    """Whether a log key counts for checkpoints of this size of a log, by changes of log keys."""
+    for change in changes:
+        at = change.sizes.get(log.hex(), 0)
+        if (key == change.old and size > at) or (key == change.new and size <= at):
+            return False
+    return True
+
+
 def tied(changes: Iterable[KeyChange], role: str, keys: Iterable[bytes]) -> list[bytes]:
     """These keys of a role, and those that changes tie to them in either direction."""
     own = [change for change in changes if change.role == role]

@@ -41,6 +41,7 @@ class Report:
     records: int = 0
     witnessed: int = 0
     witnessed_at: int | None = None
+    unwitnessed_since: str | None = None  # what the first record says that is not; as it is written
     erased: list[dict[str, Json]] = field(default_factory=list)
     deleted: bool = False  # the whole run, by a statement that names each of its records
     last_kind: str | None = None
@@ -73,6 +74,7 @@ class Report:
             "records": self.records,
             "witnessed": self.witnessed,
             "witnessed_at": self.witnessed_at,
+            "unwitnessed_since": self.unwitnessed_since,
             "erased": list[Json](self.erased),
             "deleted": self.deleted,
         }

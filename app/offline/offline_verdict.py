@@ -90,6 +90,7 @@ def verify_bundle(data: bytes, policy: Policy | None, freshness: Freshness | Non
     if case.report.result is Result.TAMPERED:
         # Nothing is claimed of a bundle that something is wrong with.
         case.report.witnessed, case.report.witnessed_at = 0, None
+        case.report.unwitnessed_since = None
         case.report.deleted = False
     return case.report
 
@@ -267,6 +268,8 @@ def _check_witnessing(case: _Case, found: RunRecords, freshness: Freshness | Non
     if report.witnessed < len(found.rows):
         unseen = len(found.rows) - report.witnessed
         report.missing(RECORDS, report.witnessed, f"{unseen} records are not witnessed")
+        first = found.rows[report.witnessed].header
+        report.unwitnessed_since = None if first is None else first.ts
 
 
 def _is_anchored(case: _Case) -> bool:

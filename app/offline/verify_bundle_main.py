@@ -80,6 +80,8 @@ def _lines(report: Report) -> list[str]:
     if report.witnessed_at is not None:
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(report.witnessed_at, 2**37)))
         lines.append(f"seen     {moment} by the policy's witnesses")
+    if report.unwitnessed_since is not None:
+        lines.append(f"unseen   since {report.unwitnessed_since}")
     for found in report.findings:
         place = found.where if found.seq is None else f"{found.where} seq {found.seq}"
         lines.append(f"finding  {place}: {_plain(found.reason)}")

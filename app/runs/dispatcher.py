@@ -18,8 +18,10 @@ from app.domain.errors import LedgerUnavailableError, NotFoundError
 from app.domain.record import RunFinished
 from app.domain.run import RunId, RunStatus, TenantId, Usage
 from app.runs.executor import RunExecutor, RunJob
+from app.runs.outage_watch import OutageWatch
 from app.runs.recorder import LedgerRecorder
 from app.runs.run_keys import RunKeys
+from app.runs.work_key_sweep import WorkKeySweep
 from app.storage.run_queue import Claimed, ClaimRules, RunQueue
 from app.storage.run_store import RunStore
 
@@ -32,12 +34,15 @@ LOG_KEPT = timedelta(hours=1)  # of what pgqueuer notes of each claim
 # Up to so many, every heartbeat asks after all runs that wait here; with more, every fifteenth.
 ASKED_AT_EVERY_BEAT = 2048
 ASKING_BEATS = 15
+WISHES_TOLD = timedelta(seconds=60)  # what is older is looked for by the sweep
 DISOWNED_SECONDS = 60.0  # longer than any statement may take to commit
 LONGEST_BACKOFF_SECONDS = 2.0
 PATIENCE_LEASES = 3  # for a process that has what a run began with, before it ends
 MOST_VAIN_BEGINNINGS = 5
 FORGETTING_LEASES = 20 * PATIENCE_LEASES
 _RECONNECT_SECONDS = 0.2
+FIRST_EPOCH = 1  # of whoever let the run in
+RINGING_SECONDS = 0.02  # between two rings: the first one is heard at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +92,15 @@ class RunDispatcher:
 
     def __init__(self, parts: DispatchParts) -> None:
         self._parts = parts
+        self._work_keys = WorkKeySweep(parts.store, parts.keys)
         lease = parts.limits.lease_seconds
         self._poll_seconds = min(1.0, lease / 20)
         self._turns_between = max(1, round(min(HEARTBEAT_SECONDS, lease / 5) / HEARING_SECONDS))
-        # Who was silent for less than this was so no longer than all others may have been.
-        self._outage_seconds = lease - 2 * self._turns_between * HEARING_SECONDS
+        self._outages = OutageWatch(
+            lease_seconds=lease,
+            # Who was silent for less than this was so no longer than all others may have been.
+            outage_seconds=lease - 2 * self._turns_between * HEARING_SECONDS,
+        )
         self._restoring: dict[RunId, asyncio.Task[None]] = {}
         self._names: dict[TenantId, str] = {}
         self._disowned: dict[RunId, float] = {}
@@ -99,8 +108,6 @@ class RunDispatcher:
         self._unfit_since: dict[RunId, float] = {}
         self._put_off: dict[RunId, int] = {}  # and how often before
         self._begun_in_vain: Counter[RunId] = Counter()
-        self._beaten_at: float | None = None
-        self._judges_at = 0.0
         self._ringing = asyncio.Event()
         self._leaving = False
         self._claims = True
@@ -188,6 +195,7 @@ class RunDispatcher:
             self._ringing.clear()
             try:
                 await self._parts.queue.ring()
+                await asyncio.sleep(RINGING_SECONDS)
             except LedgerUnavailableError:
                 await asyncio.sleep(self._poll_seconds)  # they look by themselves
 
@@ -221,7 +229,7 @@ class RunDispatcher:
             most_of_tenant=self._most_of,
             most_everywhere=limits.most_everywhere,
             lease=timedelta(seconds=limits.lease_seconds),
-            judges=self._may_judge(),
+            judges=self._outages.may_judge(time.monotonic()),
         )
         for found in await self._parts.queue.claim(rules):
             if found.run_id in executor.driven or found.run_id in self._restoring:
@@ -332,7 +340,7 @@ class RunDispatcher:
         await self._cancel(await parts.store.beat(parts.writer_id))
         driven = [*executor.driven, *self._restoring]
         lost = await parts.beats.beat(driven)
-        self._beaten()
+        self._outages.beaten(time.monotonic())
         for run_id in lost:
             # One that ended meanwhile has no place any more, and no task.
             if run_id in executor.driven:
@@ -343,32 +351,20 @@ class RunDispatcher:
             for run_id in set(asked) - await parts.beats.waiting(asked):
                 if run_id in executor.waiting:
                     executor.forget(run_id)  # another process has it
+        await parts.beats.hear_the_parked(WISHES_TOLD)
         if self._disowned:
             await self._end_disowned()
-
-    def _beaten(self) -> None:
-        now = time.monotonic()
-        before, self._beaten_at = self._beaten_at, now
-        if before is not None and now - before > self._outage_seconds:
-            self._judges_at = now + self._parts.limits.lease_seconds / 2
-
-    def _may_judge(self) -> bool:
-        """Whoever did not beat for long lets the others come back first: it may be an outage."""
-        now = time.monotonic()
-        if self._beaten_at is None or now - self._beaten_at > self._outage_seconds:
-            return False
-        return now >= self._judges_at
 
     async def _end_disowned(self) -> None:
         now = time.monotonic()
         for tenant_id, run_id in await self._parts.beats.held(list(self._disowned)):
             try:
                 restored = await self._parts.restore(tenant_id, run_id)
-                if isinstance(restored, RunJob) and restored.is_started:
-                    continue  # another process was faster; there is nobody to be surprised by it
                 if isinstance(restored, RunJob):
-                    recorder = restored.opened(restored).recorder
-                    restored = LostRun(recorder=recorder, spent=Usage(), reason="not admitted")
+                    recorder, spent = restored.opened(restored).recorder, restored.since.spent
+                    restored = LostRun(recorder=recorder, spent=spent, reason="not admitted")
+                if restored.recorder.place.epoch > FIRST_EPOCH:
+                    continue  # another process was faster; there is nobody to be surprised by it
                 await self._end_lost(restored, run_id)
             except LedgerUnavailableError:
                 return
@@ -378,12 +374,9 @@ class RunDispatcher:
 
     async def _sweep(self) -> None:
         parts = self._parts
-        now = parts.now()
-        needed = set(await parts.store.expire_results(now))
-        gone = parts.keys.destroy_work_keys(keep=needed, now=now)
-        if gone:
-            await parts.store.forget_work(gone)
+        await self._work_keys.sweep(parts.now())
         await parts.beats.trim(LOG_KEPT)
+        await parts.beats.hear_the_parked(None)
         if await parts.beats.mend(parts.limits.lease_seconds):
             _log.warning("runs without a place in the queue were given one")
         long_ago = time.monotonic() - FORGETTING_LEASES * parts.limits.lease_seconds

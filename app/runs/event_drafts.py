@@ -136,7 +136,7 @@ def _call_event(event: ToolDecided | ToolFinished | OutcomeUnknown, scrub: Scrub
 def _tool_finished(event: ToolFinished, scrub: Scrub) -> Draft:
     result = event.result
     outcome = "error" if result.is_error else "ok"
-    if event.decision.verdict is Verdict.DENY:
+    if event.decision.enforced not in (Verdict.ALLOW, Verdict.REDACT):
         outcome = event.decision.code
     words: JsonObject = {"content": result.content, "is_error": result.is_error}
     return Draft(

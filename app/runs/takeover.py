@@ -22,7 +22,7 @@ from app.ledger.run_account import PARKED_KIND, RESUMED_KIND, STARTED_KIND
 from app.ledger.sealing import SealError, open_work
 from app.ledger.writing import ChainHead
 from app.policy.gate_inputs import SubmitInput
-from app.providers.prices import model_named
+from app.providers.prices import Models
 from app.providers.provider import ModelProvider
 from app.runs.dispatcher import LostRun
 from app.runs.executor import RunJob
@@ -78,6 +78,7 @@ class TakeoverParts:
     keys: RunKeys
     driving: DrivingParts
     providers: Mapping[str, ModelProvider]
+    models: Models
     tenant_tools: Callable[[str], frozenset[str]]
     has_workspace: Callable[[TenantId, RunId], bool]
     now: Callable[[], datetime]
@@ -126,9 +127,18 @@ class Takeover:
         if stored is None:
             raise WorkingCopyError("there is no working copy")
         key, sealed = stored
+        try:
+            work_key = self._parts.keys.open(place.tenant_id, place.run_id, key)
+        except KeyStoreError:
+            # The day may have changed since it was read, and its KEK be gone: where is it now?
+            again = await self._parts.runs.working_copy(place.tenant_id, place.run_id)
+            if again is None or again[0].kek_id == key.kek_id:
+                raise
+            key, sealed = again
+            work_key = self._parts.keys.open(place.tenant_id, place.run_id, key)
         # A former owner that was slow and not dead may have written on since the ledger was read.
         known = [(seq, blob) for seq, blob in sealed if seq < place.head.next_seq]
-        return self._parts.keys.open(place.tenant_id, place.run_id, key), known
+        return work_key, known
 
     def _job(
         self,
@@ -153,7 +163,7 @@ class Takeover:
         said = task.submission
         if found.policy_digest != parts.driving.gate.policy.digest:
             raise UnfitProcessError("this process has another policy")
-        price = model_named(said.model)
+        price = parts.models.get(said.model)
         provider = None if price is None else parts.providers.get(price.provider)
         if price is None or provider is None:
             raise UnfitProcessError("this process has not the model")

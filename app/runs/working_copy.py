@@ -103,11 +103,17 @@ class _Result(_Closed):
     engine: str | None
 
 
-_Step: TypeAlias = Annotated[_Reply | _Begun | _Result, Field(discriminator="step")]
+class _PutOff(_Closed):
+    step: Literal["put_off"]
+    seq: int
+
+
+_Step: TypeAlias = Annotated[_Reply | _Begun | _Result | _PutOff, Field(discriminator="step")]
 _STEPS: TypeAdapter[list[_Step]] = TypeAdapter(list[_Step])
 # Which records a step stands for.
+_PASSING = frozenset({Verdict.ALLOW, Verdict.REDACT})
 _KINDS: Mapping[str, frozenset[str]] = {
-    "llm.responded": frozenset({"reply"}),
+    "llm.responded": frozenset({"reply", "put_off"}),
     "tool.decided": frozenset({"begun", "result"}),
     "tool.finished": frozenset({"result"}),
 }
@@ -209,6 +215,7 @@ def progress_of(
         calls_made=dict(folding.calls_made),
         elapsed_seconds=elapsed_seconds,
         turn=folding.turn,
+        put_off=folding.put_off,
     )
 
 
@@ -219,12 +226,16 @@ class _Folding:
         self.turns: list[ReplyMessage | ResultsMessage] = []
         self.calls_made: Counter[str] = Counter()
         self.turn: OpenTurn | None = None
+        self.put_off = 0
 
     def take(self, step: _Step) -> None:
         turn = self.turn
         match step:
             case _Reply() if turn is None:
                 self.turn = OpenTurn(reply=_reply(step), results=(), pending=None)
+                self.put_off = 0
+            case _PutOff() if turn is None:
+                self.put_off += 1
             case _Begun() if turn is not None:
                 self._require(step.call_id, turn)
                 if turn.pending is None:
@@ -251,9 +262,11 @@ class _Folding:
 
 
 def _step(seq: int, event: RunEvent) -> JsonObject | None:
-    if isinstance(event, ModelResponded) and event.reply is not None:
+    if isinstance(event, ModelResponded):
+        if event.reply is None:
+            return {"step": "put_off", "seq": seq}
         return _told_reply(seq, event.reply)
-    if isinstance(event, ToolDecided) and event.decision.verdict is Verdict.ALLOW:
+    if isinstance(event, ToolDecided) and event.decision.enforced in _PASSING:
         return {"step": "begun", "seq": seq, "call_id": event.call.call_id}
     result = told_of(event)
     if result is None:

@@ -16,6 +16,15 @@ MAX_PACKET_BYTES: Final = 64 * 1024
 # Beside a start: workspace, program, stdin, stdout, stderr.
 DESCRIPTORS: Final = 5
 MAX_PROGRAM_BYTES: Final = 1024 * 1024
+# What reading a packet may raise that is none: no object, no number, a number that is none, depth.
+NONSENSE: Final = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 class Ended(StrEnum):
@@ -93,7 +102,7 @@ def encode(message: Start | Begun | Stop | Ready | Forked | Done) -> bytes:
 
 
 def decode_request(packet: bytes) -> Start | Begun | Stop:
-    """What the server asks. ValueError or KeyError for anything else."""
+    """What the server asks. One of NONSENSE for anything else."""
     words = json.loads(packet)
     match words.pop("kind"):
         case "Start":
@@ -111,7 +120,7 @@ def decode_request(packet: bytes) -> Start | Begun | Stop:
 
 
 def decode_answer(packet: bytes) -> Ready | Forked | Done:
-    """What a zygote says. ValueError, KeyError or TypeError for anything else."""
+    """What a zygote says. One of NONSENSE for anything else."""
     words = json.loads(packet)
     match words.pop("kind"):
         case "Ready":

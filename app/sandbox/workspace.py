@@ -321,10 +321,9 @@ class WorkspaceRoot:
             for name in (tenant_hex, run_hex):
                 with suppress(FileExistsError):
                     os.mkdir(name, 0o700, dir_fd=held)
-                below = self._opener(held, (name,), HOLD_DIRECTORY, 0)
-                hand_over(self._owner, name, held, is_run=name == run_hex)
-                os.close(held)
-                held = below
+                above, held = held, self._opener(held, (name,), HOLD_DIRECTORY, 0)
+                with closing(above):
+                    hand_over(self._owner, name, above, is_run=name == run_hex)
         except BaseException:
             os.close(held)
             raise

@@ -18,6 +18,7 @@ from app.domain.errors import ConfinementError
 from app.sandbox.execution import ExecLimits
 from app.sandbox.worker_protocol import (
     MAX_PACKET_BYTES,
+    NONSENSE,
     Begun,
     Done,
     Forked,
@@ -152,7 +153,7 @@ class ZygoteLink:
             message = decode_answer(packet) if packet else None
         except BlockingIOError:
             return
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, *NONSENSE):
             message = None
         match message:
             case None:

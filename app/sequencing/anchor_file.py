@@ -52,7 +52,7 @@ class AnchorFile:
                 proof=proof,
             ):
                 raise WitnessRefusedError(_CONFLICT, is_fork=True)
-        await asyncio.to_thread(self._append, note)
+        await asyncio.to_thread(self._append, note, new.origin, last)
         return None
 
     async def newest(self, origin: str) -> Checkpoint | None:
@@ -75,12 +75,15 @@ class AnchorFile:
             ) from None
         return found
 
-    def _append(self, note: str) -> None:
+    def _append(self, note: str, origin: str, last: Checkpoint | None) -> None:
+        """Only if `last` still is the newest: a leader that was replaced may come this late."""
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
             descriptor = os.open(self._path, flags, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if self._newest(origin) != last:
+                    raise WitnessUnavailableError("the anchor file grew meanwhile")
                 size = os.fstat(descriptor).st_size
                 is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
                 line = json.dumps({"checkpoint": note}, separators=(",", ":")).encode()
@@ -102,12 +105,19 @@ class AnchorFile:
 
 
 def _read(line: bytes) -> Checkpoint | None:
-    """The checkpoint of a line; None for a torn one."""
+    """The checkpoint of a line; None for a torn one, which never counted.
+
+    WitnessUnavailableError for a whole one that holds none: a file that is damaged has forgotten
+    something, and nobody knows what.
+    """
     try:
         found = json.loads(line)
+    except ValueError:
+        return None
+    try:
         return _opened(found["checkpoint"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        return None
+        raise WitnessUnavailableError("the anchor file is damaged") from None
 
 
 def _opened(note: str) -> Checkpoint:

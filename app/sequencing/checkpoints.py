@@ -78,10 +78,11 @@ class CheckpointMaker:
         """
         if not await self._is_continued(leader):
             return 0
+        # A row that a crash kept back was signed by the old key, which counts up to there then.
+        await restore_rows(leader, self._continuity.history, self._signer.opened, self._now)
         await self._signer.prepare(leader)
         if self._schema is not None:
             await self._schema.look()
-        await restore_rows(leader, self._continuity.history, self._signer.opened, self._now)
         count = 0
         while True:
             heads = await unsigned_heads(

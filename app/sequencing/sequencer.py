@@ -129,8 +129,8 @@ class Sequencer:
 
     async def _write(self, plan: Plan, horizon: Horizon | None, watermark: int | None) -> None:
         leader = self._leader
-        growths = [await self._growth(log, leaves) for log, leaves in plan.leaves.items()]
         try:
+            growths = [await self._growth(log, leaves) for log, leaves in plan.leaves.items()]
             await leader.integrate(
                 growths,
                 plan.left_out,
@@ -140,7 +140,7 @@ class Sequencer:
                 watermark=leader.watermark if watermark is None else watermark,
             )
         except BaseException:
-            self._edges.clear()
+            self._edges.clear()  # they are those of leaves that are not stored
             raise
         for item in plan.left_out:
             _log.error("a run goes no further into its log: %s", item.reason)

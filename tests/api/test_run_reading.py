@@ -215,6 +215,8 @@ def test_a_verification_says_what_it_proves_and_what_not(acme: httpx2.Client) ->
     assert found["entries"] == run["entries"]
     assert found["proves"]
     assert found["does_not_prove"]
+    assert found["integrity"]["unwitnessed"] == run["entries"]  # there is no witness here
+    assert isinstance(found["unwitnessed_age_seconds"], int)
     last = acme.get(f"/v1/runs/{run['id']}/entries").json()["data"][-1]
     assert found["head"] == last["chain_hash"]
 
@@ -238,4 +240,5 @@ def test_a_run_whose_ledger_is_broken_shows_nothing_but_the_break(
         found = client.get(f"{path}/verification").json()
         assert (found["verdict"], found["break"]["seq"]) == ("broken", 2)
         assert (found["head"], found["proves"], found["integrity"]["state"]) == (None, [], "broken")
+        assert found["unwitnessed_age_seconds"] is None
         assert client.get(f"/v1/runs/{whole['id']}").json()["status"] == "succeeded"

@@ -18,7 +18,8 @@ import asyncio
 import os
 from pathlib import Path
 
-from app.domain.step import Effect, Label, Role, ToolSpec
+from app.domain.label import Label
+from app.domain.step import Effect, Role, ToolSpec
 
 PLACE = Path(os.environ["COUNTED_TOOLS_DIR"])
 SECONDS = float(os.environ.get("COUNTED_TOOLS_SECONDS", "0"))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from app.keys.signing_keys import LOG, SigningKeys
 from tests.e2e.server_process import Finished, run_command, surroundings
 from tests.e2e.test_sequencer_command import sequencing, value_of, wait_for
 from tests.security.tampering_scene import disarm, unguarded
@@ -103,7 +105,13 @@ def _nothing(_: Deployment) -> None:
     """The log stays as it was signed."""
 
 
-@pytest.mark.parametrize("meanwhile", [_nothing, Deployment.finish_a_run])
+def _a_run_ends_and_the_log_key_gives_way(made: Deployment) -> None:
+    """The next leader records how far the old key signed: that is more than the rows say."""
+    made.finish_a_run()
+    SigningKeys(made.live.keys, os.urandom).add(LOG)
+
+
+@pytest.mark.parametrize("meanwhile", [_nothing, _a_run_ends_and_the_log_key_gives_way])
 def test_after_the_restart_all_is_whole_and_a_row_that_is_taken_is_still_missed(
     deployment: Deployment, meanwhile: Callable[[Deployment], None]
 ) -> None:

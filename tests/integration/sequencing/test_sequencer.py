@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from uuid import UUID, uuid4
 
@@ -13,6 +14,7 @@ from app.domain.run import RunId
 from app.ledger.writing import SealedAppend, WriterKey
 from app.storage.database import Database
 from app.storage.sequencer_store import leading
+from app.transparency.tiles import TileError
 from tests.integration.sequencing.log_scene import (
     assert_logs_whole,
     integrated,
@@ -48,6 +50,56 @@ async def test_a_log_of_many_tiles_has_the_root_of_a_naive_tree(fresh: Roles) ->
             await scene.write(author, author.seal(*[step()] * count))
             await integrated(fresh)
         assert await assert_logs_whole(fresh) == 1070
+
+
+async def _store_nothing(raw: asyncpg.Connection) -> None:
+    await raw.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''full''; END';"
+        " CREATE TRIGGER refuse BEFORE INSERT ON leaf FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+
+
+async def _store_again(raw: asyncpg.Connection) -> None:
+    await raw.execute("DROP FUNCTION refuse CASCADE")
+
+
+async def _hide_tiles(raw: asyncpg.Connection) -> None:
+    """Of the log that comes second: the edge of the first one has grown by then."""
+    await raw.execute(
+        "SET session_replication_role = replica; ALTER TABLE tile DISABLE TRIGGER USER;"
+        " CREATE TABLE hidden AS SELECT * FROM tile WHERE tenant_id ="
+        " (SELECT tenant_id FROM tenants WHERE name = 'other');"
+        " DELETE FROM tile WHERE tenant_id IN (SELECT tenant_id FROM hidden)"
+    )
+
+
+async def _show_tiles(raw: asyncpg.Connection) -> None:
+    await raw.execute("INSERT INTO tile SELECT * FROM hidden; DROP TABLE hidden")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "mend"), [(_store_nothing, _store_again), (_hide_tiles, _show_tiles)]
+)
+async def test_a_tick_that_failed_leaves_nothing_behind_that_the_next_one_builds_on(
+    fresh: Roles,
+    break_it: Callable[[asyncpg.Connection], Awaitable[None]],
+    mend: Callable[[asyncpg.Connection], Awaitable[None]],
+) -> None:
+    raw = await connect(fresh.superuser)
+    async with scene_on(fresh) as scene, scene_on(fresh, tenant="other") as other:
+        authors = [(process, await process.begun()) for process in (scene, other)]
+        await integrated(fresh)
+        for process, author in authors:
+            await process.write(author, author.seal(step(), step()))
+        await break_it(raw)
+        async with led(fresh) as (_, sequencer):
+            with pytest.raises((asyncpg.PostgresError, LedgerError, TileError)):
+                await sequencer.tick()
+            await mend(raw)
+            while (await sequencer.tick()).has_more:
+                pass
+    await raw.close()
+    assert await assert_logs_whole(fresh) == 6
 
 
 async def test_a_transaction_that_is_open_holds_back_what_came_after_it_and_loses_nothing(

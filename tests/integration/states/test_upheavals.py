@@ -91,6 +91,32 @@ async def _a_backup_comes_back(acts: LedgerUpheavals) -> None:
     await acts.rotate_enrolment_key()
 
 
+async def _an_idle_log_is_renamed_after_its_key_gave_way(acts: LedgerUpheavals) -> None:
+    """It is signed under its new name as large as it was when the old key signed it last."""
+    await acts.sequence()
+    acts.rotate_log_key()
+    await acts.sequence()
+    await _lost_and_recovered(acts)
+
+
+async def _the_log_key_gave_way_in_what_was_lost(acts: LedgerUpheavals) -> None:
+    """The record of it is lost, too, and is made again when all logs have new names."""
+    await acts.sequence()
+    await _lost_and_recovered(acts, acts.rotate_log_key)
+
+
+async def _lost_and_recovered(
+    acts: LedgerUpheavals, meanwhile: Callable[[], None] = lambda: None
+) -> None:
+    await acts.back_up()
+    meanwhile()
+    await acts.take_over(acts.runs[2], acts.seats[0])
+    await acts.sequence()
+    await acts.restore()
+    await acts.sequence()
+    await acts.sweep()
+
+
 async def _a_backup_from_before_the_logs_began_comes_back(acts: LedgerUpheavals) -> None:
     await acts.back_up()
     await acts.erase(acts.runs[0], frozenset({"task"}), crashes=False)
@@ -128,6 +154,8 @@ async def _a_tenant_comes_back_and_goes_again(acts: LedgerUpheavals) -> None:
         _a_tenant_goes,
         _a_tenant_goes_before_the_log_key,
         _a_backup_comes_back,
+        _an_idle_log_is_renamed_after_its_key_gave_way,
+        _the_log_key_gave_way_in_what_was_lost,
         _a_backup_from_before_the_logs_began_comes_back,
         _an_erasure_that_was_refused_in_the_end_is_not_made_up_for,
         _a_tenant_comes_back_and_goes_again,

@@ -28,6 +28,29 @@ def test_a_broken_ledger_is_reported_with_its_place() -> None:
 
 
 @pytest.mark.parametrize(
+    ("unwitnessed", "age", "line"),
+    [
+        (3, 12, ["unseen   3 records, the oldest for 12 seconds"]),
+        (3, None, ["unseen   3 records"]),
+        (0, 0, []),
+    ],
+)
+def test_what_no_witness_has_seen_is_told_with_its_age(
+    unwitnessed: int, age: int | None, line: list[str]
+) -> None:
+    found: JsonObject = {
+        "run_id": "run_1",
+        "verdict": "valid",
+        "entries": 5,
+        "head": "00",
+        "break": None,
+        "integrity": {"unwitnessed": unwitnessed},
+        "unwitnessed_age_seconds": age,
+    }
+    assert report_lines(found)[4:] == line
+
+
+@pytest.mark.parametrize(
     ("kind", "entry", "line"),
     [
         ("run.started", {}, "run.started"),

@@ -1,8 +1,10 @@
 """What the report of a bundle says: places, counts, times, and in words what it does not show."""
 
 import ast
+import io
 import json
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ KEYS = {
     "records",
     "witnessed",
     "witnessed_at",
+    "unwitnessed_since",
     "erased",
     "deleted",
 }
@@ -44,6 +47,7 @@ def test_a_bundle_that_holds_has_no_finding_and_says_what_it_shows() -> None:
     assert (report["records"], report["witnessed"], report["erased"]) == (5, 5, [])
     assert report["proves"][0] == f"these are records of run {RUN.hex()} in log {TENANT.hex()}"
     assert report["does_not_prove"]
+    assert report["unwitnessed_since"] is None
 
 
 def test_the_time_is_when_the_quorum_was_made_up_not_when_the_first_witness_came() -> None:
@@ -70,10 +74,19 @@ def test_of_a_deleted_run_nothing_is_claimed_but_that_it_was() -> None:
     assert any("anything that the run said" in sentence for sentence in report.does_not_prove())
 
 
+def _time_of_record(name: str, seq: int) -> str:
+    with tarfile.open(fileobj=io.BytesIO(tar_named(name))) as tar:
+        records = tar.extractfile(RECORDS)
+        assert records is not None
+        told: str = json.loads(records.readlines()[seq])["ts"]
+    return told
+
+
 def test_a_tail_that_nobody_saw_is_counted_and_named() -> None:
     report = report_on("tail not sequenced")
     assert (report.records, report.witnessed) == (5, 3)
     assert [(found.where, found.seq) for found in report.findings] == [(RECORDS, 3)]
+    assert report.unwitnessed_since == _time_of_record("tail not sequenced", 3)
     assert any("2 records" in sentence for sentence in report.does_not_prove())
 
 
@@ -97,6 +110,7 @@ def test_a_finding_names_the_file_and_the_record(name: str, where: str, seq: int
     report = report_on(name)
     assert (where, seq) in {(found.where, found.seq) for found in report.findings}
     assert (report.witnessed, report.witnessed_at) == (0, None)
+    assert report.unwitnessed_since is None
     assert report.proves() == ()
 
 

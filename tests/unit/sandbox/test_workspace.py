@@ -3,7 +3,7 @@
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,23 @@ def _refused_root(path: Path, *forbidden: Path) -> str:
     with pytest.raises(ConfigurationError) as refused:
         open_workspace_root(path, forbidden=forbidden)
     return str(refused.value)
+
+
+def test_a_directory_that_cannot_be_handed_over_is_let_go_of(tmp_path: Path) -> None:
+    opened: list[int] = []
+
+    def opener(held: int, names: Sequence[str], flags: int, mode: int) -> int:
+        opened.append(open_by_walk(held, names, flags, mode))
+        return opened[-1]
+
+    nobody = WorkerAccount(uid=1 << 40, gid=1 << 40)
+    root = open_workspace_root(tmp_path, forbidden=[], owner=nobody, opener=opener)
+    with pytest.raises((ToolError, OverflowError)):
+        root.for_run(TENANT, RUN)
+    (descriptor,) = opened
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    root.close()
 
 
 def test_a_missing_directory_is_refused(tmp_path: Path) -> None:

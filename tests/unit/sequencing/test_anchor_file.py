@@ -74,6 +74,43 @@ async def test_a_torn_last_line_is_passed_over_and_does_not_spoil_the_next(tmp_p
     assert newest.size == 3
 
 
+async def test_a_leader_that_was_replaced_while_it_asked_does_not_set_the_file_back(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "anchor"
+    anchor = AnchorFile(path)
+    await publish(anchor, 2)
+
+    async def overtaken(old: int) -> Sequence[bytes]:
+        await publish(AnchorFile(path), 5)
+        return consistency_proof(old, 3, grown(0, {}, leaves(3)))
+
+    with pytest.raises(WitnessUnavailableError):
+        await anchor.publish(note(3), 3, overtaken)
+    newest = await anchor.newest(ORIGIN)
+    assert newest is not None
+    assert newest.size == 5
+
+
+@pytest.mark.parametrize(
+    "line", ['{"checkpoint": "no note"}', '{"checkpoint": "\\ud800"}', '{"other": 1}', "[]", "7"]
+)
+async def test_a_damaged_file_takes_nothing_and_is_not_read_as_an_older_one(
+    tmp_path: Path, line: str
+) -> None:
+    path = tmp_path / "anchor"
+    anchor = AnchorFile(path)
+    await publish(anchor, 2)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+    before = path.read_bytes()
+    with pytest.raises(WitnessUnavailableError, match="damaged"):
+        await anchor.newest(ORIGIN)
+    with pytest.raises(WitnessUnavailableError, match="damaged"):
+        await publish(anchor, 3)
+    assert path.read_bytes() == before
+
+
 async def test_a_file_that_cannot_be_written_is_no_anchor(tmp_path: Path) -> None:
     with pytest.raises(WitnessUnavailableError) as told:
         await publish(AnchorFile(tmp_path / "none" / "anchor"), 1)
