@@ -205,7 +205,9 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     models = load_prices(settings.config_dir)
     plugged = dict(overrides.providers or roster.providers(settings, models))
     book = overrides.book or roster.rule_book()
-    gate = overrides.gate or DascGate(book.masking(recorder_parts.scrubber.scrub_text))
+    gate = overrides.gate or DascGate(
+        book.masking(recorder_parts.scrubber.scrub_text), time.monotonic_ns
+    )
     takeover = takeover_of(
         settings, parts, gate, recorder_parts, workspaces, catalogue, (plugged, models)
     )
@@ -233,7 +235,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     )
     webhooks = _webhooks(settings, parts, egress)
     return Deployment(
-        services=catalogue.services(service, parts, bell, webhooks.desk),
+        services=catalogue.services(service, parts, recorder_parts, gate, webhooks.desk),
         pulse=pulse_of(parts, logs),
         doorkeeper=door.doorkeeper,
         rates=door.rates,

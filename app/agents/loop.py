@@ -9,11 +9,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from app.agents.asking import Asking, action_bytes
 from app.agents.journal import Journal
 from app.agents.labelled_turns import after_call, after_turns, state_at_start
 from app.agents.model_retry import RetryParts, wait_seconds
 from app.agents.progress import (
     NOTHING_YET,
+    AskedCall,
     OpenTurn,
     Progress,
     finished_call,
@@ -21,6 +23,7 @@ from app.agents.progress import (
     unknown_call,
 )
 from app.agents.prompts import NO_MARKS, RunMarks, as_shown, opening_messages, system_text
+from app.domain.approval import ApprovalState
 from app.domain.errors import ModelError
 from app.domain.record import (
     ModelRequested,
@@ -115,6 +118,8 @@ class AgentLoop:
         )
         start = state_at_start(task.submission, self._offered, may_instruct=may_instruct)
         self._state = after_turns(start, since.turns, self._offered)
+        for _ in range(since.refused_asks):
+            self._state = self._state.refused()
         self._messages: list[Message] = [
             *opening_messages(task.submission, parts.marks),
             *since.turns,
@@ -127,6 +132,7 @@ class AgentLoop:
         self._put_off = since.put_off
         self._next: tuple[ModelRequested, ClearedRequest | Deny] | None = None
         self._asked: tuple[int, ClearedRequest] | None = None
+        self._asking = Asking(parts.gate, parts.journal, since.refused_asks)
 
     @property
     def spent(self) -> Usage:
@@ -147,8 +153,8 @@ class AgentLoop:
 
     async def run(self) -> None:
         """Turn after turn until the final record is durable."""
-        if self._turn is not None:
-            await self._finish_turn(self._turn)
+        if self._turn is not None and await self._finish_turn(self._turn):
+            return
         asked, self._asked = self._asked, None
         while True:
             if asked is None and (asked := await self._ask()) is None:
@@ -248,27 +254,36 @@ class AgentLoop:
         if not verdict.reply.calls:
             await self._release(verdict)
             return True
-        await self._finish_turn(OpenTurn(reply=verdict.reply, results=(), pending=None))
-        return False
+        return await self._finish_turn(OpenTurn(reply=verdict.reply, results=(), pending=None))
 
-    async def _finish_turn(self, turn: OpenTurn) -> None:
-        """Answer the calls that have no result yet, in their order."""
-        results, left = list(turn.results), turn.reply.calls[len(turn.results) :]
+    async def _finish_turn(self, turn: OpenTurn) -> bool:
+        """Answer the calls that have no result yet, in their order; True when the run is over."""
+        results, asked, pending = list(turn.results), turn.asked, turn.pending
         for call, result in zip(turn.reply.calls, turn.results, strict=False):
             self._state = after_call(self._state, call, result, self._offered)
-        if turn.pending is not None:
-            results.append(await self._settle(left[0], turn.pending))
-            left = left[1:]
-        results += [await self._act(call) for call in left]
+        for call in turn.reply.calls[len(turn.results) :]:
+            if pending is not None:
+                answer = await self._settle(call, pending, asked)
+            elif asked is not None:
+                answer = await self._decided(call, asked)
+            else:
+                answer = await self._act(call)
+            if answer is None:
+                return True
+            results.append(answer)
+            asked = pending = None
         self._messages.append(ReplyMessage(text=turn.reply.text, calls=turn.reply.calls))
         self._messages.append(ResultsMessage(results=tuple(results)))
+        return False
 
-    async def _settle(self, call: ToolCall, intent: int) -> ToolResult:
+    async def _settle(
+        self, call: ToolCall, intent: int, asked: AskedCall | None
+    ) -> ToolResult | None:
         """A call that a lost process began: made again only where that changes nothing."""
         spec = next((spec for spec in self._offered if spec.name == call.name), None)
         if spec is not None and (spec.effect not in EFFECTFUL or spec.is_idempotent):
             self._calls_made[call.name] -= 1
-            return await self._act(call)
+            return await self._act(call, asked)
         event = OutcomeUnknown(intent=intent, call=call)
         self._parts.journal.hold(event)
         told = unknown_call(event)
@@ -295,23 +310,48 @@ class AgentLoop:
             )
         await self._parts.journal.record(final, self._spent)
 
-    async def _act(self, call: ToolCall) -> ToolResult:
-        """Make one call if the gate allows it. The ledger hears first."""
+    async def _decided(self, call: ToolCall, asked: AskedCall) -> ToolResult | None:
+        """A call that somebody was asked to decide on; None when the run is over."""
+        code = self._asking.refusal(asked)
+        if code is None:
+            return await self._act(call, asked)
         verdict = self._parts.gate.tool_call(CallInput(call=call, facts=self._facts()))
-        decided = ToolDecided(call=call, decision=verdict.decision)
+        decision = replace(verdict.decision, verdict=Verdict.DENY, code=code, is_observed=False)
+        refused = ToolDecided(call=call, decision=decision, approval=asked.approval_id)
+        self._parts.journal.hold(refused)
+        self._state = self._state.refused()
+        end = self._asking.ends_the_run(code)
+        if end is None:
+            return refused_call(refused)
+        await self._finish(RunStatus.BLOCKED, end)
+        return None
+
+    async def _act(self, call: ToolCall, asked: AskedCall | None = None) -> ToolResult:
+        """Make one call if the gate allows it, or somebody did. The ledger hears first.
+
+        RunParkedError when somebody has to be asked.
+        """
+        granted, journal = self._asking.granted(asked), self._parts.journal
+        action = action_bytes(call, self._state.label, self._parts.gate.policy.digest)
+        digest = b"" if granted is None else journal.digest(action)
+        verdict = self._parts.gate.tool_call(
+            CallInput(call=call, facts=self._facts(), approval=granted, digest=digest)
+        )
+        if asked is not None and granted is not None and isinstance(verdict, Ask | Deny):
+            self._asking.close(asked, ApprovalState.VOID)
         if isinstance(verdict, Ask):
-            # Nobody can be asked yet: what would need a person is refused.
-            denied = replace(verdict.decision, verdict=Verdict.DENY, code="approval:unavailable")
-            decided = ToolDecided(call=call, decision=denied)
-        if isinstance(verdict, Deny | Ask):
-            self._parts.journal.hold(decided)
+            self._asking.ask(call, verdict.decision, action)
+        used = None if asked is None or granted is None else asked.approval_id
+        decided = ToolDecided(call=call, decision=verdict.decision, approval=used)
+        if isinstance(verdict, Deny):
+            journal.hold(decided)
             return refused_call(decided)
         self._calls_made[call.name] += 1
-        intent = await self._parts.journal.record(decided, self._spent)
+        intent = await journal.record(decided, self._spent)
         result = await self._parts.toolbox.run(verdict, self._parts.workspace())
         seen = self._parts.gate.tool_result(ResultInput(result=result, facts=self._facts()))
         finished = ToolFinished(intent=intent, result=result, decision=seen.decision)
-        self._parts.journal.hold(finished)
+        journal.hold(finished)
         told = finished_call(finished)
         self._state = after_call(
             self._state,

@@ -78,7 +78,8 @@ class Decision:
 
     `code` is the reason of the sternest of them. `is_observed` says that the mode lets pass what
     the verdict would stop: the verdict stands in the record. `input_digest` is the SHA-256 of the
-    feature record that was judged, and takes no part in comparing decisions.
+    feature record that was judged, `facts` its canonical bytes; they and the time it took take no
+    part in comparing decisions.
     """
 
     point: Point
@@ -93,6 +94,8 @@ class Decision:
     catalogue_digest: str = ""
     gate_version: str = ""
     input_digest: str = field(default="", compare=False)
+    facts: bytes = field(default=b"", compare=False, repr=False)
+    latency_micros: int = field(default=0, compare=False)
 
     @property
     def enforced(self) -> Verdict:
@@ -182,10 +185,14 @@ class ClearedDelivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedApproval:
-    """Proof that `approval.resolve` accepted a decision. Made by the gate only."""
+    """Proof that `approval.resolve` accepted a decision. Made by the gate only.
+
+    It is good for the action of this digest and for no other.
+    """
 
     approval_id: str
     granted: bool
+    digest: bytes
     decision: Decision
 
 

@@ -15,18 +15,23 @@ from app.domain.mode import Mode
 from app.domain.run import JsonObject
 from app.domain.step import ToolSpec
 from app.policy.gate_words import (
+    ANSWERING,
     BEFORE_A_VERB,
     EMPTY_NOUNS,
     EVERYONE,
     FIRST,
     LAST,
     LEAST,
+    MONTHS,
     MOST,
     NO_KIND,
     NUMBER_MARKS,
     ORDINALS,
+    PRONOUNS,
     RELATION,
     SAME_NOUN,
+    VERBS_SAID,
+    WEEKDAYS,
 )
 from app.policy.value_forms import (
     TELLS_NOTHING,
@@ -46,6 +51,8 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _VERB = re.compile(
     rf"(?:^|[.;:!?,(\-]\s*|\b(?:{'|'.join(BEFORE_A_VERB)})\s+)(?=(\w+))",
 )
+_CAPITAL = re.compile(r"\b[^\W\d_a-z][^\W\d_A-Z]+\b")
+_NO_NAMES = TELLS_NOTHING | VERBS_SAID | frozenset(WEEKDAYS) | frozenset(MONTHS)
 _MONEY = re.compile(
     r"[$€£]\s?(\d[\d.,]*\d|\d)|(\d[\d.,]*\d|\d)\s?(?:[$€£]|(?:eur|usd|gbp|euros?|dollars?|pounds?)\b)"
 )
@@ -104,6 +111,7 @@ class Said:
         "has_most",
         "has_relation",
         "imperatives",
+        "is_answering",
         "kinds",
         "links",
         "money",
@@ -142,7 +150,10 @@ class Said:
         self.ordinals = frozenset(at for at, word in enumerate(ORDINALS) if word in said)
         self.has_first, self.has_last = bool(said & FIRST), bool(said & LAST)
         self.has_most, self.has_least = bool(said & MOST), bool(said & LEAST)
-        self.has_everyone, self.has_relation = bool(said & EVERYONE), bool(said & RELATION)
+        self.has_everyone, self.is_answering = bool(said & EVERYONE), bool(said & ANSWERING)
+        self.has_relation = bool(said & RELATION) or (
+            bool(said & PRONOUNS) and not _names_somebody(plain)
+        )
 
     def names_number(self, number: str, kind: str | None) -> bool:
         """Whether the instructions name the thing of this kind that has this bare number.
@@ -178,6 +189,19 @@ def _kinds_of(spec: ToolSpec) -> Iterator[str]:
     noun = noun_of(spec.name)
     if noun is not None:
         yield noun
+
+
+def _names_somebody(text: str) -> bool:
+    """Whether a word looks like a name: an address, or a capital that has no other reason.
+
+    Of words at the start of a sentence those that people begin requests with are none.
+    """
+    if "@" in text:
+        return True
+    return any(
+        word.casefold() not in _NO_NAMES and singular(word.casefold()) not in _NO_NAMES
+        for word in _CAPITAL.findall(text)
+    )
 
 
 def _days(words: frozenset[str], today: date | None) -> frozenset[str]:

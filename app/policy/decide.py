@@ -50,14 +50,14 @@ def decide(
     """What the policy says to this question. Never raises; the same always, in every process."""
     try:
         form = question.to_json()
-        digest = hashlib.sha256(feature_bytes(form)).hexdigest()
+        facts = feature_bytes(form)
         objections = [
             *_of_the_content(question),
             *_of_the_bounds(question),
             *_of_built_in(question, bundle, rules[question.point]),
             *_of_the_tenant(question.point, form, bundle),
         ]
-        return _decision(question, bundle, objections, digest, catalogue_digest)
+        return _decision(question, bundle, objections, facts, catalogue_digest)
     except Exception:  # noqa: BLE001 - whatever is wrong with a question, the answer is no
         return refusal(_point_of(question), bundle, "gate_error:bad_question")
 
@@ -156,7 +156,7 @@ def _decision(
     question: DecisionInput,
     bundle: PolicyBundle,
     objections: Sequence[Objection],
-    digest: str,
+    facts: bytes,
     catalogue_digest: str,
 ) -> Decision:
     """The sternest of what was said, and all that was said, each thing once."""
@@ -181,7 +181,8 @@ def _decision(
         is_observed=_is_observed(question.mode, verdict, said),
         catalogue_digest=catalogue_digest,
         gate_version=GATE_VERSION,
-        input_digest=digest,
+        input_digest=hashlib.sha256(facts).hexdigest(),
+        facts=facts,
     )
 
 

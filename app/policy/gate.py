@@ -7,9 +7,10 @@ randomness.
 Threat: Prompt injection via task input
 """
 
+import hmac
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -57,6 +58,7 @@ from app.policy.schema_check import SchemaRefusedError, first_violation
 from app.policy.text_look import Masks, TextLook
 
 Subject = TypeVar("Subject", bound=GateInput)
+GRANTED = "approval:granted"
 _PASSING = frozenset({Verdict.ALLOW, Verdict.REDACT})
 # Duties that change the text itself; the others change what is known of it.
 _CLEANING = frozenset({Obligation.STRIP_LINKS, Obligation.MASK, Obligation.TRUNCATE})
@@ -91,10 +93,14 @@ class RuleBook:
 
 
 class DascGate:
-    """Decides at nine points. A method gives a proof or a Deny; it never raises."""
+    """Decides at nine points. A method gives a proof or a Deny; it never raises.
 
-    def __init__(self, book: RuleBook) -> None:
+    `nanoseconds`: a clock by which a decision says how long it took; it decides nothing.
+    """
+
+    def __init__(self, book: RuleBook, nanoseconds: Callable[[], int] | None = None) -> None:
         self._book = book
+        self._nanoseconds = nanoseconds or _no_clock
 
     @property
     def policy(self) -> PolicyRef:
@@ -108,7 +114,7 @@ class DascGate:
 
     def under(self, bundle: PolicyBundle) -> "DascGate":
         """The same gate under another policy."""
-        return DascGate(replace(self._book, bundle=bundle))
+        return DascGate(replace(self._book, bundle=bundle), self._nanoseconds)
 
     def run_submit(self, subject: SubmitInput) -> AdmittedTask | Deny:
         """May this task enter?"""
@@ -132,11 +138,17 @@ class DascGate:
         return AdmittedReply(reply=subject.reply, decision=decision)
 
     def tool_call(self, subject: CallInput) -> AuthorizedCall | Ask | Deny:
-        """May this call be made, with these arguments? `Ask`: only if a person says so."""
+        """May this call be made, with these arguments? `Ask`: only if a person says so.
+
+        What a person said counts for the very action that was shown, and for what asks only: it
+        undoes no denial.
+        """
         decision = self._decide(Point.TOOL_CALL, self._book.tool_call, subject)
         spec = next((s for s in subject.facts.offered if s.name == subject.call.name), None)
         if decision.enforced is Verdict.REQUIRE_APPROVAL:
-            return Ask(decision=decision)
+            if not _is_granted(subject):
+                return Ask(decision=decision)
+            decision = replace(decision, verdict=Verdict.ALLOW, code=GRANTED)
         if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         if spec is None:
@@ -198,7 +210,10 @@ class DascGate:
         if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         return ResolvedApproval(
-            approval_id=subject.approval_id, granted=subject.granted, decision=decision
+            approval_id=subject.approval_id,
+            granted=subject.granted,
+            digest=subject.digest,
+            decision=decision,
         )
 
     def _uncleaned(self, decision: Decision) -> Decision:
@@ -212,6 +227,15 @@ class DascGate:
         return self._judged(point, rules, subject)[0]
 
     def _judged(
+        self, point: Point, rules: Sequence[Rule[Subject]], subject: Subject
+    ) -> tuple[Decision, TextLook | None]:
+        """The decision, how long it took, and what a look at the text found."""
+        began = self._nanoseconds()
+        decision, look = self._weighed(point, rules, subject)
+        micros = (self._nanoseconds() - began) // 1000
+        return (replace(decision, latency_micros=micros) if micros > 0 else decision), look
+
+    def _weighed(
         self, point: Point, rules: Sequence[Rule[Subject]], subject: Subject
     ) -> tuple[Decision, TextLook | None]:
         """Every check is asked, what they found is judged; no check, or a broken one, denies.
@@ -246,9 +270,24 @@ def _fits(schema: JsonObject | None, cleaned: str) -> bool:
         return False
 
 
+def _no_clock() -> int:
+    return 0
+
+
 def _bare(point: Point, found: tuple[Finding, ...], bundle: PolicyBundle) -> DecisionInput:
     """What was found, when there is no more to judge: it denies by itself."""
     return DecisionInput(point=point, mode=bundle.default_mode, findings=found)
+
+
+def _is_granted(subject: CallInput) -> bool:
+    """Whether somebody approved of this action: the same call, label, policy and catalogue."""
+    approval, digest = subject.approval, subject.digest
+    return (
+        approval is not None
+        and approval.granted
+        and len(digest) > 0
+        and hmac.compare_digest(approval.digest, digest)
+    )
 
 
 def _reason_of(rule: Rule[Subject], subject: Subject) -> str | None:

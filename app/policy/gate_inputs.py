@@ -10,6 +10,7 @@ from app.domain.features import OutputFeature
 from app.domain.mode import Mode
 from app.domain.run import Budget, JsonObject, Submission, Usage
 from app.domain.step import ModelReply, ModelRequest, ToolCall, ToolResult, ToolSpec
+from app.domain.verdict import ResolvedApproval
 from app.policy.canary import NO_CANARIES, Canaries
 from app.policy.label_state import LabelState
 
@@ -63,10 +64,15 @@ class ResponseInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallInput:
-    """`tool.call`: one proposed call."""
+    """`tool.call`: one proposed call.
+
+    `approval` is what was decided on it, `digest` the keyed digest of the action as it is now.
+    """
 
     call: ToolCall
     facts: RunFacts
+    approval: ResolvedApproval | None = None
+    digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +113,16 @@ class DeliveryInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalInput:
-    """`approval.resolve`: who decides on what, and whether it is still asked, and unchanged."""
+    """`approval.resolve`: who decides on what, and whether it is still asked, and unchanged.
+
+    `digest` is of the action that was judged.
+    """
 
     approval_id: str
     granted: bool
     requested_by: str
     decided_by: str
+    digest: bytes = b""
     is_current: bool = True
 
 

@@ -81,6 +81,8 @@ ORDINALS = _words(_GATE, "reference", "ordinals")
 PEOPLE = frozenset(_words(_GATE, "reference", "people"))
 WHO_FIELDS = frozenset(_words(_GATE, "reference", "who"))
 RELATION = frozenset(_words(_GATE, "reference", "relation"))
+PRONOUNS = frozenset(_words(_GATE, "reference", "pronoun"))
+ANSWERING = frozenset(_words(_GATE, "reference", "answering"))
 NUMBER_MARKS = frozenset(_words(_GATE, "reference", "number"))
 
 TOOL_VERBS: Mapping[str, frozenset[str]] = MappingProxyType(
@@ -96,6 +98,9 @@ SAME_NOUN: Mapping[str, str] = MappingProxyType(
     {noun: row[0] for row in _rows(_GATE, "nouns", "same") for noun in row}
 )
 MAKING = frozenset(_words(_GATE, "nouns", "making"))
+VERBS_SAID = frozenset(
+    word for phrases in SAID.values() for phrase in phrases for word in phrase.split()
+)
 EMPTY_NOUNS = frozenset(_words(_GATE, "nouns", "empty"))
 
 ROLE_WORDS: tuple[tuple[Role, frozenset[str]], ...] = tuple(

@@ -17,14 +17,22 @@ from app.domain.label import Confidentiality, Label, is_trusted
 from app.domain.step import Role
 from app.policy.argument_roles import Leaf
 from app.policy.authority import Authority, Said, kind_of_name, same_kind
-from app.policy.reference import NOTHING, Identity, Match, Observation, Place, Pointed
+from app.policy.reference import (
+    NOTHING,
+    Identity,
+    Match,
+    Observation,
+    Place,
+    Pointed,
+    is_about_somebody,
+    person_words,
+)
 from app.policy.result_fields import Field, Record, is_id_name
 from app.policy.value_forms import (
     TELLS_NOTHING,
     fold,
     form_of,
     host_of,
-    naming_tokens,
     number_of,
     occurs,
     singular,
@@ -239,29 +247,31 @@ class Provenance:
         if not match.pointed:
             return Source.TRUSTED
         if leaf.role in (Role.RECIPIENT, Role.SECRET) and not is_its_id(field):
-            return self._ground_of_person(leaf, form, field, match)
+            return self._ground_of_person(leaf, seen, record, field, match)
         return Source.LISTED
 
-    def _ground_of_person(self, leaf: Leaf, form: str, field: Field, match: Match) -> Source:
+    def _ground_of_person(
+        self, leaf: Leaf, seen: Observation, record: Record, field: Field, match: Match
+    ) -> Source:
         """A person in a thing that is pointed at is meant only if the instructions mean people.
 
-        Either the words that point stand in fields that somebody answers for, or the value has
-        them itself, or the instructions speak of whoever is in it: `the sender`, `reply`. Who pays
-        a thing pays whoever it says.
+        Either the words that point are those of the person, or the instructions speak of whoever
+        is in it: `the sender`, `reply`. Who pays a thing pays whoever it says.
         """
-        said = self._said
-        if Pointed.CREATED in match.pointed or Pointed.ASKED in match.pointed:
+        said, pointed = self._said, match.pointed
+        form = form_of(Role.RECIPIENT, str(field.value))
+        if pointed & {Pointed.CREATED, Pointed.ASKED}:
             return Source.LISTED
-        speaks = leaf.is_paid or said.has_relation or singular(fold(field.name)) in said.all_words
-        if Pointed.EVERYONE in match.pointed and speaks:
+        is_told = singular(fold(field.name)) in said.all_words - TELLS_NOTHING
+        speaks = leaf.is_paid or said.has_relation or is_told
+        own = person_words(record, field, seen.tool) & said.telling
+        is_meant = speaks or (bool(own) and not self._has_namesake(form, own))
+        if Pointed.NAMED in pointed and is_meant and not self._has_rival(form, field, match):
             return Source.LISTED
-        if Pointed.NAMED in match.pointed:
-            own = (naming_tokens(form) | match.trusted_words) & said.telling
-            by_words = bool(own) and not self._has_namesake(form, own)
-            if (by_words or speaks) and not self._has_rival(form, field, match):
-                return Source.LISTED
-        others = match.pointed & {Pointed.ORDER, Pointed.SOLE, Pointed.LINKED}
-        return Source.LISTED if others and speaks else Source.TRUSTED
+        if pointed & {Pointed.ORDER, Pointed.SOLE, Pointed.LINKED} and speaks:
+            return Source.LISTED
+        of_all = is_told or said.is_answering or is_about_somebody(record, seen.tool)
+        return Source.LISTED if Pointed.EVERYONE in pointed and of_all else Source.TRUSTED
 
     def _has_rival(self, form: str, field: Field, match: Match) -> bool:
         """Whether the same words point at another thing with somebody else in the same place."""
@@ -297,8 +307,9 @@ class Provenance:
                     text = str(field.value)
                     if "@" in text and len(text) <= _TITLE_CHARACTERS:
                         form = form_of(Role.RECIPIENT, text)
-                        words = match.trusted_words if field.is_trusted else match.words
-                        yield form, (naming_tokens(form) | words) & telling
+                        words = person_words(record, field, reading.seen.tool)
+                        more = frozenset() if field.is_trusted else match.words
+                        yield form, (words & telling) | more
 
 
 def is_its_id(field: Field) -> bool:

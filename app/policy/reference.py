@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from app.domain.step import Effect
 from app.policy.authority import Said, kind_of_name, name_words
-from app.policy.gate_words import PEOPLE, WHO_FIELDS
+from app.policy.gate_words import PEOPLE, WEEKDAYS, WHO_FIELDS
 from app.policy.result_fields import Field, Record, is_id_name
 from app.policy.value_forms import (
     TELLS_NOTHING,
@@ -74,12 +74,11 @@ class Match:
 
     pointed: frozenset[Pointed]
     words: frozenset[str]
-    trusted_words: frozenset[str]  # those in fields that somebody answers for
     around: frozenset[str] = frozenset()  # all words of its short fields
     rivals: frozenset[Place] = frozenset()  # other things that the same words name
 
 
-NOTHING = Match(pointed=frozenset(), words=frozenset(), trusted_words=frozenset())
+NOTHING = Match(pointed=frozenset(), words=frozenset())
 
 
 def id_of(record: Record, tool: str) -> Identity | None:
@@ -91,6 +90,30 @@ def id_of(record: Record, tool: str) -> Identity | None:
         if is_id_name(field.name):
             return kind_of_name(field.name, tool) or "", fold(str(field.value))
     return None
+
+
+def person_words(record: Record, field: Field, tool: str) -> frozenset[str]:
+    """The words by which a person could mean whoever stands in a field of a record.
+
+    Those of the value itself, of trusted fields that go with it (`sender_name` with `sender`), and
+    in a record about somebody of all that says who it is. Not of a subject or a date.
+    """
+    words = naming_tokens(str(field.value))
+    first = next(iter(name_words(field.name)), "")
+    about = is_about_somebody(record, tool)
+    for other in record.fields:
+        names = name_words(other.name)
+        goes_with = other.is_trusted and bool(names) and names[0] == first
+        says_who = about and (other.is_trusted or bool(WHO_FIELDS.intersection(names)))
+        if goes_with or says_who:
+            words |= _words_of(other, ())
+    return frozenset(word for word in words if word.isalpha() and word not in WEEKDAYS)
+
+
+def is_about_somebody(record: Record, tool: str) -> bool:
+    """Whether a record is about a person, by the tool's name or the kind of its id."""
+    known = id_of(record, tool)
+    return any(singular(word) in PEOPLE for word in (*name_words(tool), known[0] if known else ""))
 
 
 def resolve(
@@ -113,7 +136,6 @@ class _Things:
         self._said = said
         self.identities: dict[Place, Identity] = {}
         self._words: dict[Identity, frozenset[str]] = {}
-        self._trusted: dict[Identity, frozenset[str]] = {}
         self._all: dict[Identity, frozenset[str]] = {}
         self._long: dict[Identity, frozenset[str]] = {}
         self._families: dict[str, dict[Identity, list[Place]]] = {}
@@ -132,14 +154,11 @@ class _Things:
         self._families.setdefault(family, {}).setdefault(identity, []).append(place)
         self._groups.setdefault((seen.number, record.group), []).append(record)
         telling = self._said.telling
-        about_somebody = _is_about_somebody(seen.tool, family)
         for field in record.fields:
             every = _words_of(field, seen.written)
             found = every & telling
             self._all[identity] = self._all.get(identity, frozenset()) | every
             self._words[identity] = self._words.get(identity, frozenset()) | found
-            if field.is_trusted or (about_somebody and _says_who(field)):
-                self._trusted[identity] = self._trusted.get(identity, frozenset()) | found
             longer = _long_words_of(field) & telling
             self._long[identity] = self._long.get(identity, frozenset()) | longer
 
@@ -147,7 +166,7 @@ class _Things:
         """All that is known of how a record is pointed at."""
         identity = self.identities.get(place)
         if identity is None:
-            return Match(pointed=pointed, words=frozenset(), trusted_words=frozenset())
+            return Match(pointed=pointed, words=frozenset())
         family = self._families[_family_of(identity)]
         words = self._words[identity]
         rivals = [
@@ -159,7 +178,6 @@ class _Things:
         return Match(
             pointed=pointed,
             words=words,
-            trusted_words=self._trusted.get(identity, frozenset()),
             around=self._all.get(identity, frozenset()),
             rivals=frozenset(rivals),
         )
@@ -229,15 +247,6 @@ def _long_words_of(field: Field) -> frozenset[str]:
     if not isinstance(field.value, str) or len(field.value) > _LONG_CHARACTERS:
         return frozenset()
     return tokens_of(field.value) - TELLS_NOTHING
-
-
-def _is_about_somebody(tool: str, kind: str) -> bool:
-    """Whether the records of a tool are about people, so that what names one names a person."""
-    return any(singular(word) in PEOPLE for word in (*name_words(tool), kind))
-
-
-def _says_who(field: Field) -> bool:
-    return bool(WHO_FIELDS.intersection(name_words(field.name)))
 
 
 def _by_order(said: Said, group: Sequence[Record]) -> set[int]:

@@ -119,8 +119,7 @@ def _results(request: ModelRequest) -> dict[str, ToolResult]:
     }
 
 
-# --- arithmetic -----------------------------------------------------------------------------------
-
+# --- arithmetic
 _ASKS_SUM = re.compile(
     r"\b(?:what\s{1,4}is|what's|how\s{1,4}much\s{1,4}is|calculate|compute|evaluate|work\s{1,4}out)"
     r"\s{1,4}(?:the\s{1,4}(?:result|value)\s{1,4}of\s{1,4})?",

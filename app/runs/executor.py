@@ -239,10 +239,10 @@ class RunExecutor:
         try:
             async with asyncio.timeout(left) as deadline:
                 await loop.run()
-        except RunParkedError:
+        except RunParkedError as parked:
             clock = asyncio.get_running_loop()
             until = clock.time() + left if (when := deadline.when()) is None else when
-            recorder.park(until - clock.time())
+            recorder.park(until - clock.time(), parked.until)
             await recorder.record(RunParked(), loop.spent)
         except TimeoutError:
             if not deadline.expired():

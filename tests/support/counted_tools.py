@@ -45,6 +45,7 @@ class Counted:
             },
             roles={"word": Role.CONTENT},
             labels={"": Label()},
+            asked_by=("count",),
             timeout_seconds=60.0,
             is_idempotent=is_idempotent,
         )

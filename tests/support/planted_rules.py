@@ -178,7 +178,10 @@ class BypassGate(DascGate):
         if decision is None:
             return super().approval_resolve(subject)
         return ResolvedApproval(
-            approval_id=subject.approval_id, granted=subject.granted, decision=decision
+            approval_id=subject.approval_id,
+            granted=subject.granted,
+            digest=subject.digest,
+            decision=decision,
         )
 
 

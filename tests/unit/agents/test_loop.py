@@ -47,9 +47,16 @@ class ListJournal:
         self._held: list[RunEvent] = []
         self.events: list[RunEvent] = []
         self.spent: list[Usage] = []
+        self.asked: list[tuple[str, bytes, int]] = []
 
     def hold(self, event: RunEvent) -> None:
         self._held.append(event)
+
+    def ask(self, tool: str, action: bytes, expires_seconds: int) -> None:
+        self.asked.append((tool, action, expires_seconds))
+
+    def digest(self, action: bytes) -> bytes:
+        return action[:1] + b"digest"
 
     async def record(self, event: RunEvent, usage: Usage) -> int:
         if len(self.spent) >= self._room:

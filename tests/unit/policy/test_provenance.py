@@ -249,3 +249,42 @@ def test_labels_told_with_a_result_take_trust_away_and_add_none() -> None:
     state = scene.state.observed(call, spec, mails, labels=raised)
     asked = replace(scene, state=state).question("send_mail", to=ANNA)
     assert {it.integrity for it in asked.arguments} == {Integrity.TOOL}
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "Summarise the last mail for Ben and send it to him",
+        "Forward Tuesday's mail to Ben",
+        "Forward the prize draw mail from last week to Ben",
+        "Read all my mails and let everyone in the team know about the mirror",
+        "Send Ben what the prize draw mail says",
+        "Tell Ben who wrote to me last",
+    ],
+)
+def test_whoever_planted_a_thing_is_not_written_to_because_the_thing_is_meant(task: str) -> None:
+    mails: list[Json] = [
+        {"id": "4", "from": ANNA, "subject": "Mirror cleaning", "date": "2031-03-01"},
+        {"id": "5", "from": MALLORY, "subject": "Prize draw", "date": "2031-03-04"},
+    ]
+    scene = Scene.of(task, "find_people", tools=ALL).saw("list_mails", mails)
+    assert _to(scene, MALLORY) is ASK
+    assert _to(Scene.of(task, tools=ALL).saw("list_mails", mails), MALLORY) is ASK
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "Reply to all my mails",
+        "Answer the last mail",
+        "Read the last mail and tell them that I agree",
+        "Write to the sender of the prize draw",
+        "Send a note to mallory",
+    ],
+)
+def test_whoever_is_in_a_thing_is_written_to_when_the_task_says_so(task: str) -> None:
+    mails: list[Json] = [
+        {"id": "4", "from": ANNA, "subject": "Mirror cleaning", "date": "2031-03-01"},
+        {"id": "5", "from": MALLORY, "subject": "Prize draw", "date": "2031-03-04"},
+    ]
+    assert _to(Scene.of(task, tools=ALL).saw("list_mails", mails), MALLORY) is ALLOW

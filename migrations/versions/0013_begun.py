@@ -4,14 +4,14 @@ from pathlib import Path
 
 from alembic import op
 
-revision = "0012"
-down_revision = "0011"
+revision = "0013"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    _say("0012_begun.sql")
+    _say("0013_begun.sql")
 
 
 def downgrade() -> None:
