@@ -6,6 +6,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+from app.sandbox.confinement import held_capabilities
+from app.sandbox.kernel_calls import LinuxKernel
 from tests.support.escape_scene import worker_account
 
 ROOT = Path(__file__).parents[3]
@@ -56,3 +58,12 @@ def test_without_another_account_the_capabilities_go_all_the_same() -> None:
     held = {name: int(told[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
     assert held == dict.fromkeys(held, 0)
     assert told["Uid"].split() == [str(os.getuid())] * 4
+
+
+def test_the_power_that_is_held_is_what_the_kernel_says() -> None:
+    """Who has any is not confined: the worker asks by this before it goes on."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    told = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    expected = int(told["CapInh"], 16) | int(told["CapPrm"], 16) | int(told["CapEff"], 16)
+    assert held_capabilities(LinuxKernel()) == expected
+    assert bool(expected) == (os.geteuid() == 0)
