@@ -480,6 +480,12 @@ def test_every_awk_is_read(name: str) -> None:
     assert refused(f"{name} 'BEGIN {{ system(\"id\") }}'", SHIPPED) == told.STARTS_PROGRAM
 
 
+@pytest.mark.parametrize("program", ['print 1 / 2 | "sh"', 'x = $1 / 2; print | "sh"'])
+def test_a_division_hides_no_pipe_of_awk(program: str) -> None:
+    """Read as the beginning of a pattern, the pipe would be within it."""
+    assert refused(f"awk '{{{program}}} # /'", SHIPPED) == told.STARTS_PROGRAM
+
+
 @pytest.mark.parametrize("name", ["sed", "gsed"])
 def test_a_script_of_sed_is_found_wherever_it_stands(name: str) -> None:
     for arguments in (
