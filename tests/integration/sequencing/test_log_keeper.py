@@ -1,6 +1,7 @@
 """What is signed is durable and follows from what was signed; what was lost is not written over."""
 
 import asyncio
+import fcntl
 import json
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from app.sequencing.anchoring import Anchoring
 from app.sequencing.recovery import RecoveryDesk
 from app.sequencing.writer_retirement import WriterRetirement
 from app.storage.database import Database
-from app.transparency.checkpoint import open_checkpoint
+from app.transparency.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from app.transparency.merkle_tree import tree_root
 from app.transparency.note import ED25519, verifier_key
 from tests.integration.sequencing.keeper_scene import Watch, eventually, exists, watch_on
@@ -154,6 +155,28 @@ async def test_of_a_log_that_was_changed_before_its_first_signature_nothing_is_s
                 f"UPDATE log_head SET (origin, root) = (SELECT origin, root FROM kept) WHERE {own}",
             )
             assert await watch.checkpoints().sign_tenants(leader) == 1
+
+
+@pytest.mark.parametrize("ahead", [0, 1000], ids=["another history", "more"])
+async def test_a_leader_whose_witness_has_seen_something_else_halts_the_ledger(
+    fresh: Roles, tmp_path: Path, ahead: int
+) -> None:
+    """Somebody else leads another copy of the log, and shows that one."""
+    path = tmp_path / "anchor"
+    async with watch_on(fresh, tmp_path, [AnchorFile(path)]) as watch, watch.running():
+        await watch.scene.begun()
+        origin = origin_of(watch.operator.bytes)
+        async with asyncio.timeout(2 * PATIENCE_SECONDS):
+            while (seen := await AnchorFile(path).newest(origin)) is None:  # noqa: ASYNC110 - a file
+                await asyncio.sleep(0.02)
+        other = Checkpoint(origin=origin, size=seen.size + ahead, root=bytes(32))
+        note = sign_checkpoint(other, bytes(32)).decode()
+        with path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # as the leader does, who may be writing just now
+            file.truncate()
+            file.write(json.dumps({"checkpoint": note}).encode() + b"\n")
+        await watch.scene.begun()
+        await eventually(exists("SELECT 1 FROM tenants WHERE halted ~ 'has seen'"), fresh)
 
 
 async def test_what_is_left_out_is_alarmed_once(fresh: Roles, tmp_path: Path) -> None:
