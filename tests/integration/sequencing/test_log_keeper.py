@@ -1,7 +1,6 @@
 """What is signed is durable and follows from what was signed; what was lost is not written over."""
 
 import asyncio
-import fcntl
 import json
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,11 +12,12 @@ from app.domain.errors import ConfigurationError, LedgerUnavailableError
 from app.ledger.hashing import leaf_hash
 from app.sequencing.anchor_file import AnchorFile
 from app.sequencing.anchoring import Anchoring
+from app.sequencing.log_keeper import _Term
 from app.sequencing.recovery import RecoveryDesk
 from app.sequencing.writer_retirement import WriterRetirement
 from app.storage.database import Database
 from app.transparency.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from app.transparency.merkle_tree import tree_root
+from app.transparency.merkle_tree import hash_leaf, tree_root
 from app.transparency.note import ED25519, verifier_key
 from tests.integration.sequencing.keeper_scene import Watch, eventually, exists, watch_on
 from tests.integration.sequencing.log_scene import (
@@ -157,26 +157,31 @@ async def test_of_a_log_that_was_changed_before_its_first_signature_nothing_is_s
             assert await watch.checkpoints().sign_tenants(leader) == 1
 
 
-@pytest.mark.parametrize("ahead", [0, 1000], ids=["another history", "more"])
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [(1, "has seen another history"), (2, "has seen another history"), (9, "has seen 9 leaves")],
+)
 async def test_a_leader_whose_witness_has_seen_something_else_halts_the_ledger(
-    fresh: Roles, tmp_path: Path, ahead: int
+    fresh: Roles, tmp_path: Path, size: int, told: str
 ) -> None:
-    """Somebody else leads another copy of the log, and shows that one."""
+    """Somebody leads another copy of the log; nobody knew of it when this term began."""
     path = tmp_path / "anchor"
-    async with watch_on(fresh, tmp_path, [AnchorFile(path)]) as watch, watch.running():
+    async with watch_on(fresh, tmp_path, [AnchorFile(path)]) as watch:
         await watch.scene.begun()
-        origin = origin_of(watch.operator.bytes)
-        async with asyncio.timeout(2 * PATIENCE_SECONDS):
-            while (seen := await AnchorFile(path).newest(origin)) is None:  # noqa: ASYNC110 - a file
-                await asyncio.sleep(0.02)
-        other = Checkpoint(origin=origin, size=seen.size + ahead, root=bytes(32))
-        note = sign_checkpoint(other, bytes(32)).decode()
-        with path.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # as the leader does, who may be writing just now
-            file.truncate()
-            file.write(json.dumps({"checkpoint": note}).encode() + b"\n")
-        await watch.scene.begun()
-        await eventually(exists("SELECT 1 FROM tenants WHERE halted ~ 'has seen'"), fresh)
+        async with led(fresh) as (leader, sequencer):
+            term = _Term(watch.keeper._parts, leader, watch.operator, asyncio.Event())
+            await sequencer.tick()
+            await term._compare()
+            other = Checkpoint(
+                origin=origin_of(watch.operator.bytes), size=size, root=hash_leaf(b"other")
+            )
+            note = sign_checkpoint(other, bytes(32)).decode()
+            path.write_text(json.dumps({"checkpoint": note}) + "\n", encoding="utf-8")
+            await term._sign(sequencer)
+            assert term._publishing is not None
+            await asyncio.wait([term._publishing])
+            await term._collect()
+            assert told in str(await leader.raw.fetchval("SELECT max(halted) FROM tenants"))
 
 
 async def test_what_is_left_out_is_alarmed_once(fresh: Roles, tmp_path: Path) -> None:
