@@ -18,6 +18,7 @@ from fastapi.telemetry import TelemetryConfig
 
 import app as package
 from app.api import (
+    approval_routes,
     catalog_routes,
     docs_routes,
     erasure_routes,
@@ -37,6 +38,7 @@ from app.domain.errors import ConfigurationError
 from app.keys.agent_catalogue import load_tenant_settings, settings_of
 from app.keys.key_ring import KeyRing, KeySource
 from app.keys.request_rates import RequestRates
+from app.process_pulse import metrics_told
 from app.providers.provider import ModelProvider
 from app.settings import Settings
 from app.telemetry.metrics_server import MetricsServer
@@ -119,16 +121,22 @@ def create_app(
 
 
 async def work(
-    settings: Settings, told_to_leave: asyncio.Event, overrides: Overrides | None = None
+    settings: Settings,
+    told_to_leave: asyncio.Event,
+    overrides: Overrides | None = None,
+    metrics: socket.socket | None = None,
 ) -> None:
-    """Drive runs and nothing else until told; without keys nobody could ask for anything."""
+    """Drive runs and nothing else until told; without keys nobody could ask for anything.
+
+    `metrics` is a bound socket on which figures are told.
+    """
     nobody = Door(
         doorkeeper=Doorkeeper(KeySource(KeyRing(()), path=None, seen="", dev=False)),
         rates=RequestRates(limit_of=lambda _: 0, now_seconds=time.monotonic),
         tenants=load_tenant_settings(settings.config_dir),
     )
     deployment = build(settings, nobody, replace(overrides or Overrides(), is_worker=True))
-    async with asyncio.TaskGroup() as tasks:
+    async with metrics_told(metrics, deployment.pulse), asyncio.TaskGroup() as tasks:
         background = [
             tasks.create_task(duty)
             for duty in (_start_and_beat(deployment), deployment.keep_logs())
@@ -145,6 +153,7 @@ def _mount(app: FastAPI, *, docs: bool) -> None:
     guarded = (
         run_routes,
         stop_routes,
+        approval_routes,
         stream_routes,
         erasure_routes,
         webhook_routes,

@@ -1,6 +1,5 @@
 """What is plugged in: tools, providers and rules. The attack surface on one page."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,14 +11,14 @@ import app as package
 from app.domain.errors import ConfigurationError
 from app.domain.record import RunEvent
 from app.domain.run import RunId
-from app.domain.verdict import PolicyRef
+from app.domain.sandbox_mode import SandboxMode
 from app.egress.egress_client import EgressClient
 from app.embedded.server_account import choose_server_account
-from app.policy.gate import GATE_VERSION, RuleBook, rule_ids
+from app.policy.built_in_bundles import built_in_bundle
+from app.policy.bundle import PolicyBundle
+from app.policy.gate import RuleBook, rule_ids
 from app.policy.rules import (
-    ApprovalParties,
-    CallBudget,
-    CallCapability,
+    ApprovalShape,
     CallShape,
     DeliveryShape,
     MessageShape,
@@ -27,20 +26,20 @@ from app.policy.rules import (
     ReplyShape,
     RequestShape,
     ResultShape,
-    StepBudget,
     TaskBudget,
     TaskCapability,
     TaskShape,
 )
 from app.policy.schema_check import SchemaRefusedError, check_schema
 from app.provider_settings import ProviderName
-from app.providers.anthropic import AnthropicProvider
-from app.providers.extras.late_provider import (
+from app.providers.anthropic import anthropic_provider
+from app.providers.extras.extra_providers import (
     bedrock_provider,
     gemini_provider,
     openai_provider,
 )
 from app.providers.offline import OfflineProvider
+from app.providers.prices import MODELS, Models
 from app.providers.provider import ModelProvider
 from app.sandbox.execution import EngineName
 from app.sandbox.runner_assembly import build_runner
@@ -141,11 +140,13 @@ def confined_tools(
     }
     missing = {name: runner.unavailable(engine) for name, engine in engines.items()}
     found: list[Tool] = []
+    walls = runner.mode is not SandboxMode.OFF_UNSAFE
     if missing[PYTHON] is None:
-        found.append(PythonTool(runner, load_refusals(settings.config_dir), python))
+        bans = load_refusals(settings.config_dir)
+        found.append(PythonTool(runner, bans, python, is_confined=walls))
     if missing[SHELL] is None:
         refusals, has_files = load_shell_refusals(settings.config_dir), runner.shell_has_files
-        found.append(ShellTool(runner, refusals, programs, has_files=has_files))
+        found.append(ShellTool(runner, refusals, programs, has_files=has_files, is_confined=walls))
     return tuple(found), {name: why for name, why in missing.items() if why is not None}
 
 
@@ -157,7 +158,7 @@ def web_tools(settings: Settings, client: EgressClient) -> tuple[tuple[Tool, ...
     return (HttpFetch(client, policy, settings.egress.credentials()),), {}
 
 
-def providers(settings: Settings) -> dict[str, ModelProvider]:
+def providers(settings: Settings, models: Models = MODELS) -> dict[str, ModelProvider]:
     """The providers that these settings allow. `offline` is always there, and named as such.
 
     ConfigurationError when the one that was chosen needs an extra that is not installed.
@@ -166,13 +167,21 @@ def providers(settings: Settings) -> dict[str, ModelProvider]:
     said = settings.models
     if said.anthropic_key is not None:
         key = said.anthropic_key.reveal
-        plugged["anthropic"] = AnthropicProvider(key, base_url=said.anthropic_base_url)
+        plugged["anthropic"] = anthropic_provider(
+            key, base_url=said.anthropic_base_url, models=models
+        )
     if said.openai_key is not None and _is_installed("openai"):
-        plugged["openai"] = openai_provider(said.openai_key.reveal, base_url=said.openai_base_url)
+        plugged["openai"] = openai_provider(
+            said.openai_key.reveal, base_url=said.openai_base_url, models=models
+        )
     if said.gemini_key is not None and _is_installed("google.genai"):
-        plugged["gemini"] = gemini_provider(said.gemini_key.reveal, base_url=said.gemini_base_url)
+        plugged["gemini"] = gemini_provider(
+            said.gemini_key.reveal, base_url=said.gemini_base_url, models=models
+        )
     if said.bedrock_region is not None and _is_installed("boto3"):
-        plugged["bedrock"] = bedrock_provider(said.bedrock_region, base_url=said.bedrock_base_url)
+        plugged["bedrock"] = bedrock_provider(
+            said.bedrock_region, base_url=said.bedrock_base_url, models=models
+        )
     if said.chosen not in plugged:
         raise ConfigurationError(
             f"MESHFLOW_PROVIDER is {said.chosen}, and that extra is not installed:"
@@ -213,24 +222,23 @@ def span_teller(settings: Settings) -> SpanTeller | None:
 
 def rule_book() -> RuleBook:
     """The rules in force at each of the nine points."""
-    draft = PolicyRef(policy_id="builtin", version=1, digest="")
-    book = _book(draft)
-    content = {"gate": GATE_VERSION, "rules": {p.value: ids for p, ids in rule_ids(book).items()}}
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(canonical.encode()).hexdigest()
-    return _book(PolicyRef(policy_id="builtin", version=1, digest=digest))
+    draft = _book(built_in_bundle())
+    checks = json.dumps(
+        {point.value: ids for point, ids in rule_ids(draft).items()}, sort_keys=True
+    )
+    return _book(built_in_bundle(checks=checks))
 
 
-def _book(policy: PolicyRef) -> RuleBook:
+def _book(bundle: PolicyBundle) -> RuleBook:
     return RuleBook(
-        policy=policy,
+        bundle=bundle,
         run_submit=(TaskShape(), TaskCapability(), TaskBudget()),
-        llm_request=(RequestShape(), CallBudget()),
+        llm_request=(RequestShape(),),
         llm_response=(ReplyShape(),),
-        tool_call=(CallShape(), CallCapability(), StepBudget()),
+        tool_call=(CallShape(),),
         tool_result=(ResultShape(),),
         agent_message=(MessageShape(),),
         run_output=(OutputShape(),),
         webhook_send=(DeliveryShape(),),
-        approval_resolve=(ApprovalParties(),),
+        approval_resolve=(ApprovalShape(),),
     )

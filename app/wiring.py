@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import secrets
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,21 +19,20 @@ from app.catalogue import Catalogue
 from app.domain.errors import LedgerUnavailableError, MeshFlowError
 from app.egress.egress_client import EgressClient, EgressParts
 from app.erasing.assembly import EraserAtWork, build_eraser, eraser_places
-from app.keys.agent_catalogue import TenantSettings, settings_of
+from app.keys.agent_catalogue import TenantSettings
 from app.keys.request_rates import RequestRates
 from app.ledger_assembly import LedgerParts, ledger_parts, utc_now
-from app.log_keeping import KeeperOfLogs, log_keeper, vitals_of
+from app.log_keeping import KeeperOfLogs, log_keeper
 from app.policy.gate import DascGate, RuleBook
-from app.privacy.scrubber import Scrubber
+from app.process_pulse import pulse_of
+from app.providers.price_list import load_prices
 from app.providers.provider import ModelProvider
-from app.runs.dispatcher import DispatchLimits, DispatchParts, RunDispatcher
-from app.runs.executor import RunExecutor, RunLimits
+from app.run_assembly import dispatcher_of, recorder_parts_of, run_limits, takeover_of
+from app.runs.dispatcher import RunDispatcher
+from app.runs.executor import RunExecutor
 from app.runs.identifiers import new_run_id
 from app.runs.notifier import Bell
-from app.runs.opening import DrivingParts
-from app.runs.recorder import RecorderParts
 from app.runs.service import RunService, ServiceParts
-from app.runs.takeover import Takeover, TakeoverParts
 from app.sandbox.sandbox_profile import WorkerAccount
 from app.sandbox.tool_runner import ToolRunner
 from app.sandbox.workspace import WorkspaceRoot, open_workspace_root
@@ -42,7 +40,6 @@ from app.settings import Settings
 from app.storage import schema
 from app.storage.database import Database
 from app.storage.rate_store import RateStore
-from app.storage.run_queue import RunQueue
 from app.storage.run_store import RunStore
 from app.webhooks.courier import Courier
 from app.webhooks.webhook_assembly import Webhooks, WebhookSurroundings, build_webhooks
@@ -201,22 +198,27 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     parts = ledger_parts(settings)
     account, no_account = roster.worker_account()
     workspaces, bell = _workspaces(settings, account), Bell()
-    runner, programs = roster.worker_runner(settings, account, no_account)
-    logs, recorder_parts = log_keeper(settings, parts), _recorder_parts(settings, parts, bell)
+    workers = roster.worker_runner(settings, account, no_account)
+    logs, recorder_parts = log_keeper(settings, parts), recorder_parts_of(settings, parts, bell)
     egress = EgressClient(denied=settings.egress.denied, parts=overrides.egress)
-    catalogue = Catalogue(
-        settings, overrides.default_model, (runner, programs), egress, door.tenants
+    catalogue = Catalogue(settings, overrides.default_model, workers, egress, door.tenants)
+    models = load_prices(settings.config_dir)
+    plugged = dict(overrides.providers or roster.providers(settings, models))
+    book = overrides.book or roster.rule_book()
+    gate = overrides.gate or DascGate(
+        book.masking(recorder_parts.scrubber.scrub_text), time.monotonic_ns
     )
-    plugged = dict(overrides.providers or roster.providers(settings))
-    gate = overrides.gate or DascGate(overrides.book or roster.rule_book())
-    takeover = _takeover(settings, parts, gate, recorder_parts, workspaces, catalogue, plugged)
+    takeover = takeover_of(
+        settings, parts, gate, recorder_parts, workspaces, catalogue, (plugged, models)
+    )
     has_worker = overrides.is_worker or settings.dispatch.serve_workers
-    executor = RunExecutor(_limits(settings, has_worker=has_worker))
-    dispatcher = _dispatcher(settings, parts, executor, takeover, door.tenants)
+    executor = RunExecutor(run_limits(settings, has_worker=has_worker))
+    dispatcher = dispatcher_of(settings, parts, executor, takeover, door.tenants)
     service = RunService(
         ServiceParts(
             gate=gate,
             providers=plugged,
+            models=models,
             toolbox=catalogue.toolbox,
             recorder_parts=recorder_parts,
             run_keys=parts.run_keys,
@@ -228,13 +230,13 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
             new_run_id=lambda: new_run_id(utc_now(), os.urandom),
             new_command_id=uuid4,
             tenant_tools=catalogue.tools_of,
-            workers_are_full=lambda: runner.is_full,
+            workers_are_full=lambda: workers[0].is_full,
         )
     )
     webhooks = _webhooks(settings, parts, egress)
     return Deployment(
-        services=catalogue.services(service, parts, bell, webhooks.desk),
-        pulse=MetricsPulse(vitals_of(parts, logs), parts.runs.loads, time.monotonic),
+        services=catalogue.services(service, parts, recorder_parts, gate, webhooks.desk),
+        pulse=pulse_of(parts, logs),
         doorkeeper=door.doorkeeper,
         rates=door.rates,
         database=parts.database,
@@ -250,7 +252,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
         egress=egress,
         courier=webhooks.courier,
         workspaces=workspaces,
-        runner=runner,
+        runner=workers[0],
         logs=logs,
         ready=asyncio.Event(),
     )
@@ -272,99 +274,9 @@ def _webhooks(settings: Settings, parts: LedgerParts, egress: EgressClient) -> W
     )
 
 
-def _limits(settings: Settings, *, has_worker: bool) -> RunLimits:
-    return RunLimits(
-        max_concurrent=settings.max_concurrent_runs,
-        max_queued=settings.max_queued_runs,
-        has_worker=has_worker,
-    )
-
-
-def _dispatcher(
-    settings: Settings,
-    parts: LedgerParts,
-    executor: RunExecutor,
-    takeover: Takeover,
-    tenants: Mapping[str, TenantSettings],
-) -> RunDispatcher:
-    """What claims runs, and keeps them."""
-
-    def most_of_tenant(name: str) -> int:
-        own = settings_of(tenants, name).max_concurrent_runs
-        return settings.dispatch.most_of_tenant if own is None else own
-
-    return RunDispatcher(
-        DispatchParts(
-            queue=RunQueue(parts.dispatch, parts.writer_id),
-            beats=RunQueue(parts.heartbeat, parts.writer_id),
-            store=RunStore(parts.heartbeat),
-            keys=parts.run_keys,
-            executor=executor,
-            restore=takeover.restore,
-            writer_id=parts.writer_id,
-            now=utc_now,
-            jitter=lambda: secrets.randbelow(1 << 16) / (1 << 16),
-            limits=DispatchLimits(
-                lease_seconds=settings.lease_seconds,
-                most_everywhere=settings.dispatch.most_everywhere,
-                most_of_tenant=most_of_tenant,
-            ),
-        )
-    )
-
-
-def _takeover(
-    settings: Settings,
-    parts: LedgerParts,
-    gate: DascGate,
-    recorder_parts: RecorderParts,
-    workspaces: WorkspaceRoot,
-    catalogue: Catalogue,
-    providers: Mapping[str, ModelProvider],
-) -> Takeover:
-    """What drives runs, and puts those together again that lost their process."""
-    places = settings.workspace_dir
-    driving = DrivingParts(
-        gate=gate,
-        toolbox=catalogue.toolbox,
-        workspaces=workspaces,
-        recorder_parts=recorder_parts,
-        monotonic=time.monotonic,
-        model_timeout_seconds=float(settings.model_timeout_seconds),
-    )
-    return Takeover(
-        TakeoverParts(
-            reopen=parts.replay.reopen,
-            runs=parts.runs,
-            keys=parts.run_keys,
-            driving=driving,
-            providers=providers,
-            tenant_tools=catalogue.tools_of,
-            has_workspace=lambda tenant, run: (places / tenant.hex / run.hex).is_dir(),
-            now=utc_now,
-        )
-    )
-
-
 def _erasing(settings: Settings, parts: LedgerParts) -> EraserAtWork | None:
     places = eraser_places(settings)
     return None if places is None else build_eraser(places, parts.shared)
-
-
-def _recorder_parts(settings: Settings, parts: LedgerParts, bell: Bell) -> RecorderParts:
-    """What every run's recorder shares."""
-    return RecorderParts(
-        store=parts.ledger,
-        keys=parts.run_keys,
-        writer=parts.writer,
-        scrubber=Scrubber(_own_secrets(settings)),
-        bell=bell,
-        now=utc_now,
-        entropy=os.urandom,
-        result_ttl_seconds=settings.result_ttl_seconds,
-        told=roster.span_teller(settings),
-        sandbox=settings.sandbox.mode.value,
-    )
 
 
 def _workspaces(settings: Settings, owner: WorkerAccount | None) -> WorkspaceRoot:
@@ -378,21 +290,3 @@ def _workspaces(settings: Settings, owner: WorkerAccount | None) -> WorkspaceRoo
     else:
         keep_out.append(settings.data_dir)
     return open_workspace_root(root, forbidden=keep_out, owner=owner)
-
-
-def _own_secrets(settings: Settings) -> list[str]:
-    held = (
-        settings.api_keys,
-        settings.database_url,
-        settings.owner_database_url,
-        settings.sequencer_database_url,
-        settings.eraser_database_url,
-        settings.audit_database_url,
-    )
-    found = [secret.reveal() for secret in held if secret is not None]
-    found += settings.models.secret_values()
-    found += settings.egress.secret_values()
-    if settings.api_keys is not None:
-        # Each key by itself too: a list is never what leaks.
-        found += [item.rpartition(":")[2] for item in settings.api_keys.reveal().split(",")]
-    return found

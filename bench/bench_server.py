@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 
 from app.api.run_requests import RunCreate
 from app.main import NO_TELEMETRY, create_app
-from app.providers.anthropic import AnthropicProvider
+from app.providers.anthropic import anthropic_provider
 from app.providers.provider import ModelProvider
 from app.settings import Settings
 from app.wiring import Overrides
@@ -115,7 +115,7 @@ def meshflow(kind: str, directory: Path, environ: Mapping[str, str]) -> FastAPI:
             waiting: dict[str, ModelProvider] = {"scripted": NeverAnswers()}  # type: ignore[dict-item]  # it never gives a reply
             overrides = Overrides(providers=waiting, default_model="scripted")
         case "governed":
-            real = AnthropicProvider(lambda: PROVIDER_KEY, base_url=environ[MESSAGES_URL])
+            real = anthropic_provider(lambda: PROVIDER_KEY, base_url=environ[MESSAGES_URL])
             overrides = Overrides(providers={"anthropic": real}, default_model=MODEL)
         case _:
             overrides = Overrides()

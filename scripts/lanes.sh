@@ -83,7 +83,7 @@ test "$(id -u)" = 0 || {
   -p tests.support.no_skips tests/security/test_native_escapes.py tests/security/test_monty_escapes.py \
   tests/security/test_benign_monty.py tests/security/test_language_escapes.py tests/security/test_calculator_abuse.py \
   tests/security/test_benign_programs.py tests/security/test_shell_escapes.py tests/security/test_benign_shell.py \
-  tests/security/test_workspace_confinement.py tests/security/test_ssrf.py \
+  tests/security/test_workspace_confinement.py tests/security/test_ssrf.py tests/security/test_kept_files.py \
   tests/integration/sandbox tests/unit/sandbox
 
 echo "== all lanes passed"

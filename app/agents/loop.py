@@ -7,18 +7,23 @@ Threat: Prompt injection via task input
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from app.agents.asking import Asking, action_bytes
 from app.agents.journal import Journal
+from app.agents.labelled_turns import after_call, after_turns, state_at_start
+from app.agents.model_retry import RetryParts, wait_seconds
 from app.agents.progress import (
     NOTHING_YET,
+    AskedCall,
     OpenTurn,
     Progress,
     finished_call,
     refused_call,
     unknown_call,
 )
-from app.agents.prompts import opening_messages
+from app.agents.prompts import NO_MARKS, RunMarks, as_shown, opening_messages, system_text
+from app.domain.approval import ApprovalState
 from app.domain.errors import ModelError
 from app.domain.record import (
     ModelRequested,
@@ -41,7 +46,16 @@ from app.domain.step import (
     ToolResult,
     ToolSpec,
 )
-from app.domain.verdict import AdmittedReply, AdmittedTask, ClearedRequest, Deny
+from app.domain.verdict import (
+    AdmittedReply,
+    AdmittedTask,
+    Ask,
+    ClearedRequest,
+    Deny,
+    Obligation,
+    Verdict,
+)
+from app.policy.canary import Canaries
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import (
     CallInput,
@@ -80,6 +94,8 @@ class LoopParts:
     journal: Journal
     monotonic: Callable[[], float]
     model_timeout_seconds: float
+    marks: RunMarks = NO_MARKS
+    retry: RetryParts
 
 
 class AgentLoop:
@@ -100,31 +116,57 @@ class AgentLoop:
         self._offered: tuple[ToolSpec, ...] = tuple(
             spec for spec in parts.toolbox.specs if spec.name in names
         )
-        self._messages: list[Message] = [*opening_messages(task.submission), *since.turns]
+        start = state_at_start(task.submission, self._offered, may_instruct=may_instruct)
+        self._state = after_turns(start, since.turns, self._offered)
+        for _ in range(since.refused_asks):
+            self._state = self._state.refused()
+        self._messages: list[Message] = [
+            *opening_messages(task.submission, parts.marks),
+            *since.turns,
+        ]
         self._spent = since.spent
         self._calls_made: Counter[str] = Counter(since.calls_made)
         self._began = parts.monotonic() - since.elapsed_seconds
         self._turn = since.turn
+        self._canaries = Canaries.of(filter(None, [parts.marks.canary]))
+        self._put_off = since.put_off
+        self._next: tuple[ModelRequested, ClearedRequest | Deny] | None = None
+        self._asked: tuple[int, ClearedRequest] | None = None
+        self._asking = Asking(parts.gate, parts.journal, since.refused_asks)
 
     @property
     def spent(self) -> Usage:
         """What the run has used so far."""
         return self._spent
 
+    def may_begin(self) -> bool:
+        """Whether the gate allows the request that comes next, which `begin` or `run` records."""
+        self._next = self._request()
+        return not isinstance(self._next[1], Deny)
+
+    async def begin(self) -> None:
+        """Record the first request with whatever is held, in one write; `run` goes on from there.
+
+        As after any record, a LedgerError says that nothing may be done.
+        """
+        self._asked = await self._ask()
+
     async def run(self) -> None:
         """Turn after turn until the final record is durable."""
-        if self._turn is not None:
-            await self._finish_turn(self._turn)
+        if self._turn is not None and await self._finish_turn(self._turn):
+            return
+        asked, self._asked = self._asked, None
         while True:
-            asked = await self._ask()
-            if asked is None:
+            if asked is None and (asked := await self._ask()) is None:
                 return
-            intent, cleared = asked
+            (intent, cleared), asked = asked, None
             try:
                 reply = await self._parts.provider.complete(cleared)
             except ModelError as error:
-                await self._model_failed(intent, error.code, None)
-                return
+                if await self._is_over(intent, error):
+                    return
+                continue
+            self._put_off = 0
             self._spent = self._spent.plus(reply.usage).plus(Usage(steps=1))
             unfinished = _UNFINISHED.get(reply.stop_reason)
             if unfinished is not None:
@@ -135,6 +177,16 @@ class AgentLoop:
 
     async def _ask(self) -> tuple[int, ClearedRequest] | None:
         """The recorded intent of a model call, or None when the gate ended the run."""
+        event, verdict = self._request() if self._next is None else self._next
+        self._next = None
+        if isinstance(verdict, Deny):
+            self._parts.journal.hold(event)
+            await self._finish(RunStatus.BLOCKED, verdict.decision.code)
+            return None
+        return await self._parts.journal.record(event, self._spent), verdict
+
+    def _request(self) -> tuple[ModelRequested, ClearedRequest | Deny]:
+        """The next model call as it would be recorded, and what the gate says to it."""
         submission, facts = self._task.submission, self._facts()
         used = self._spent.input_tokens + self._spent.output_tokens
         estimate = self._estimated_input_tokens()
@@ -142,8 +194,8 @@ class AgentLoop:
         output = max(1, min(_MAX_OUTPUT_TOKENS, self._parts.price.max_output_tokens, left))
         request = ModelRequest(
             model=submission.model,
-            system=submission.system_prompt,
-            messages=tuple(self._messages),
+            system=system_text(submission, self._parts.marks),
+            messages=tuple(as_shown(message, self._parts.marks) for message in self._messages),
             tools=self._offered,
             max_output_tokens=output,
             timeout_seconds=self._parts.model_timeout_seconds,
@@ -156,24 +208,33 @@ class AgentLoop:
                 reserve_micros=upper_bound(self._parts.price, estimate, output),
             )
         )
-        if isinstance(verdict, Deny):
-            self._parts.journal.hold(ModelRequested(request=request, decision=verdict.decision))
-            await self._finish(RunStatus.BLOCKED, verdict.decision.code)
-            return None
-        event = ModelRequested(request=request, decision=verdict.decision)
-        return await self._parts.journal.record(event, self._spent), verdict
+        return ModelRequested(request=request, decision=verdict.decision), verdict
+
+    async def _is_over(self, intent: int, error: ModelError) -> bool:
+        """Whether the failure of a call ends the run; if not, the wait before the next is over."""
+        self._put_off += 1
+        retry, budget = self._parts.retry, self._task.submission.budget
+        left = budget.max_wall_seconds - self._facts().elapsed_seconds
+        wait = wait_seconds(error, self._put_off, left, retry.jitter())
+        if wait is None:
+            await self._model_failed(intent, error.code, None)
+            return True
+        await self._parts.journal.record(self._failure(intent, error.code, None), self._spent)
+        await retry.pause(wait)
+        return False
 
     async def _model_failed(self, intent: int, code: str, reply: ModelReply | None) -> None:
-        self._parts.journal.hold(
-            ModelResponded(
-                intent=intent,
-                model=self._task.submission.model,
-                reply=reply,
-                decision=None,
-                error_code=code,
-            )
-        )
+        self._parts.journal.hold(self._failure(intent, code, reply))
         await self._finish(RunStatus.FAILED, code)
+
+    def _failure(self, intent: int, code: str, reply: ModelReply | None) -> ModelResponded:
+        return ModelResponded(
+            intent=intent,
+            model=self._task.submission.model,
+            reply=reply,
+            decision=None,
+            error_code=code,
+        )
 
     async def _answered(self, intent: int, reply: ModelReply) -> bool:
         """Judge and act on a reply; True when the run is over."""
@@ -193,28 +254,41 @@ class AgentLoop:
         if not verdict.reply.calls:
             await self._release(verdict)
             return True
-        await self._finish_turn(OpenTurn(reply=verdict.reply, results=(), pending=None))
-        return False
+        return await self._finish_turn(OpenTurn(reply=verdict.reply, results=(), pending=None))
 
-    async def _finish_turn(self, turn: OpenTurn) -> None:
-        """Answer the calls that have no result yet, in their order."""
-        results, left = list(turn.results), turn.reply.calls[len(turn.results) :]
-        if turn.pending is not None:
-            results.append(await self._settle(left[0], turn.pending))
-            left = left[1:]
-        results += [await self._act(call) for call in left]
+    async def _finish_turn(self, turn: OpenTurn) -> bool:
+        """Answer the calls that have no result yet, in their order; True when the run is over."""
+        results, asked, pending = list(turn.results), turn.asked, turn.pending
+        for call, result in zip(turn.reply.calls, turn.results, strict=False):
+            self._state = after_call(self._state, call, result, self._offered)
+        for call in turn.reply.calls[len(turn.results) :]:
+            if pending is not None:
+                answer = await self._settle(call, pending, asked)
+            elif asked is not None:
+                answer = await self._decided(call, asked)
+            else:
+                answer = await self._act(call)
+            if answer is None:
+                return True
+            results.append(answer)
+            asked = pending = None
         self._messages.append(ReplyMessage(text=turn.reply.text, calls=turn.reply.calls))
         self._messages.append(ResultsMessage(results=tuple(results)))
+        return False
 
-    async def _settle(self, call: ToolCall, intent: int) -> ToolResult:
+    async def _settle(
+        self, call: ToolCall, intent: int, asked: AskedCall | None
+    ) -> ToolResult | None:
         """A call that a lost process began: made again only where that changes nothing."""
         spec = next((spec for spec in self._offered if spec.name == call.name), None)
         if spec is not None and (spec.effect not in EFFECTFUL or spec.is_idempotent):
             self._calls_made[call.name] -= 1
-            return await self._act(call)
+            return await self._act(call, asked)
         event = OutcomeUnknown(intent=intent, call=call)
         self._parts.journal.hold(event)
-        return unknown_call(event)
+        told = unknown_call(event)
+        self._state = after_call(self._state, call, told, self._offered)
+        return told
 
     async def _release(self, answer: AdmittedReply) -> None:
         verdict = self._parts.gate.run_output(
@@ -236,20 +310,57 @@ class AgentLoop:
             )
         await self._parts.journal.record(final, self._spent)
 
-    async def _act(self, call: ToolCall) -> ToolResult:
-        """Make one call if the gate allows it. The ledger hears first."""
+    async def _decided(self, call: ToolCall, asked: AskedCall) -> ToolResult | None:
+        """A call that somebody was asked to decide on; None when the run is over."""
+        code = self._asking.refusal(asked)
+        if code is None:
+            return await self._act(call, asked)
         verdict = self._parts.gate.tool_call(CallInput(call=call, facts=self._facts()))
-        decided = ToolDecided(call=call, decision=verdict.decision)
+        decision = replace(verdict.decision, verdict=Verdict.DENY, code=code, is_observed=False)
+        refused = ToolDecided(call=call, decision=decision, approval=asked.approval_id)
+        self._parts.journal.hold(refused)
+        self._state = self._state.refused()
+        end = self._asking.ends_the_run(code)
+        if end is None:
+            return refused_call(refused)
+        await self._finish(RunStatus.BLOCKED, end)
+        return None
+
+    async def _act(self, call: ToolCall, asked: AskedCall | None = None) -> ToolResult:
+        """Make one call if the gate allows it, or somebody did. The ledger hears first.
+
+        RunParkedError when somebody has to be asked.
+        """
+        granted, journal = self._asking.granted(asked), self._parts.journal
+        action = action_bytes(call, self._state.label, self._parts.gate.policy.digest)
+        digest = b"" if granted is None else journal.digest(action)
+        verdict = self._parts.gate.tool_call(
+            CallInput(call=call, facts=self._facts(), approval=granted, digest=digest)
+        )
+        if asked is not None and granted is not None and isinstance(verdict, Ask | Deny):
+            self._asking.close(asked, ApprovalState.VOID)
+        if isinstance(verdict, Ask):
+            self._asking.ask(call, verdict.decision, action)
+        used = None if asked is None or granted is None else asked.approval_id
+        decided = ToolDecided(call=call, decision=verdict.decision, approval=used)
         if isinstance(verdict, Deny):
-            self._parts.journal.hold(decided)
+            journal.hold(decided)
             return refused_call(decided)
         self._calls_made[call.name] += 1
-        intent = await self._parts.journal.record(decided, self._spent)
+        intent = await journal.record(decided, self._spent)
         result = await self._parts.toolbox.run(verdict, self._parts.workspace())
         seen = self._parts.gate.tool_result(ResultInput(result=result, facts=self._facts()))
         finished = ToolFinished(intent=intent, result=result, decision=seen.decision)
-        self._parts.journal.hold(finished)
-        return finished_call(finished)
+        journal.hold(finished)
+        told = finished_call(finished)
+        self._state = after_call(
+            self._state,
+            call,
+            told,
+            self._offered,
+            is_quarantined=Obligation.QUARANTINE in seen.decision.obligations,
+        )
+        return told
 
     async def _finish(self, status: RunStatus, code: str) -> None:
         await self._parts.journal.record(RunFinished(status=status, error_code=code), self._spent)
@@ -264,6 +375,8 @@ class AgentLoop:
             spent=self._spent,
             elapsed_seconds=self._parts.monotonic() - self._began,
             calls_made=dict(self._calls_made),
+            state=self._state,
+            canaries=self._canaries,
         )
 
     def _estimated_input_tokens(self) -> int:

@@ -32,6 +32,22 @@ class RunLoad(Protocol):
         """For how long the oldest has waited."""
 
 
+class Outbox(Protocol):
+    """What waits to be told to webhooks."""
+
+    @property
+    def waiting(self) -> int:
+        """Deliveries that are not ended."""
+
+    @property
+    def oldest_seconds(self) -> float:
+        """For how long the oldest of them has been tried."""
+
+    @property
+    def dead(self) -> int:
+        """Deliveries that were given up."""
+
+
 class MetricsPulse:
     """Asks the database at most every two seconds, once for all who scrape."""
 
@@ -39,10 +55,12 @@ class MetricsPulse:
         self,
         vitals: Callable[[], Awaitable[Vitals]],
         loads: Callable[[], Awaitable[Sequence[RunLoad]]],
+        outbox: Callable[[], Awaitable[Outbox]],
         monotonic: Callable[[], float],
     ) -> None:
         self._vitals = vitals
         self._loads = loads
+        self._outbox = outbox
         self._monotonic = monotonic
         self._turn = asyncio.Lock()
         self._fresh_until = 0.0
@@ -55,6 +73,7 @@ class MetricsPulse:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     vitals, loads = await self._vitals(), await self._loads()
+                    outbox = await self._outbox()
             except (MeshFlowError, TimeoutError):
                 meters.DATABASE_ANSWERS.set(0)
                 return
@@ -63,6 +82,9 @@ class MetricsPulse:
         meters.LEDGER_SIZE.set(vitals.size)
         meters.UNWITNESSED_AGE.set(vitals.unwitnessed_age_seconds)
         meters.UNSEQUENCED_AGE.set(vitals.unsequenced_age_seconds)
+        meters.OUTBOX_WAITING.set(outbox.waiting)
+        meters.OUTBOX_AGE.set(outbox.oldest_seconds)
+        meters.DEAD_LETTERS.set(outbox.dead)
         meters.QUEUE_AGE.set(max((load.waits_seconds for load in loads), default=0.0))
         meters.show_loads(
             [

@@ -5,6 +5,7 @@ Threat: PHI leakage in audit logs
 
 import asyncio
 import json
+import socket
 from argparse import Namespace
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -12,11 +13,13 @@ from dataclasses import dataclass
 
 from app.cli.database_setup import driver_url, serving_database
 from app.cli.invocation import FAILED, OK, CommandError, Invocation
+from app.cli.listening import metrics_listener, tell_metrics_url
 from app.domain.erasure import ErasureReceipt, ErasureStatus, public_erasure_id
 from app.domain.errors import ConfigurationError, NotFoundError
 from app.domain.run import RunId, TenantId, parse_run_id
 from app.erasing.assembly import EraserAtWork, build_eraser, eraser_places
 from app.ledger_assembly import LedgerParts, ledger_parts
+from app.process_pulse import metrics_told, pulse_of
 from app.settings import Settings
 from app.storage import schema
 
@@ -42,8 +45,9 @@ def erase(invocation: Invocation, arguments: Namespace) -> int:
 def eraser(invocation: Invocation, arguments: Namespace) -> int:
     """Execute requests until stopped, or once; `--replay` first erases again what came back."""
     settings = invocation.settings(dev=True)
-    with _ready(settings) as ready:
-        return asyncio.run(_serve(ready, arguments))
+    with metrics_listener(settings.operations) as metrics, _ready(settings) as ready:
+        tell_metrics_url(metrics, settings.operations)
+        return asyncio.run(_serve(ready, arguments, metrics))
 
 
 @contextmanager
@@ -72,8 +76,8 @@ async def _desk(ready: Settings) -> AsyncIterator[_Desk]:
         await parts.database.close()
 
 
-async def _serve(ready: Settings, arguments: Namespace) -> int:
-    async with _desk(ready) as desk:
+async def _serve(ready: Settings, arguments: Namespace, metrics: socket.socket | None) -> int:
+    async with _desk(ready) as desk, metrics_told(metrics, pulse_of(desk.parts, None)):
         if arguments.replay:
             print(f"erased again: {await desk.at_work.eraser.replay()}", flush=True)
         if arguments.once:

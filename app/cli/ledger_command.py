@@ -7,6 +7,7 @@ import asyncio
 import dataclasses
 import logging
 import os
+import socket
 from argparse import Namespace
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from app.cli.database_setup import driver_url, embedded_server, serving_database
 from app.cli.invocation import OK, Invocation
+from app.cli.listening import metrics_listener, tell_metrics_url
 from app.cli.serve import configure_logging
 from app.domain.errors import ConfigurationError, MeshFlowError
 from app.settings import Secret, Settings
@@ -32,10 +34,11 @@ def sequencer(invocation: Invocation, _arguments: Namespace) -> int:
     """Keep the logs until SIGTERM or Ctrl-C, in turn with other processes that may."""
     settings = invocation.settings(dev=True)
     configure_logging(settings)
-    with serving_database(settings) as ready:
+    with metrics_listener(settings.operations) as metrics, serving_database(settings) as ready:
         if ready.sequencer_database_url is None:
             raise ConfigurationError("sequencing needs MESHFLOW_SEQUENCER_DATABASE_URL")
-        asyncio.run(_keep(ready))
+        tell_metrics_url(metrics, settings.operations)
+        asyncio.run(_keep(ready, metrics))
     return OK
 
 
@@ -84,16 +87,18 @@ def _owned_database(settings: Settings) -> Iterator[Settings]:
     )
 
 
-async def _keep(settings: Settings) -> None:
+async def _keep(settings: Settings, metrics: socket.socket | None) -> None:
     from app.ledger_assembly import ledger_parts
     from app.log_keeping import log_keeper
+    from app.process_pulse import metrics_told, pulse_of
 
     parts = ledger_parts(settings)
     logs = log_keeper(settings, parts)
     if logs is None:
         raise ConfigurationError("sequencing needs MESHFLOW_SEQUENCER_DATABASE_URL")
     try:
-        async with asyncio.TaskGroup() as tasks:
+        told = metrics_told(metrics, pulse_of(parts, logs))
+        async with told, asyncio.TaskGroup() as tasks:
             tasks.create_task(logs.keeper.run_forever())
             await _until_done(logs.enrol)
             while True:

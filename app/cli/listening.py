@@ -56,6 +56,14 @@ def metrics_listener(operations: OperationsSettings) -> Iterator[socket.socket |
         yield listener
 
 
+def tell_metrics_url(listener: socket.socket | None, operations: OperationsSettings) -> None:
+    """Say where metrics are told: the port may be one that the system chose."""
+    if listener is not None:
+        shown = shown_url(listener, operations.metrics_host, is_tls=False)
+        sys.stdout.write(f"metrics      {shown}/metrics\n")
+        sys.stdout.flush()
+
+
 def shown_url(listener: socket.socket, host: str, *, is_tls: bool) -> str:
     """The address to tell people: the host as it was given, the port as it was bound."""
     shown = f"[{host}]" if ":" in host else host

@@ -106,9 +106,7 @@ def network_of(text: str) -> Network | None:
 
 def is_public(address: Address, denied: Sequence[Network] = ()) -> bool:
     """Whether a request may be sent there. `denied` are networks of the operator's own."""
-    if address in _METADATA or any(_holds(network, address) for network in denied):
-        return False
-    if address.is_multicast or address.is_reserved or not address.is_global:
+    if address in _METADATA or any(address in network for network in denied):
         return False
     match address:
         case IPv4Address():
@@ -121,7 +119,3 @@ def _is_public_6(address: IPv6Address) -> bool:
     if address not in _GLOBAL_UNICAST or any(address in network for network in _NOT_PUBLIC_6):
         return False
     return (int(address) >> 32) & 0xFFFF_FFFF not in _ISATAP
-
-
-def _holds(network: Network, address: Address) -> bool:
-    return network.version == address.version and address in network

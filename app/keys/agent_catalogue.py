@@ -8,7 +8,7 @@ Threat: Privilege escalation via tool calls
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -39,6 +39,7 @@ _Name = Annotated[str, Field(pattern=r"^[a-z0-9_.\-]{1,64}\z")]
 _Cap = Annotated[int, Field(ge=0, le=_MOST)]
 _Positive = Annotated[int, Field(ge=1, le=_MOST)]
 _Model = TypeVar("_Model", bound=BaseModel)
+_Checked = TypeVar("_Checked")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +197,11 @@ def _load(config_dir: Path | None, folder: str, model: type[_Model]) -> dict[str
 def _load_file(path: Path, folder: str, model: type[_Model]) -> _Model:
     if _NAME.fullmatch(path.stem) is None:
         raise ConfigurationError(f"{folder}/: a file name must match {_NAME.pattern} before .toml")
-    where = f"{folder}/{path.stem}.toml"
+    return read_table(path, f"{folder}/{path.stem}.toml", model.model_validate)
+
+
+def read_table(path: Path, where: str, checked: Callable[[object], _Checked]) -> _Checked:
+    """A TOML file of the operator's as `checked` takes it. ConfigurationError names it `where`."""
     try:
         with path.open("rb") as file:
             raw = file.read(_MAX_FILE_BYTES + 1)
@@ -211,7 +216,7 @@ def _load_file(path: Path, folder: str, model: type[_Model]) -> _Model:
     except (UnicodeDecodeError, RecursionError):
         raise ConfigurationError(f"{where} is not TOML") from None
     try:
-        return model.model_validate(table)
+        return checked(table)
     except ValidationError as error:
         told = error.errors(include_url=False, include_context=False, include_input=False)
         first = told[0]

@@ -6,12 +6,10 @@ Nothing the provider says about a failure leaves here: it may quote the request 
 Threat: Supply chain attacks
 """
 
-import asyncio
 from collections.abc import Mapping
 from typing import assert_never
 
 import anthropic
-import httpx2
 from anthropic.types import (
     ContentBlockParam,
     MessageParam,
@@ -20,7 +18,6 @@ from anthropic.types import (
     ToolUseBlockParam,
 )
 
-from app.domain.errors import ModelError
 from app.domain.step import (
     Message,
     ModelReply,
@@ -33,6 +30,7 @@ from app.providers.message_stream import ReplyAssembler
 from app.providers.prices import ModelPrice
 from app.providers.provider import ModelFailure, model_error
 from app.providers.wire.event_lines import EventLines
+from app.providers.wire.exchange import exchanged
 from app.providers.wire.model_http import (
     TIMEOUT,
     model_client,
@@ -70,24 +68,12 @@ class MessagesSession:
         messages = _wire_messages(request, names)
         if not messages:
             raise model_error(ModelFailure.INVALID_REQUEST)
-        try:
-            async with asyncio.timeout(request.timeout_seconds):
-                reply = await self._send(key, request, price, messages)
-        except ModelError as error:
-            failure = ModelFailure(error.code)
-        except TimeoutError:
-            failure = ModelFailure.TIMEOUT
-        except httpx2.HTTPError as error:  # while streaming these are not wrapped by the SDK
-            failure = transport_failure(error)
-        except anthropic.AnthropicError as error:
-            failure = _sdk_failure(error)
-        except UnicodeDecodeError:
-            failure = ModelFailure.MALFORMED_REPLY
-        else:
-            return with_our_names(reply, names)
-        # Raised here and not inside an `except`: the provider's error, which may hold the request,
-        # would otherwise travel along as the context of ours.
-        raise model_error(failure)
+        reply = await exchanged(
+            lambda: self._send(key, request, price, messages),
+            _sdk_failure,
+            request.timeout_seconds,
+        )
+        return with_our_names(reply, names)
 
     async def _send(
         self, key: str, request: ModelRequest, price: ModelPrice, messages: list[MessageParam]
@@ -176,8 +162,8 @@ def _result_blocks(message: ResultsMessage) -> list[ContentBlockParam]:
     ]
 
 
-def _sdk_failure(error: anthropic.AnthropicError) -> ModelFailure:
-    """Which failure an SDK error is, by its class and status alone."""
+def _sdk_failure(error: Exception) -> ModelFailure | None:
+    """Which failure an SDK error is, by its class and status alone; None: it is none."""
     match error:
         case anthropic.APIStatusError():
             return status_failure(error.status_code, busy=_BUSY)
@@ -185,5 +171,7 @@ def _sdk_failure(error: anthropic.AnthropicError) -> ModelFailure:
             return ModelFailure.MALFORMED_REPLY
         case anthropic.APIConnectionError():
             return transport_failure(error.__cause__)
-        case _:
+        case anthropic.AnthropicError():
             return ModelFailure.SERVER_ERROR
+        case _:
+            return None

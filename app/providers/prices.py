@@ -7,6 +7,7 @@ a budget.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import TypeAlias
 
 from app.domain.run import Usage
 
@@ -176,11 +177,12 @@ _ROWS = (
     ),
 )
 
-MODELS: Mapping[str, ModelPrice] = {row.name: row for row in _ROWS}
+Models: TypeAlias = Mapping[str, ModelPrice]
+MODELS: Models = {row.name: row for row in _ROWS}
 
 
 def model_named(name: str) -> ModelPrice | None:
-    """The model's row, or None: then the model is refused."""
+    """The model's row of the built-in table, or None."""
     return MODELS.get(name)
 
 

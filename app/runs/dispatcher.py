@@ -21,6 +21,7 @@ from app.runs.executor import RunExecutor, RunJob
 from app.runs.outage_watch import OutageWatch
 from app.runs.recorder import LedgerRecorder
 from app.runs.run_keys import RunKeys
+from app.runs.work_key_sweep import WorkKeySweep
 from app.storage.run_queue import Claimed, ClaimRules, RunQueue
 from app.storage.run_store import RunStore
 
@@ -33,12 +34,15 @@ LOG_KEPT = timedelta(hours=1)  # of what pgqueuer notes of each claim
 # Up to so many, every heartbeat asks after all runs that wait here; with more, every fifteenth.
 ASKED_AT_EVERY_BEAT = 2048
 ASKING_BEATS = 15
+WISHES_TOLD = timedelta(seconds=60)  # what is older is looked for by the sweep
 DISOWNED_SECONDS = 60.0  # longer than any statement may take to commit
 LONGEST_BACKOFF_SECONDS = 2.0
 PATIENCE_LEASES = 3  # for a process that has what a run began with, before it ends
 MOST_VAIN_BEGINNINGS = 5
 FORGETTING_LEASES = 20 * PATIENCE_LEASES
 _RECONNECT_SECONDS = 0.2
+FIRST_EPOCH = 1  # of whoever let the run in
+RINGING_SECONDS = 0.02  # between two rings: the first one is heard at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +92,7 @@ class RunDispatcher:
 
     def __init__(self, parts: DispatchParts) -> None:
         self._parts = parts
+        self._work_keys = WorkKeySweep(parts.store, parts.keys)
         lease = parts.limits.lease_seconds
         self._poll_seconds = min(1.0, lease / 20)
         self._turns_between = max(1, round(min(HEARTBEAT_SECONDS, lease / 5) / HEARING_SECONDS))
@@ -190,6 +195,7 @@ class RunDispatcher:
             self._ringing.clear()
             try:
                 await self._parts.queue.ring()
+                await asyncio.sleep(RINGING_SECONDS)
             except LedgerUnavailableError:
                 await asyncio.sleep(self._poll_seconds)  # they look by themselves
 
@@ -345,6 +351,7 @@ class RunDispatcher:
             for run_id in set(asked) - await parts.beats.waiting(asked):
                 if run_id in executor.waiting:
                     executor.forget(run_id)  # another process has it
+        await parts.beats.hear_the_parked(WISHES_TOLD)
         if self._disowned:
             await self._end_disowned()
 
@@ -353,11 +360,11 @@ class RunDispatcher:
         for tenant_id, run_id in await self._parts.beats.held(list(self._disowned)):
             try:
                 restored = await self._parts.restore(tenant_id, run_id)
-                if isinstance(restored, RunJob) and restored.is_started:
-                    continue  # another process was faster; there is nobody to be surprised by it
                 if isinstance(restored, RunJob):
-                    recorder = restored.opened(restored).recorder
-                    restored = LostRun(recorder=recorder, spent=Usage(), reason="not admitted")
+                    recorder, spent = restored.opened(restored).recorder, restored.since.spent
+                    restored = LostRun(recorder=recorder, spent=spent, reason="not admitted")
+                if restored.recorder.place.epoch > FIRST_EPOCH:
+                    continue  # another process was faster; there is nobody to be surprised by it
                 await self._end_lost(restored, run_id)
             except LedgerUnavailableError:
                 return
@@ -367,12 +374,9 @@ class RunDispatcher:
 
     async def _sweep(self) -> None:
         parts = self._parts
-        now = parts.now()
-        needed = set(await parts.store.expire_results(now))
-        gone = parts.keys.destroy_work_keys(keep=needed, now=now)
-        if gone:
-            await parts.store.forget_work(gone)
+        await self._work_keys.sweep(parts.now())
         await parts.beats.trim(LOG_KEPT)
+        await parts.beats.hear_the_parked(None)
         if await parts.beats.mend(parts.limits.lease_seconds):
             _log.warning("runs without a place in the queue were given one")
         long_ago = time.monotonic() - FORGETTING_LEASES * parts.limits.lease_seconds

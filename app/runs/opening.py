@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from app.agents.loop import AgentLoop, LoopParts
+from app.agents.model_retry import RetryParts
+from app.agents.prompts import run_marks
+from app.ledger.hashing import digest_key
 from app.policy.gate import DascGate
 from app.runs.executor import DrivenRun, RunJob
 from app.runs.recorder import LedgerRecorder, RecorderParts
@@ -42,6 +45,7 @@ class DrivingParts:
     recorder_parts: RecorderParts
     monotonic: Callable[[], float]
     model_timeout_seconds: float
+    retry: RetryParts
 
 
 class RunOpener:
@@ -52,9 +56,12 @@ class RunOpener:
 
     def __call__(self, job: RunJob) -> DrivenRun:
         """The run's recorder and loop; nothing is opened yet that would have to be closed."""
-        parts, place = self._parts, job.place
-        workspace = LazyWorkspace(parts.workspaces, place.tenant_id.hex, place.run_id.hex)
-        recorder = LedgerRecorder(place, parts.recorder_parts)
+        return self.opened(job, LedgerRecorder(job.place, self._parts.recorder_parts))
+
+    def opened(self, job: RunJob, recorder: LedgerRecorder) -> DrivenRun:
+        """The same with the recorder of whoever let the run in."""
+        place = job.place
+        workspace = LazyWorkspace(self._parts.workspaces, place.tenant_id.hex, place.run_id.hex)
         return DrivenRun(
             recorder=recorder,
             open_loop=partial(self._loop, job, workspace, recorder),
@@ -72,5 +79,7 @@ class RunOpener:
             journal=recorder,
             monotonic=parts.monotonic,
             model_timeout_seconds=parts.model_timeout_seconds,
+            marks=run_marks(digest_key(job.place.run_key)),
+            retry=parts.retry,
         )
         return AgentLoop(job.task, loop_parts, may_instruct=job.may_instruct, since=job.since)

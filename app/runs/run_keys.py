@@ -35,7 +35,7 @@ class RunKeys:
         self, tenant_id: TenantId, run_id: RunId, key: bytes, now: datetime
     ) -> WrappedKey:
         """A run's key under the newest KEK of the day."""
-        return self._wrapped(f"ledger/{tenant_id.hex}/{now:%Y%m%d}", tenant_id, run_id, key)
+        return self._wrapped(f"ledger/{tenant_id.hex}/{_day(now)}", tenant_id, run_id, key)
 
     def new_result_key(
         self, tenant_id: TenantId, run_id: RunId, now: datetime
@@ -54,7 +54,7 @@ class RunKeys:
         self, tenant_id: TenantId, run_id: RunId, key: bytes, now: datetime
     ) -> WrappedKey:
         """A run's work key under the newest work KEK of the day."""
-        return self._wrapped(f"work/{tenant_id.hex}/{now:%Y%m%d}", tenant_id, run_id, key)
+        return self._wrapped(f"work/{tenant_id.hex}/{_day(now)}", tenant_id, run_id, key)
 
     def open(self, tenant_id: TenantId, run_id: RunId, key: WrappedKey) -> bytes:
         """The key in clear. KeyStoreError when its KEK is gone or the wrap was made elsewhere."""
@@ -69,8 +69,7 @@ class RunKeys:
 
         The ids of those that are gone when this returns.
         """
-        # A result sealed a moment before midnight may still be on its way to the database.
-        days = {f"{now:%Y%m%d}", f"{now - timedelta(hours=1):%Y%m%d}"}
+        days = days_in_use(now)
         idle = [
             kek_id
             for kek_id in self._store.kek_ids("work/")
@@ -92,6 +91,18 @@ class RunKeys:
         # Made only when the day has none: the name of a key that died is never used again.
         self._store.create_kek(kek_id)
         return WrappedKey(kek_id=kek_id, wrapped=self._store.wrap(kek_id, key, aad))
+
+
+def days_in_use(now: datetime) -> frozenset[str]:
+    """The days whose KEKs may be wrapped under at this moment.
+
+    A result sealed a moment before midnight may still be on its way to the database.
+    """
+    return frozenset({_day(now), _day(now - timedelta(hours=1))})
+
+
+def _day(moment: datetime) -> str:
+    return moment.date().isoformat().replace("-", "")
 
 
 def day_of(kek_id: str) -> str:

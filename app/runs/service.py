@@ -4,7 +4,7 @@ Threat: Prompt injection via task input
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Protocol
 from uuid import UUID
@@ -12,7 +12,7 @@ from uuid import UUID
 from app.domain.errors import InvalidSubmissionError, PolicyDeniedError, ToolsBusyError
 from app.domain.idempotency import KeyClaim
 from app.domain.receipt import RecordReceipt
-from app.domain.record import RunFinished, RunSubmitted
+from app.domain.record import RunFinished, RunStarted, RunSubmitted
 from app.domain.run import (
     TERMINAL,
     Caller,
@@ -30,7 +30,7 @@ from app.domain.verdict import AdmittedTask, Deny
 from app.ledger.writing import ChainHead
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import SubmitInput
-from app.providers.prices import ModelPrice, model_named
+from app.providers.prices import ModelPrice, Models
 from app.providers.provider import ModelProvider
 from app.runs.admission import SubmissionRoom
 from app.runs.executor import RunExecutor, RunJob
@@ -66,6 +66,7 @@ class ServiceParts:
 
     gate: DascGate
     providers: Mapping[str, ModelProvider]
+    models: Models
     toolbox: Toolbox
     recorder_parts: RecorderParts
     run_keys: RunKeys
@@ -87,6 +88,7 @@ class StartedRun:
 
     run: RunRow
     task: bytes
+    entries: int
     receipt: RecordReceipt
 
 
@@ -139,12 +141,11 @@ class RunService:
         return any(_WORKERS & spec.needs for spec in specs if spec.name in submission.tools)
 
     def _resolved(self, submission: Submission) -> tuple[ModelPrice, ModelProvider]:
-        price = model_named(submission.model)
+        price = self._parts.models.get(submission.model)
         provider = None if price is None else self._parts.providers.get(price.provider)
         if price is None or provider is None:
             raise InvalidSubmissionError("/model", "this deployment does not offer that model")
-        known = {spec.name for spec in self._parts.toolbox.specs}
-        if not set(submission.tools) <= known:
+        if not set(submission.tools) <= self._parts.toolbox.names:
             raise InvalidSubmissionError("/tools", "this deployment does not have that tool")
         return price, provider
 
@@ -194,9 +195,8 @@ class RunService:
         may_instruct = Scope.INSTRUCT in caller.scopes and submission.instructions is not None
         task = WorkingTask(tenant=caller.tenant, may_instruct=may_instruct, submission=submission)
         recorder.open_work(work_wrapped, task_bytes(task))
-        recorder.queue(QueuePut(worker=parts.dispatch.place_for(caller.tenant, run_id)))
-        await recorder.record(submitted, Usage())
-        told, receipt = recorder.take_recorded()[0].fields["task"].value, recorder.take_receipt()
+        worker = parts.dispatch.place_for(caller.tenant, run_id)
+        recorder.queue(QueuePut(worker=worker))
         job = RunJob(
             place=recorder.place,
             task=verdict,
@@ -205,9 +205,35 @@ class RunService:
             may_instruct=may_instruct,
             opened=parts.opener,
         )
-        parts.dispatch.launch(job)
-        queued = _queued(caller.tenant_id, run_id, new_run)
-        return StartedRun(run=queued, task=told, receipt=receipt)
+        begun = None if worker is None else await self._begun(job, recorder, submitted)
+        if begun is None:
+            await recorder.record(submitted, Usage())
+        told, receipt = recorder.take_recorded()[0].fields["task"].value, recorder.take_receipt()
+        place = recorder.place
+        parts.dispatch.launch(begun or replace(job, place=place))
+        status = new_run.status if begun is None else RunStatus.RUNNING
+        row = _row(caller.tenant_id, run_id, replace(new_run, status=status))
+        return StartedRun(run=row, task=told, entries=place.head.next_seq, receipt=receipt)
+
+    async def _begun(
+        self, job: RunJob, recorder: LedgerRecorder, submitted: RunSubmitted
+    ) -> RunJob | None:
+        """The run with its submission, its start and its first request in one durable write.
+
+        None, and nothing is recorded, when the gate does not allow that request: then it is let in
+        and ends as any run does. Under the epoch that it is opened with: nobody was its owner
+        before.
+        """
+        driven = self._parts.opener.opened(job, recorder)
+        loop = driven.open_loop()
+        if not loop.may_begin():
+            return None
+        recorder.set_status(RunStatus.RUNNING)
+        recorder.hold(submitted)
+        recorder.hold(RunStarted())
+        await loop.begin()
+        begun = replace(driven, open_loop=lambda: loop)
+        return replace(job, place=recorder.place, opened=lambda _: begun, is_begun=True)
 
 
 def _taken(key: KeyClaim | None, verdict: AdmittedTask | Deny) -> TakenKey | None:
@@ -227,7 +253,7 @@ def _first_place(tenant_id: TenantId, run_id: RunId, run_key: bytes, work_key: b
     )
 
 
-def _queued(tenant_id: TenantId, run_id: RunId, new_run: NewRun) -> RunRow:
+def _row(tenant_id: TenantId, run_id: RunId, new_run: NewRun) -> RunRow:
     """The row that the first record brought with it."""
     return RunRow(
         tenant_id=tenant_id,

@@ -8,6 +8,7 @@ from app.sandbox.execution import EndedBy, ExecLimits, ExecResult, ExecStatus
 from app.sandbox.worker_protocol import Done, Ended
 
 OVER_QUOTA: Final = "the workspace held more than its quota and was emptied"
+REMOVED_TOO_MUCH: Final = "the program's files, with those it had removed, were over the quota"
 
 
 def judged(done: Done, *, overflowed: bool) -> tuple[ExecStatus, EndedBy | None, str]:
@@ -24,7 +25,7 @@ def judged(done: Done, *, overflowed: bool) -> tuple[ExecStatus, EndedBy | None,
         case Ended.CPU_LIMIT:
             return ExecStatus.TIMEOUT, EndedBy.CPU_LIMIT, "the program ran out of processor time"
         case Ended.QUOTA:
-            return ExecStatus.KILLED, EndedBy.WORKSPACE_QUOTA, OVER_QUOTA
+            return ExecStatus.KILLED, EndedBy.WORKSPACE_QUOTA, REMOVED_TOO_MUCH
         case Ended.ASKED:
             return ExecStatus.TIMEOUT, EndedBy.WORKER, "the program was stopped"
         case Ended.NOT_CONFINED:

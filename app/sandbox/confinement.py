@@ -21,6 +21,7 @@ from app.sandbox.kernel_calls import (
     PR_CAPBSET_DROP,
     PR_GET_NO_NEW_PRIVS,
     PR_GET_SECCOMP,
+    PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
     Kernel,
 )
@@ -59,6 +60,11 @@ class Walls:
     readable: tuple[PathRule, ...]
     may_fork: bool = False
     has_workspace: bool = True
+
+    @property
+    def sees_files(self) -> bool:
+        """Whether a worker has files at all: then what it holds of them is counted."""
+        return self.has_workspace and self.abi > 0
 
 
 @contextmanager
@@ -190,6 +196,11 @@ def confine(
             if ruleset is None:
                 ruleset = new_ruleset(kernel, walls.abi, walls.readable)
             restrict_by(kernel, walls.abi, ruleset, own)
+    if walls.sees_files:
+        # So that the zygote sees what it holds (`removed_files`). No other worker does: Landlock
+        # lets none look at a process outside its own rules, or into `/proc`.
+        with _layer("the view of removed files"):
+            kernel.prctl(PR_SET_DUMPABLE, 1)
     with _layer("the resource limits"):  # after Landlock, which needs a descriptor
         _apply_limits(limits)
         if walls.may_fork:

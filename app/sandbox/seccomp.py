@@ -32,7 +32,9 @@ _SET_MODE_FILTER = 1
 MODE_FILTER: Final = 2
 
 _NEW_NAMESPACES = 0x7E020080  # every CLONE_NEW* flag that fits here
-_THREAD_FLAGS = 0x00010900  # CLONE_THREAD | CLONE_SIGHAND | CLONE_VM
+# CLONE_THREAD | CLONE_SIGHAND | CLONE_VM, and CLONE_FILES: with a table of its own each thread
+# would have the limit on descriptors anew, and `removed_files` would have to look at all of them.
+_THREAD_FLAGS = 0x00010D00
 _PROT_EXEC, _MAP_ANONYMOUS = 0x4, 0x20
 _AF_UNIX = 1
 _O_TRUNC, _O_ACCMODE = 0o1000, 0o3

@@ -209,7 +209,7 @@ class ToolRunner:
             own = os.dup(request.workspace_fd)
             looked = self._flooded.emptied_when_over(own, request.workspace, limits)
             over = await asyncio.shield(asyncio.ensure_future(looked))
-        if over and result.ended_by is not EndedBy.WORKSPACE_QUOTA:
+        if over:
             return replace(
                 result,
                 status=ExecStatus.KILLED,

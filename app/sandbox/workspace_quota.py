@@ -20,11 +20,21 @@ _BLOCK_BYTES = 512
 def exceeds_quota(workspace_fd: int, *, total_bytes: int, entries: int) -> bool:
     """Whether the workspace holds more than this, or is nested deeper than any tool reaches.
 
-    Stops as soon as it does, so the work is bounded by `entries`. A file counts what it claims or
-    what it occupies, whichever is more. OSError when the workspace cannot be read.
+    Stops as soon as it does, so the work is bounded by `entries`. OSError when the workspace
+    cannot be read.
     """
+    return bytes_left(workspace_fd, total_bytes=total_bytes, entries=entries) is None
+
+
+def bytes_left(workspace_fd: int, *, total_bytes: int, entries: int) -> int | None:
+    """How many bytes may still be added, or None where `exceeds_quota`. OSError as there."""
     left = [total_bytes, entries]
-    return not _fits(workspace_fd, left, MAX_DEPTH)
+    return left[0] if _fits(workspace_fd, left, MAX_DEPTH) else None
+
+
+def bytes_of(facts: os.stat_result) -> int:
+    """What a file counts: what it claims or what it occupies, whichever is more."""
+    return max(facts.st_size, facts.st_blocks * _BLOCK_BYTES)
 
 
 def _fits(directory: int, left: list[int], depth: int) -> bool:
@@ -43,7 +53,7 @@ def _fits(directory: int, left: list[int], depth: int) -> bool:
                 with suppress(FileNotFoundError, NotADirectoryError):  # gone or changed since
                     facts = item.stat(follow_symlinks=False)
                     if not stat.S_ISDIR(facts.st_mode):
-                        left[0] -= max(facts.st_size, facts.st_blocks * _BLOCK_BYTES)
+                        left[0] -= bytes_of(facts)
                         if left[0] < 0:
                             return False
                         continue

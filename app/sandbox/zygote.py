@@ -29,6 +29,7 @@ from app.sandbox.kernel_calls import (
     Kernel,
     LinuxKernel,
 )
+from app.sandbox.removed_files import Holder, is_over_quota
 from app.sandbox.seccomp import BECOMES
 from app.sandbox.worker_child import CONFINED, MAX_DESCRIPTORS, Handed, become_worker
 from app.sandbox.worker_places import held_places
@@ -45,7 +46,6 @@ from app.sandbox.worker_protocol import (
     decode_request,
     encode,
 )
-from app.sandbox.workspace_quota import exceeds_quota
 from app.sandbox.zygote_configuration import ZygoteConfiguration
 
 _TICK_SECONDS: Final = 0.05
@@ -288,7 +288,7 @@ class Zygote:
     def _tell(self, number: int, status: int, cpu_seconds: float, peak_kib: int) -> None:
         call = self._calls.pop(number)
         told = _status_told(call.status)
-        if call.killed_for is None and self._is_over(call):
+        if call.killed_for is None and self._is_over(call, has_ended=True):
             call.killed_for = Ended.QUOTA
         if call.workspace != _NO_WORKSPACE:
             os.close(call.workspace)
@@ -325,20 +325,17 @@ class Zygote:
             took = time.monotonic() - now
             self._next_look = now + took + max(_TICK_SECONDS, took * _LARGEST_SHARE)
 
-    @staticmethod
-    def _is_over(call: _Call) -> bool:
-        """Whether the workspace holds too much; one that cannot be counted does."""
-        limits = call.limits
+    def _is_over(self, call: _Call, *, has_ended: bool = False) -> bool:
         if call.workspace == _NO_WORKSPACE:
             return False
-        try:
-            return exceeds_quota(
-                call.workspace,
-                total_bytes=limits.workspace_bytes,
-                entries=limits.workspace_entries,
-            )
-        except OSError:
-            return True
+        walls = self._usual.walls
+        holder = Holder(
+            pid=call.pid,
+            workspace_fd=call.workspace,
+            limits=call.limits,
+            forks=walls is not None and walls.may_fork,
+        )
+        return is_over_quota(holder, has_ended=has_ended)
 
     @staticmethod
     def _kill(call: _Call, reason: Ended) -> None:

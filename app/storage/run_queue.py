@@ -218,6 +218,15 @@ class RunQueue:
         async with self._database.driver() as raw:
             await raw.execute(_DUE_NOW, _keys(runs))
 
+    async def hear_the_parked(self, since: timedelta | None) -> int:
+        """Let parked runs be claimed that somebody wished to end within this time; how many.
+
+        Whoever drove a run while the wish was made may have died with it; None: of any age.
+        """
+        async with self._database.driver() as raw:
+            heard: int = await raw.fetchval("SELECT queue_wishes($1)", since)
+        return heard
+
     async def held(self, runs: Collection[RunId]) -> list[tuple[TenantId, RunId]]:
         """Which of them have a place in the queue."""
         async with self._database.driver() as raw:

@@ -22,6 +22,7 @@ from app.domain.run import (
 )
 from app.storage.companions import WrappedKey
 from app.storage.database import Database
+from app.storage.work_store import WorkStore
 
 Word = TypeVar("Word", bound=StrEnum)
 
@@ -124,6 +125,7 @@ class RunStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.work = WorkStore(database)
 
     async def ensure_tenant(self, name: str) -> TenantId:
         """The id of a tenant name; made when first seen."""

@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import UserDefinedType
 
+from app.storage.approval_tables import add_approval_tables
 from app.storage.request_tables import add_request_tables
 from app.storage.webhook_tables import add_webhook_tables
 
@@ -389,3 +390,4 @@ rate_use = Table(
 
 add_request_tables(METADATA)
 add_webhook_tables(METADATA)
+add_approval_tables(METADATA)

@@ -85,6 +85,15 @@ class Settlement:
     delay_seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxPulse:
+    """How much waits to be told (counted to 100,000), for how long, and what was given up."""
+
+    waiting: int
+    oldest_seconds: float
+    dead: int
+
+
 class WebhookStore:
     """Endpoints and deliveries of all tenants."""
 
@@ -226,6 +235,28 @@ class WebhookStore:
                 what.delay_seconds,
             )
         return found
+
+    async def pulse(self) -> OutboxPulse:
+        """What the outbox holds, of all tenants: numbers alone."""
+        async with self._database.driver() as raw:
+            row = await raw.fetchrow("SELECT waiting, oldest_seconds, dead FROM webhook_pulse()")
+        return OutboxPulse(waiting=row[0], oldest_seconds=row[1], dead=row[2])
+
+    async def turn_key(self, tenant_id: TenantId, kek_id: str, successor: str) -> None:
+        """When this returns nothing new is sealed under the KEK."""
+        async with self._database.driver() as raw:
+            ids = (tenant_id, kek_id, successor)
+            await raw.execute("SELECT webhook_turn_key($1, $2, $3)", *ids)
+
+    async def reseal(self, row: SealedEndpoint, kek_id: str, sealed: bytes) -> None:
+        """Store the same content under another KEK, unless the endpoint was changed meanwhile."""
+        ids = (row.tenant_id, row.endpoint_id, row.kek_id, row.version)
+        await self._row("SELECT webhook_reseal($1, $2, $3, $4, $5, $6)", *ids, kek_id, sealed)
+
+    async def key_ended(self, kek_id: str) -> None:
+        """The KEK is no more: no receipt that is given from now on waits for it."""
+        async with self._database.driver() as raw:
+            await raw.execute("SELECT work_forget($1)", [kek_id])
 
     async def trim(self, retention: timedelta) -> bool:
         """Give up what had its time and remove what ended longer ago; whether more may be left."""

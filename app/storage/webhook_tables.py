@@ -107,3 +107,5 @@ def _add_deliveries(metadata: MetaData) -> None:
     ended = text("state <> 'pending'")
     Index("ix_webhook_delivery_ended", columns.ended_at, postgresql_where=ended)
     Index("ix_webhook_delivery_given_up", columns.give_up_at, postgresql_where=pending)
+    dead = text("state = 'dead'")
+    Index("ix_webhook_delivery_dead", columns.ended_at, postgresql_where=dead)

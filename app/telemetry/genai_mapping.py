@@ -26,6 +26,7 @@ from app.domain.record import (
 )
 from app.domain.run import RunId, RunStatus, public_run_id
 from app.domain.verdict import Verdict
+from app.telemetry.trace_context import TraceMark
 
 MOST_OPEN_RUNS = 10_000  # a run that goes on elsewhere is never seen to end here
 OTHER_ERROR = "_OTHER"
@@ -34,7 +35,7 @@ Attribute: TypeAlias = str | int | tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanFacts:
-    """One span that is over. `is_root`: of the run itself."""
+    """One span that is over. `is_root`: of the run itself. `caller`: the span that led to it."""
 
     run: RunId
     name: str
@@ -43,6 +44,7 @@ class SpanFacts:
     attributes: Mapping[str, Attribute]
     is_root: bool = False
     is_call_out: bool = False
+    caller: TraceMark | None = None
 
 
 @dataclass(slots=True)
@@ -50,6 +52,7 @@ class _OpenRun:
     began: datetime
     agent: str = ""
     provider: str = ""
+    caller: TraceMark | None = None
     intents: dict[int, tuple[datetime, str]] = field(default_factory=dict)
 
 
@@ -60,15 +63,24 @@ class RunSpans:
         self._open: OrderedDict[RunId, _OpenRun] = OrderedDict()
 
     def of(
-        self, run: RunId, events: Sequence[tuple[int, RunEvent]], at: datetime
+        self,
+        run: RunId,
+        events: Sequence[tuple[int, RunEvent]],
+        at: datetime,
+        caller: TraceMark | None = None,
     ) -> list[SpanFacts]:
-        """The spans that end with these records; each has its seq."""
+        """The spans that end with these records; each has its seq.
+
+        `caller`: of whoever submits the run. A run is a trace of its own, which many may drive: a
+        span of its submission is linked to the caller's, and the run's, where both are seen here.
+        """
         known = self._open.setdefault(run, _OpenRun(at))
         found: list[SpanFacts] = []
         for seq, event in events:
             match event:
                 case RunSubmitted():
                     known.agent, known.provider = event.submission.agent or "", event.provider
+                    found += _submission(run, known, caller, at)
                 case ModelRequested():
                     known.intents[seq] = (at, event.request.model)
                 case ToolDecided():
@@ -87,6 +99,16 @@ class RunSpans:
         while len(self._open) > MOST_OPEN_RUNS:
             self._open.popitem(last=False)
         return found
+
+
+def _submission(
+    run: RunId, known: _OpenRun, caller: TraceMark | None, at: datetime
+) -> list[SpanFacts]:
+    if caller is None or caller.parent is None:
+        return []
+    known.caller = caller
+    told: dict[str, Attribute] = {"gen_ai.conversation.id": public_run_id(run)}
+    return [SpanFacts(run=run, name="submit", began=at, ended=at, attributes=told, caller=caller)]
 
 
 def _begun(known: _OpenRun, intent: int, at: datetime) -> tuple[datetime, str]:
@@ -153,4 +175,5 @@ def _whole_run(run: RunId, known: _OpenRun, event: RunFinished, at: datetime) ->
         ended=at,
         attributes=attributes,
         is_root=True,
+        caller=known.caller,
     )

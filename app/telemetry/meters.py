@@ -65,6 +65,27 @@ POOL_WAIT_SECONDS = Histogram(
     buckets=_SECONDS,
     registry=REGISTRY,
 )
+OUTBOX_WAITING = Gauge(
+    "meshflow_webhook_outbox",
+    "Deliveries that wait for an attempt, counted to 100,000.",
+    registry=REGISTRY,
+)
+OUTBOX_AGE = Gauge(
+    "meshflow_webhook_oldest_seconds",
+    "Time for which the oldest delivery that is not ended has been tried.",
+    registry=REGISTRY,
+)
+DEAD_LETTERS = Gauge(
+    "meshflow_webhook_dead_letters",
+    "Deliveries that were given up and are still kept, counted to 100,000.",
+    registry=REGISTRY,
+)
+WEBHOOK_ATTEMPTS = Counter(
+    "meshflow_webhook_attempts",
+    "Attempts to deliver, by what came of them.",
+    ["outcome"],
+    registry=REGISTRY,
+)
 STREAMS = Gauge("meshflow_streams", "Event streams that are open here.", registry=REGISTRY)
 DRAINING = Gauge("meshflow_draining", "1 while this process leaves.", registry=REGISTRY)
 

@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import (
+    Link,
     NonRecordingSpan,
     SpanContext,
     SpanKind,
@@ -25,6 +26,7 @@ from opentelemetry.trace import (
 from app.domain.record import RunEvent
 from app.domain.run import RunId
 from app.telemetry.genai_mapping import RunSpans, SpanFacts
+from app.telemetry.trace_context import MARK, TraceMark
 
 _log = logging.getLogger("meshflow")
 EXPORT_SECONDS = 10
@@ -69,7 +71,7 @@ class SpanExporter:
     def told(self, run: RunId, events: Sequence[tuple[int, RunEvent]], at: datetime) -> None:
         """These records are durable."""
         try:
-            for facts in self._spans.of(run, events, at):
+            for facts in self._spans.of(run, events, at, MARK.get()):
                 self._emit(facts)
         except Exception as error:  # noqa: BLE001 - a run does not end because nobody can be told of it
             _log.warning("a span was not told: %s", type(error).__name__)
@@ -88,6 +90,7 @@ class SpanExporter:
                 context=None if facts.is_root else set_span_in_context(NonRecordingSpan(parent)),
                 kind=SpanKind.CLIENT if facts.is_call_out else SpanKind.INTERNAL,
                 attributes=facts.attributes,
+                links=_links(facts.caller),
                 start_time=_nanoseconds(facts.began),
             )
         finally:
@@ -95,6 +98,19 @@ class SpanExporter:
         if "error.type" in facts.attributes:
             span.set_status(StatusCode.ERROR)
         span.end(_nanoseconds(facts.ended))
+
+
+def _links(caller: TraceMark | None) -> list[Link]:
+    if caller is None or caller.parent is None:
+        return []
+    sampled = TraceFlags.SAMPLED if caller.is_sampled else TraceFlags.DEFAULT
+    theirs = SpanContext(
+        trace_id=int(caller.trace_id, 16),
+        span_id=int(caller.parent, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(sampled),
+    )
+    return [Link(theirs)]
 
 
 def _span_of(run: RunId) -> int:

@@ -8,20 +8,22 @@ Threat: Exfiltration via web/shell tools
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from uuid import UUID
 
 from app.domain.errors import EgressError, KeyStoreError
+from app.domain.retry_after import retry_after_seconds
 from app.domain.webhook import EndpointContent, public_delivery_id
 from app.egress.egress_client import EgressAnswer, EgressClient, EgressOrder
 from app.egress.url_policy import UrlPolicy
 from app.storage.webhook_store import Due, Outcome, Settlement, Turn, WebhookStore
+from app.telemetry import meters
 from app.webhooks.endpoint_vault import EndpointVault
 from app.webhooks.fair_turns import FairTurns, TurnLimits
-from app.webhooks.retry_schedule import delay_seconds, retry_after_seconds
+from app.webhooks.retry_schedule import delay_seconds
 from app.webhooks.webhook_signature import signature_headers
 
 _log = logging.getLogger("meshflow.webhooks")
@@ -48,6 +50,7 @@ class CourierParts:
     monotonic: Callable[[], float]
     unit: Callable[[], float]  # random, from 0 to 1
     new_claim: Callable[[], UUID]
+    turn_keys: Callable[[], Awaitable[int]]
     limits: TurnLimits = field(default_factory=TurnLimits)
     retention: timedelta = RETENTION
 
@@ -102,6 +105,7 @@ class Courier:
         parts, begun = self._parts, 0
         if parts.monotonic() >= self._trim_at and not await parts.store.trim(parts.retention):
             self._trim_at = parts.monotonic() + TRIM_SECONDS
+            await parts.turn_keys()
         due = await parts.store.due()
         for tenant_id, given in self._turns.share(due).items():
             known = {item.endpoint_id: item for item in given}
@@ -130,6 +134,7 @@ class Courier:
             if self._parts.monotonic() > claimed_at + LEASE_SECONDS - 2 * DEADLINE_SECONDS:
                 return  # this process stood still: it may be somebody else's turn by now
             found = await self._sent(turn)
+            meters.WEBHOOK_ATTEMPTS.labels(found.outcome.value).inc()
             if not await self._parts.store.settle(turn, found):
                 _log.warning("a delivery was somebody else's when it was settled")
         except Exception as error:  # noqa: BLE001 - the lease ends, and it is sent again

@@ -1,12 +1,8 @@
 """When a delivery that failed is tried again: further and further apart, over a day. Pure."""
 
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-
 _DELAYS_SECONDS = (5, 30, 120, 600, 1800, 3600, 7200, 10_800, 14_400, 18_000, 21_600)
 _JITTER = 0.2
 MOST_RETRY_AFTER_SECONDS = 4 * 3600.0
-_MOST_CHARACTERS = 64
 
 
 def delay_seconds(attempts: int, unit: float, retry_after: float | None = None) -> float:
@@ -18,17 +14,3 @@ def delay_seconds(attempts: int, unit: float, retry_after: float | None = None) 
     jittered = planned * (1 - _JITTER + 2 * _JITTER * unit)
     asked = 0.0 if retry_after is None else min(retry_after, MOST_RETRY_AFTER_SECONDS)
     return max(jittered, asked)
-
-
-def retry_after_seconds(text: str | None, now: datetime) -> float | None:
-    """A Retry-After field (RFC 9110, 10.2.3) in seconds; None for what is none, or is past."""
-    if text is None or len(text) > _MOST_CHARACTERS:
-        return None
-    if text.strip().isascii() and text.strip().isdigit():
-        return float(int(text))
-    try:
-        at = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    left = ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds()
-    return left if left > 0 else None

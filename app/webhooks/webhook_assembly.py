@@ -14,6 +14,7 @@ from app.storage.webhook_store import WebhookStore
 from app.webhooks.courier import Courier, CourierParts
 from app.webhooks.endpoint_desk import DeskParts, EndpointDesk
 from app.webhooks.endpoint_vault import EndpointVault
+from app.webhooks.webhook_key_turn import WebhookKeyTurn
 
 _UNIT_BYTES = 4
 
@@ -48,6 +49,7 @@ def build_webhooks(around: WebhookSurroundings) -> Webhooks:
     def unit() -> float:
         return int.from_bytes(around.entropy(_UNIT_BYTES), "big") / (1 << 8 * _UNIT_BYTES)
 
+    turn = WebhookKeyTurn(store=store, vault=vault, keys=around.keys, now=around.now)
     courier = Courier(
         CourierParts(
             store=store,
@@ -58,6 +60,7 @@ def build_webhooks(around: WebhookSurroundings) -> Webhooks:
             monotonic=around.monotonic,
             unit=unit,
             new_claim=around.new_id,
+            turn_keys=turn.turn,
         )
     )
     desk = EndpointDesk(

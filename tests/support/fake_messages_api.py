@@ -1,7 +1,7 @@
 """A loopback server of `POST /v1/messages` that streams as the real API does, by script.
 
     with fake_messages_api([text("hello"), status(529)]) as api:
-        provider = AnthropicProvider(lambda: "sk-test", base_url=api.base_url)
+        provider = anthropic_provider(lambda: "sk-test", base_url=api.base_url)
 
 A script is a sequence (one scenario a request, in order), a mapping from model name to scenario, or
 a function of the request.

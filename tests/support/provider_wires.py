@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-from app.providers.anthropic import AnthropicProvider
-from app.providers.extras.late_provider import (
+from app.providers.anthropic import anthropic_provider
+from app.providers.extras.extra_providers import (
     bedrock_provider,
     gemini_provider,
     openai_provider,
@@ -141,7 +141,7 @@ class MessagesWire:
     headers: Headers = SSE_TYPE
 
     def provider(self, base_url: str, key: str = KEY) -> ModelProvider:
-        return AnthropicProvider(lambda: key, base_url=base_url)
+        return anthropic_provider(lambda: key, base_url=base_url)
 
     def objection(self, seen: SeenRequest) -> str:
         bad = "key" if seen.headers.get("authorization") != f"Bearer {KEY}" else ""

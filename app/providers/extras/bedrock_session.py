@@ -21,18 +21,16 @@ import botocore.exceptions
 import httpx2
 from botocore.eventstream import EventStreamBuffer
 
-from app.domain.errors import ModelError
 from app.domain.step import ModelReply, ModelRequest
 from app.providers.extras.bedrock_stream import ConverseAssembler
 from app.providers.extras.bedrock_words import converse_arguments
 from app.providers.prices import ModelPrice
 from app.providers.provider import ModelFailure, model_error
+from app.providers.wire.exchange import exchanged
 from app.providers.wire.model_http import (
-    answers_closed,
     model_client,
     quieten,
     status_failure,
-    transport_failure,
 )
 from app.providers.wire.reply_json import malformed
 from app.providers.wire.tool_words import wire_names, with_our_names
@@ -63,24 +61,12 @@ class BedrockSession:
         arguments = converse_arguments(request, price, names)
         if arguments is None:
             raise model_error(ModelFailure.INVALID_REQUEST)
-        try:
-            async with asyncio.timeout(request.timeout_seconds), answers_closed():
-                reply = await self._send(arguments, price)
-        except ModelError as error:
-            failure = ModelFailure(error.code)
-        except TimeoutError:
-            failure = ModelFailure.TIMEOUT
-        except httpx2.HTTPError as error:
-            failure = transport_failure(error)
-        except botocore.exceptions.ParamValidationError:
-            failure = ModelFailure.INVALID_REQUEST
-        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
-            failure = ModelFailure.AUTHENTICATION  # nothing was sent: there are no credentials
-        else:
-            return with_our_names(reply, names)
-        # Raised here and not inside an `except`: the SDK's error, which may hold the request, would
-        # otherwise travel along as the context of ours.
-        raise model_error(failure)
+        reply = await exchanged(
+            lambda: self._send(arguments, price),
+            _sdk_failure,
+            request.timeout_seconds,
+        )
+        return with_our_names(reply, names)
 
     async def _send(self, arguments: Mapping[str, object], price: ModelPrice) -> ModelReply:
         loop = asyncio.get_running_loop()
@@ -139,6 +125,17 @@ class _Signer:
         """What the SDK calls before it sends, in the thread that signs: so it does not send."""
         self._taken.request = request
         return botocore.awsrequest.AWSResponse(request.url, int(httpx2.codes.OK), {}, _Nothing())
+
+
+def _sdk_failure(error: Exception) -> ModelFailure | None:
+    """Which failure an SDK error is; None: it is none. Nothing was sent: there was no signature."""
+    match error:
+        case botocore.exceptions.ParamValidationError():
+            return ModelFailure.INVALID_REQUEST
+        case botocore.exceptions.BotoCoreError() | botocore.exceptions.ClientError():
+            return ModelFailure.AUTHENTICATION  # there are no credentials
+        case _:
+            return None
 
 
 class _Nothing:

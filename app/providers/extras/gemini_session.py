@@ -6,7 +6,6 @@ leaves here: it may quote the request or the key.
 Threat: Supply chain attacks
 """
 
-import asyncio
 import warnings
 from collections.abc import Mapping
 from typing import assert_never
@@ -15,7 +14,6 @@ import httpx2
 from google import genai
 from google.genai import errors, types
 
-from app.domain.errors import ModelError
 from app.domain.step import (
     Message,
     ModelReply,
@@ -28,12 +26,11 @@ from app.domain.step import (
 from app.providers.extras.gemini_stream import CandidateAssembler, is_made_id
 from app.providers.prices import ModelPrice
 from app.providers.provider import ModelFailure, model_error
+from app.providers.wire.exchange import exchanged
 from app.providers.wire.model_http import (
-    answers_closed,
     model_client,
     quieten,
     status_failure,
-    transport_failure,
 )
 from app.providers.wire.tool_words import past_name, turns, wire_name, wire_names, with_our_names
 
@@ -74,24 +71,12 @@ class GeminiSession:
         contents = _wire_contents(request, names)
         if not contents:
             raise model_error(ModelFailure.INVALID_REQUEST)
-        try:
-            async with asyncio.timeout(request.timeout_seconds), answers_closed():
-                reply = await self._send(key, request, price, contents)
-        except ModelError as error:
-            failure = ModelFailure(error.code)
-        except TimeoutError:
-            failure = ModelFailure.TIMEOUT
-        except httpx2.HTTPError as error:  # these are not wrapped by the SDK
-            failure = transport_failure(error)
-        except errors.APIError as error:
-            failure = _sdk_failure(error)
-        except Exception:  # noqa: BLE001 - the SDK reads replies with code that may fail in any way
-            failure = ModelFailure.MALFORMED_REPLY
-        else:
-            return with_our_names(reply, names)
-        # Raised here and not inside an `except`: the provider's error, which may hold the request,
-        # would otherwise travel along as the context of ours.
-        raise model_error(failure)
+        reply = await exchanged(
+            lambda: self._send(key, request, price, contents),
+            _sdk_failure,
+            request.timeout_seconds,
+        )
+        return with_our_names(reply, names)
 
     async def _send(
         self, key: str, request: ModelRequest, price: ModelPrice, contents: list[types.Content]
@@ -184,8 +169,13 @@ def _wire_id(call_id: str) -> str | None:
     return None if is_made_id(call_id) else call_id
 
 
-def _sdk_failure(error: errors.APIError) -> ModelFailure:
-    """Which failure an SDK error is, by its status alone."""
+def _sdk_failure(error: Exception) -> ModelFailure:
+    """Which failure an SDK error is, by its status alone.
+
+    The SDK reads replies with code that may fail in any way.
+    """
+    if not isinstance(error, errors.APIError):
+        return ModelFailure.MALFORMED_REPLY
     code: object = error.code  # of an error in mid-stream, whatever the provider wrote
     if not isinstance(code, int) or isinstance(code, bool):
         return ModelFailure.SERVER_ERROR

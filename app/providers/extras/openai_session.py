@@ -6,7 +6,6 @@ provider, and nothing that it says about a failure leaves here: it may quote the
 Threat: Supply chain attacks
 """
 
-import asyncio
 import json
 from collections.abc import Mapping
 from typing import assert_never
@@ -22,7 +21,6 @@ from openai.types.responses import (
 )
 from openai.types.responses.response_input_item_param import FunctionCallOutput
 
-from app.domain.errors import ModelError
 from app.domain.step import (
     ModelReply,
     ModelRequest,
@@ -35,9 +33,9 @@ from app.providers.extras.openai_stream import FinalResponse
 from app.providers.prices import ModelPrice
 from app.providers.provider import ModelFailure, model_error
 from app.providers.wire.event_lines import EventLines
+from app.providers.wire.exchange import exchanged
 from app.providers.wire.model_http import (
     TIMEOUT,
-    answers_closed,
     model_client,
     quieten,
     status_failure,
@@ -71,24 +69,12 @@ class OpenAISession:
         items = _wire_items(request, names)
         if not items:
             raise model_error(ModelFailure.INVALID_REQUEST)
-        try:
-            async with asyncio.timeout(request.timeout_seconds), answers_closed():
-                reply = await self._send(key, request, price, items)
-        except ModelError as error:
-            failure = ModelFailure(error.code)
-        except TimeoutError:
-            failure = ModelFailure.TIMEOUT
-        except httpx2.HTTPError as error:  # while streaming these are not wrapped by the SDK
-            failure = transport_failure(error)
-        except openai.OpenAIError as error:
-            failure = _sdk_failure(error)
-        except UnicodeDecodeError:
-            failure = ModelFailure.MALFORMED_REPLY
-        else:
-            return with_our_names(reply, names)
-        # Raised here and not inside an `except`: the provider's error, which may hold the request,
-        # would otherwise travel along as the context of ours.
-        raise model_error(failure)
+        reply = await exchanged(
+            lambda: self._send(key, request, price, items),
+            _sdk_failure,
+            request.timeout_seconds,
+        )
+        return with_our_names(reply, names)
 
     async def _send(
         self,
@@ -184,8 +170,8 @@ def _result_item(result: ToolResult) -> FunctionCallOutput:
     return {"type": "function_call_output", "call_id": result.call_id, "output": output}
 
 
-def _sdk_failure(error: openai.OpenAIError) -> ModelFailure:
-    """Which failure an SDK error is, by its class and status alone."""
+def _sdk_failure(error: Exception) -> ModelFailure | None:
+    """Which failure an SDK error is, by its class and status alone; None: it is none."""
     match error:
         case openai.APIStatusError():
             return status_failure(error.status_code)
@@ -193,5 +179,7 @@ def _sdk_failure(error: openai.OpenAIError) -> ModelFailure:
             return ModelFailure.MALFORMED_REPLY
         case openai.APIConnectionError():
             return transport_failure(error.__cause__)
-        case _:
+        case openai.OpenAIError():
             return ModelFailure.SERVER_ERROR
+        case _:
+            return None

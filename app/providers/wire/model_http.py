@@ -6,13 +6,15 @@ Threat: Exfiltration via web/shell tools
 """
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from urllib.request import getproxies
 
 import httpx2
 
 from app.providers.provider import ModelFailure
+from app.providers.wire.provider_sockets import ProviderTransport
 
 _CONNECT_SECONDS = 5.0
 # Events repeat what they tell, so the wire of a reply is longer than the reply may be.
@@ -44,13 +46,17 @@ def model_client(base_url: str = "") -> httpx2.AsyncClient:
         follow_redirects=False,
         timeout=TIMEOUT,
         limits=_LIMITS,
+        # A proxy of the environment is the library's to find; then the connections are its own.
+        transport=None if getproxies() else ProviderTransport(_LIMITS),
         event_hooks={"request": [_ask_for_plain], "response": [_bound]},
     )
 
 
 @asynccontextmanager
-async def answers_closed() -> AsyncIterator[None]:
+async def answers_closed() -> AsyncIterator[Sequence[httpx2.Response]]:
     """Inside, every answer that this task gets is closed on the way out, whoever still holds it.
+
+    Gives the answers, as far as they came.
 
     A library that reads through generators of generators closes the connection only when the
     collector comes by.
@@ -58,7 +64,7 @@ async def answers_closed() -> AsyncIterator[None]:
     opened: list[httpx2.Response] = []
     token = _OPEN.set(opened)
     try:
-        yield
+        yield opened
     finally:
         _OPEN.reset(token)
         for answer in opened:

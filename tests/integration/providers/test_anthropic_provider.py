@@ -26,7 +26,8 @@ from app.domain.step import (
     ToolSpec,
 )
 from app.domain.verdict import ClearedRequest, Decision, Point, PolicyRef, Verdict
-from app.providers.anthropic import AnthropicProvider
+from app.providers.anthropic import anthropic_provider
+from app.providers.late_provider import LateProvider
 from app.providers.provider import ModelProvider
 from tests.support import fake_messages_api as fake
 from tests.support.fake_messages_api import Call, Scenario, fake_messages_api
@@ -76,8 +77,8 @@ def spec(name: str) -> ToolSpec:
 @asynccontextmanager
 async def provider_at(
     base_url: str, key: Callable[[], str] = lambda: KEY
-) -> AsyncIterator[AnthropicProvider]:
-    provider = AnthropicProvider(key, base_url=base_url)
+) -> AsyncIterator[LateProvider]:
+    provider = anthropic_provider(key, base_url=base_url)
     try:
         yield provider
     finally:

@@ -13,9 +13,10 @@ from app.domain.run import RunId, TenantId, parse_run_id
 from app.domain.step import ModelRequest
 from app.ledger_assembly import ledger_parts
 from app.providers.scripted import ScriptedProvider
+from app.run_assembly import recorder_parts_of
 from app.runs.notifier import Bell
 from app.runs.parking import RunWaker
-from app.wiring import Overrides, _recorder_parts
+from app.wiring import Overrides
 from tests.integration.gate.gate_scenes import elsewhere, rows
 from tests.support.api_matrix import calls, patiently, says
 from tests.support.databases import DatabaseServer, Roles
@@ -82,7 +83,7 @@ async def _wake(roles: Roles, tenant_id: TenantId, run_id: RunId, directory: Pat
         waker = RunWaker(
             reopen=parts.replay.reopen,
             runs=parts.runs,
-            parts=_recorder_parts(settings, parts, Bell()),
+            parts=recorder_parts_of(settings, parts, Bell()),
         )
         return await waker.wake(tenant_id, run_id, "key:0123456789abcdef")
     finally:

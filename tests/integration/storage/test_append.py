@@ -16,6 +16,7 @@ from app.domain.errors import (
 from app.domain.run import TERMINAL, TRANSITIONS, RunId, RunStatus, Usage
 from app.storage.companions import Change, Claim, NewResult
 from app.storage.ledger_store import Receipt
+from app.telemetry import meters
 from tests.integration.storage.append_scene import (
     AT,
     NO_KEY,
@@ -50,13 +51,17 @@ async def test_what_was_appended_is_read_back_and_verifies(roles: Roles) -> None
         assert chain.records[2].fields == {"note": b'"two"'}
 
 
+def _refused() -> float:
+    return meters.REGISTRY.get_sample_value("meshflow_fence_refusals_total") or 0.0
+
+
 async def test_a_stale_epoch_writes_nothing(roles: Roles) -> None:
     async with scene_on(roles) as old, scene_on(roles) as new:
         zombie = await old.begun()
         heir = new.author(zombie.run_id, zombie.run_key)
         heir.head, heir.epoch = zombie.head, 2
         await new.write(heir, heir.seal(), Claim(from_epoch=1))
-        before = await _totals(roles)
+        before, refused = await _totals(roles), _refused()
         # After the heir's record, so that the primary key does not do the fence's work.
         zombie.head = heir.head
         late = zombie.seal()
@@ -65,6 +70,7 @@ async def test_a_stale_epoch_writes_nothing(roles: Roles) -> None:
         with pytest.raises(StaleEpochError):
             await old.write(zombie, late, Change(status=RunStatus.FAILED, usage=Usage()))
         assert await _totals(roles) == before
+        assert _refused() == refused + 2
         assert seqs(await new.verified(heir)) == [0, 1]
 
 

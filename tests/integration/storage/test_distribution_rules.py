@@ -29,6 +29,7 @@ OF_ALL_TENANTS = {
     "sweep_store._UNNAMED": "the audit of the operator's log: checkpoints of all tenants",
     "sweep_store._NAMED_TWICE": "the audit of the operator's log: checkpoints of all tenants",
     "erasure_waiting": "the eraser serves all tenants",
+    "work_outlived": "a work key is the deployment's, of one day",
     "work_forget": "a work key is the deployment's, of one day",
     "results_expire": "results of all tenants expire by the clock",
     "queue_mend": "open runs of all tenants have a place in the queue",

@@ -30,6 +30,7 @@ from app.storage.webhook_store import WebhookStore
 from app.webhooks.courier import RETENTION, Courier, CourierParts
 from app.webhooks.endpoint_vault import EndpointVault
 from app.webhooks.fair_turns import TurnLimits
+from app.webhooks.webhook_key_turn import WebhookKeyTurn
 from tests.integration.storage.append_scene import Author, Scene, ending, scene_on
 from tests.support.databases import Roles, connect
 from tests.support.egress_field import Field, egress_field
@@ -64,6 +65,7 @@ class Hooks:
     roles: Roles
     store: WebhookStore
     vault: EndpointVault
+    keys: FileKeyStore
     egress: EgressClient
     net: Field
     receiver: Receiver
@@ -84,10 +86,18 @@ class Hooks:
                 monotonic=self.clock,
                 unit=lambda: 0.5,
                 new_claim=uuid4,
+                turn_keys=self.turn_keys,
                 limits=limits or TurnLimits(),
                 retention=retention,
             )
         )
+
+    async def turn_keys(self) -> int:
+        """As a courier does it."""
+        turn = WebhookKeyTurn(
+            store=self.store, vault=self.vault, keys=self.keys, now=lambda: datetime.now(UTC)
+        )
+        return await turn.turn()
 
     async def endpoint(
         self,
@@ -96,6 +106,7 @@ class Hooks:
         tenant_id: TenantId | None = None,
         events: Sequence[WebhookEvent] = EVERYTHING,
         older: Sequence[LiveSecret] = (),
+        sealed_at: datetime | None = None,
     ) -> SealedEndpoint:
         """An enabled endpoint of a tenant, without a record of it."""
         whose, endpoint_id = tenant_id or self.scene.tenant_id, EndpointId(uuid4())
@@ -104,7 +115,7 @@ class Hooks:
             secrets=(LiveSecret(key=KEY, until=None), *older),
         )
         now = datetime.now(UTC)
-        kek_id, sealed = await self.vault.seal(whose, endpoint_id, content, now)
+        kek_id, sealed = await self.vault.seal(whose, endpoint_id, content, sealed_at or now)
         made = SealedEndpoint(
             tenant_id=whose,
             endpoint_id=endpoint_id,
@@ -170,11 +181,13 @@ async def hooks_on(roles: Roles) -> AsyncIterator[Hooks]:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="mf-hooks-")))
         egress = EgressClient(parts=around.parts)
         stack.push_async_callback(egress.close)
+        keys = FileKeyStore(directory / "keys", os.urandom)
         yield Hooks(
             scene=scene,
             roles=roles,
             store=WebhookStore(scene.database),
-            vault=EndpointVault(FileKeyStore(directory / "keys", os.urandom)),
+            vault=EndpointVault(keys),
+            keys=keys,
             egress=egress,
             net=around,
             receiver=receiver,

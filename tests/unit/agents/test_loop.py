@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from app import roster
 from app.agents.loop import AgentLoop, LoopParts
+from app.agents.model_retry import RetryParts
 from app.domain.errors import LedgerUnavailableError
 from app.domain.record import (
     ModelRequested,
@@ -26,7 +27,8 @@ from app.domain.step import ModelReply, ModelRequest, StopReason, ToolCall
 from app.domain.verdict import AdmittedTask, Point, Verdict
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import SubmitInput
-from app.providers.prices import model_named, usage_of
+from app.providers.prices import ModelPrice, model_named, usage_of
+from app.providers.provider import ModelProvider
 from app.providers.scripted import Scripted, ScriptedProvider
 from app.sandbox.workspace import Workspace, open_workspace_root
 from app.tools.calculator import Calculator
@@ -45,9 +47,16 @@ class ListJournal:
         self._held: list[RunEvent] = []
         self.events: list[RunEvent] = []
         self.spent: list[Usage] = []
+        self.asked: list[tuple[str, bytes, int]] = []
 
     def hold(self, event: RunEvent) -> None:
         self._held.append(event)
+
+    def ask(self, tool: str, action: bytes, expires_seconds: int) -> None:
+        self.asked.append((tool, action, expires_seconds))
+
+    def digest(self, action: bytes) -> bytes:
+        return action[:1] + b"digest"
 
     async def record(self, event: RunEvent, usage: Usage) -> int:
         if len(self.spent) >= self._room:
@@ -72,27 +81,31 @@ def no_workspace() -> Workspace:
 
 
 def driven(
-    provider: ScriptedProvider,
+    provider: ModelProvider,
     journal: ListJournal,
     task: Submission,
     *,
     gate: DascGate | None = None,
     workspace: Any = no_workspace,
     toolbox: Toolbox | None = None,
+    platform: frozenset[str] = frozenset(NAMES),
+    retry: RetryParts | None = None,
+    price: ModelPrice | None = PRICE,
 ) -> AgentLoop:
     deciding = gate or DascGate(roster.rule_book())
-    admitted = deciding.run_submit(SubmitInput(submission=task, platform_tools=frozenset(NAMES)))
+    admitted = deciding.run_submit(SubmitInput(submission=task, platform_tools=platform))
     assert isinstance(admitted, AdmittedTask)
-    assert PRICE is not None
+    assert price is not None
     parts = LoopParts(
         gate=deciding,
         provider=provider,
-        price=PRICE,
+        price=price,
         toolbox=toolbox or Toolbox({tool.spec.name: tool for tool in roster.TOOLS}),
         workspace=workspace,
         journal=journal,
         monotonic=lambda: 0.0,
         model_timeout_seconds=5,
+        retry=retry or RetryParts(jitter=lambda: 0.5),
     )
     return AgentLoop(admitted, parts, may_instruct=True)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app import wiring
+from app import run_assembly
 from app.domain.errors import ConfigurationError
 from app.egress.faults import Fault
 from app.settings import Settings
@@ -105,4 +105,4 @@ def test_an_operators_blocklist_is_in_force_beside_the_shipped_one(tmp_path: Pat
 
 
 def test_the_scrubber_of_records_knows_the_credentials() -> None:
-    assert {VALUE, f"Bearer {VALUE}"} <= set(wiring._own_secrets(read(TOOL_CREDENTIALS=LINE)))
+    assert {VALUE, f"Bearer {VALUE}"} <= set(run_assembly._own_secrets(read(TOOL_CREDENTIALS=LINE)))

@@ -1,6 +1,14 @@
 """Which addresses are public, against the registries and against examples written by hand."""
 
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+import ipaddress
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 
 import pytest
 from hypothesis import given
@@ -61,6 +69,27 @@ def test_no_form_that_holds_an_ipv4_address_is_public(number: int) -> None:
 def test_nothing_outside_global_unicast_is_public(number: int) -> None:
     address = IPv6Address(number)
     assert address in IPv6Network("2000::/3") or not is_public(address)
+
+
+def test_nothing_that_this_python_knows_as_special_is_public() -> None:
+    """Edges and middles of every network it has: a registry that grows is noticed here."""
+    known = [
+        network
+        for constants in (ipaddress._IPv4Constants, ipaddress._IPv6Constants)  # type: ignore[attr-defined]
+        for value in vars(constants).values()
+        for network in (value if isinstance(value, list) else [value])
+        if isinstance(network, IPv4Network | IPv6Network)
+    ]
+    assert len(known) > 30
+    wrong = []
+    for network in known:
+        first, last = int(network.network_address), int(network.broadcast_address)
+        for number in {first - 1, first, (first + last) // 2, last, last + 1}:
+            if 0 <= number < 1 << network.max_prefixlen:
+                address = type(network.network_address)(number)
+                special = address.is_multicast or address.is_reserved or not address.is_global
+                wrong += [address] if special and is_public(address) else []
+    assert wrong == []
 
 
 def test_the_operators_networks_are_private_too() -> None:

@@ -11,8 +11,8 @@ _PROGRAM = """
 import sys
 import app.roster
 import app.providers.anthropic, app.providers.offline, app.providers.scripted
-from app.providers.extras.late_provider import bedrock_provider, gemini_provider, openai_provider
-app.providers.anthropic.AnthropicProvider(lambda: "sk-test")
+from app.providers.extras.extra_providers import bedrock_provider, gemini_provider, openai_provider
+app.providers.anthropic.anthropic_provider(lambda: "sk-test")
 openai_provider(lambda: "sk-test"), gemini_provider(lambda: "k"), bedrock_provider("us-east-1")
 sdks = {"anthropic", "openai", "google.genai", "boto3", "botocore", "numpy", "opentelemetry"}
 print("heavy:", sorted(sdks & set(sys.modules)))
@@ -20,7 +20,7 @@ print("heavy:", sorted(sdks & set(sys.modules)))
 _LIGHT = """
 import sys
 import app.providers.anthropic, app.providers.offline, app.providers.scripted
-import app.providers.extras.late_provider
+import app.providers.extras.extra_providers
 heavy = sorted({"anthropic", "httpx2", "pydantic", "opentelemetry", "google"} & set(sys.modules))
 print("heavy:", heavy)
 """

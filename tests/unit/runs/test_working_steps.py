@@ -57,6 +57,21 @@ def test_a_call_that_was_begun_and_not_answered_is_pending() -> None:
     assert found.calls_made == {"one": 1, "two": 1}
 
 
+def test_calls_that_were_put_off_are_counted_until_one_is_answered() -> None:
+    put_off = [{"step": "put_off", "seq": 3}]
+    records = [*KINDS[:4], (4, "llm.requested"), (5, "llm.responded")]
+    assert _progress([put_off], KINDS[:4]).put_off == 1
+    assert _progress([put_off, [{"step": "put_off", "seq": 5}]], records).put_off == 2
+    answered = _progress([put_off, [{**REPLY, "seq": 5}]], records)
+    assert (answered.put_off, answered.turn is None) == (0, False)
+
+
+def test_a_call_that_is_put_off_within_a_turn_follows_nothing() -> None:
+    records = [*KINDS[:4], (4, "llm.responded")]
+    with pytest.raises(WorkingCopyError):
+        _progress([[REPLY], [{"step": "put_off", "seq": 4}]], records)
+
+
 def test_a_call_that_was_begun_twice_counts_once() -> None:
     again = [{"step": "begun", "seq": 8, "call_id": "b"}]
     found = _progress([FIRST, SECOND, again], (*KINDS[:7], (8, "tool.decided")))

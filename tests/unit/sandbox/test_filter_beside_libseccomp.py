@@ -21,10 +21,25 @@ _NOT_EQUAL, _EQUAL, _MASKED_EQUAL = 1, 4, 7
 _NATIVE_BAD_ARCHITECTURE = 2
 _PROT_EXEC = 4
 _NAMESPACES = 0x7E020080
-_THREAD = 0x00010900
+_THREAD = 0x00010D00
 # What arguments are tried with: bits that decide somewhere, in the low and in the high half.
 _VALUES = (
-    *(0, 1, 2, 4, 8, 15, 0x5401, 0x541B, 0x10900, 0x20000, 0x7E020080, 0xFFFFFFFF, 1 << 32),
+    *(
+        0,
+        1,
+        2,
+        4,
+        8,
+        15,
+        0x5401,
+        0x541B,
+        0x10900,
+        0x10D00,
+        0x20000,
+        0x7E020080,
+        0xFFFFFFFF,
+        1 << 32,
+    ),
     *(OWN_PID, OWN_PID + 1, (1 << 32) | OWN_PID, (1 << 64) - 1),
 )
 

@@ -176,6 +176,9 @@ def test_only_threads_are_cloned(machine: str) -> None:
         assert asked.ask("clone", flags) == REFUSE
     for flag in (0x80, 0x20000, 1 << 25, 1 << 26, 1 << 27, 1 << 28, 1 << 29, 1 << 30):
         assert asked.ask("clone", 0x3D0F00 | flag) == REFUSE
+    # Nor one that shares less than all of this, descriptors among it.
+    for flag in (0x100, 0x400, 0x800, 0x10000):
+        assert asked.ask("clone", 0x3D0F00 & ~flag) == REFUSE
     assert asked.ask("clone3", 0x3D0F00) == ABSENT
 
 

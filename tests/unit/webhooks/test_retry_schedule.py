@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from app.domain.retry_after import retry_after_seconds
 from app.webhooks.retry_schedule import (
     MOST_RETRY_AFTER_SECONDS,
     delay_seconds,
-    retry_after_seconds,
 )
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""A provider whose SDK is an extra: imported late, in a thread, one session, our own deadline.
+"""A provider whose SDK is imported late, in a thread: one session, our own deadline.
 
 Each SDK costs seconds and tens of megabytes: that happens on warm-up or the first call, never when
 this module is imported.
@@ -13,7 +13,7 @@ from typing import Protocol
 
 from app.domain.step import ModelReply, ModelRequest
 from app.domain.verdict import ClearedRequest
-from app.providers.prices import ModelPrice, model_named
+from app.providers.prices import MODELS, ModelPrice, Models
 from app.providers.provider import ModelFailure, model_error
 
 _KEY = re.compile(r"[\x21-\x7e]{1,512}", re.ASCII)  # what may stand in a header
@@ -38,11 +38,16 @@ class LateProvider:
     """
 
     def __init__(
-        self, name: str, open_session: Callable[[], WireSession], key: Callable[[], str] | None
+        self,
+        name: str,
+        open_session: Callable[[], WireSession],
+        key: Callable[[], str] | None,
+        models: Models = MODELS,
     ) -> None:
         self._name = name
         self._open_session = open_session
         self._key = key
+        self._models = models
         self._session: WireSession | None = None
         self._opening = asyncio.Lock()
 
@@ -69,7 +74,7 @@ class LateProvider:
         does not count the SDK's import, which `warm_up` has paid.
         """
         request = cleared.request
-        price = model_named(request.model)
+        price = self._models.get(request.model)
         if price is None or price.provider != self.name:
             raise model_error(ModelFailure.UNKNOWN_MODEL)
         key = "" if self._key is None else self._key()
@@ -85,45 +90,3 @@ class LateProvider:
             if self._session is None:
                 self._session = await asyncio.to_thread(self._open_session)
             return self._session
-
-
-def openai_provider(key: Callable[[], str], *, base_url: str | None = None) -> LateProvider:
-    """The provider `openai`. The environment cannot redirect prompts."""
-
-    def opened() -> WireSession:
-        from app.providers.extras.openai_session import (  # noqa: PLC0415  # imports the SDK
-            OpenAISession,
-        )
-
-        return OpenAISession(base_url or "https://api.openai.com/v1")
-
-    return LateProvider("openai", opened, key)
-
-
-def gemini_provider(key: Callable[[], str], *, base_url: str | None = None) -> LateProvider:
-    """The provider `gemini`. The environment cannot redirect prompts."""
-
-    def opened() -> WireSession:
-        from app.providers.extras.gemini_session import (  # noqa: PLC0415  # imports the SDK
-            GeminiSession,
-        )
-
-        return GeminiSession(base_url or "https://generativelanguage.googleapis.com")
-
-    return LateProvider("gemini", opened, key)
-
-
-def bedrock_provider(region: str, *, base_url: str | None = None) -> LateProvider:
-    """The provider `bedrock`, with the credentials that the SDK finds.
-
-    Its configuration of endpoints is not followed: it cannot redirect prompts.
-    """
-
-    def opened() -> WireSession:
-        from app.providers.extras.bedrock_session import (  # noqa: PLC0415  # imports the SDK
-            BedrockSession,
-        )
-
-        return BedrockSession(region, base_url)
-
-    return LateProvider("bedrock", opened, None)
