@@ -130,7 +130,7 @@ def test_who_waits_here_is_told_of_an_end_elsewhere(
     wait = {"Prefer": "wait=3600"}
     with (
         live_server(roles, _with(left), **PATIENT) as live,
-        httpx2.Client(base_url=live.url, headers=live.client().headers, timeout=150) as client,
+        httpx2.Client(base_url=live.url, headers=live.client().headers, timeout=240) as client,
         ThreadPoolExecutor(1) as beside,
     ):
         asked = beside.submit(client.post, "/v1/runs", json={"task": "6*7"}, headers=wait)
