@@ -6,14 +6,12 @@ Threat: Prompt injection via task input
 """
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 from app.agents.asking import Asking, action_bytes
-from app.agents.journal import Journal
 from app.agents.labelled_turns import after_call, after_turns, state_at_start
-from app.agents.model_retry import RetryParts, wait_seconds
+from app.agents.loop_parts import LoopParts
+from app.agents.model_retry import wait_seconds
 from app.agents.progress import (
     NOTHING_YET,
     AskedCall,
@@ -23,7 +21,7 @@ from app.agents.progress import (
     refused_call,
     unknown_call,
 )
-from app.agents.prompts import NO_MARKS, RunMarks, as_shown, opening_messages, system_text
+from app.agents.prompts import as_shown, opening_messages, system_text
 from app.agents.request_size import estimated_tokens
 from app.domain.approval import ApprovalState
 from app.domain.errors import ModelError
@@ -60,7 +58,6 @@ from app.domain.verdict import (
     Verdict,
 )
 from app.policy.canary import Canaries
-from app.policy.gate import DascGate
 from app.policy.gate_inputs import (
     CallInput,
     OutputInput,
@@ -69,10 +66,8 @@ from app.policy.gate_inputs import (
     ResultInput,
     RunFacts,
 )
-from app.providers.prices import ModelPrice, upper_bound
-from app.providers.provider import ModelFailure, ModelProvider
-from app.sandbox.workspace import Workspace
-from app.tools.toolbox import Toolbox
+from app.providers.prices import upper_bound
+from app.providers.provider import ModelFailure
 
 _MAX_OUTPUT_TOKENS = 4096
 # A reply that stopped for one of these is no answer: the run fails and says why.
@@ -80,35 +75,6 @@ _UNFINISHED = {
     StopReason.REFUSAL: ModelFailure.REFUSED.value,
     StopReason.MAX_TOKENS: ModelFailure.CUT_OFF.value,
 }
-
-
-class RunFiles(Protocol):
-    """The workspace of a run, and whoever keeps what is in it."""
-
-    async def workspace(self) -> Workspace:
-        """Opened when the first tool needs it; the same one every time."""
-
-    async def keep(self) -> None:
-        """Make the files durable as they are, before the call that changed them is answered for.
-
-        Raises a LedgerError when it could not: the caller must not go on.
-        """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoopParts:
-    """What a run works with."""
-
-    gate: DascGate
-    provider: ModelProvider
-    price: ModelPrice
-    toolbox: Toolbox
-    files: RunFiles
-    journal: Journal
-    monotonic: Callable[[], float]
-    model_timeout_seconds: float
-    marks: RunMarks = NO_MARKS
-    retry: RetryParts
 
 
 class AgentLoop:

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from app.agents.loop import AgentLoop, LoopParts
+from app.agents.loop import AgentLoop
+from app.agents.loop_parts import LoopParts
 from app.agents.model_retry import RetryParts
 from app.agents.prompts import run_marks
 from app.ledger.hashing import digest_key

@@ -97,14 +97,15 @@ def test_a_refused_call_among_good_ones_stops_only_itself(roles: Roles) -> None:
     assert list(made.values()) == ["42"]
 
 
+# A provider that asks for more patience than a run has is asked once.
 FAILURES: Mapping[str, tuple[Scenario, str]] = {
     "bad request": (fake.status(400), "model.invalid_request"),
     "wrong key": (fake.status(401), "model.authentication"),
     "forbidden": (fake.status(403), "model.authentication"),
     "no such model": (fake.status(404), "model.invalid_request"),
-    "too many requests": (fake.status(429, retry_after=1), "model.rate_limited"),
-    "server error": (fake.status(500), "model.server_error"),
-    "overloaded": (fake.status(529), "model.overloaded"),
+    "too many requests": (fake.status(429, retry_after=90), "model.rate_limited"),
+    "server error": (fake.status(500, retry_after=90), "model.server_error"),
+    "overloaded": (fake.status(529, retry_after=90), "model.overloaded"),
     "truncated stream": (fake.truncated(), "model.stream_broken"),
     "hung up": (fake.hung_up(), "model.stream_broken"),
     "no last event": (fake.without_message_stop(), "model.stream_broken"),

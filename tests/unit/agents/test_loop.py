@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import roster
-from app.agents.loop import AgentLoop, LoopParts
+from app.agents.loop import AgentLoop
+from app.agents.loop_parts import LoopParts
 from app.agents.model_retry import RetryParts
 from app.agents.progress import NOTHING_YET, Progress
 from app.domain.errors import LedgerUnavailableError
