@@ -24,6 +24,7 @@ from app.keys.request_rates import RequestRates
 from app.ledger_assembly import LedgerParts, ledger_parts, utc_now
 from app.log_keeping import KeeperOfLogs, log_keeper
 from app.policy.gate import DascGate, RuleBook
+from app.policy_assembly import build_policies
 from app.process_pulse import pulse_of
 from app.providers.price_list import load_prices
 from app.providers.provider import ModelProvider
@@ -208,15 +209,16 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     gate = overrides.gate or DascGate(
         book.masking(recorder_parts.scrubber.scrub_text), time.monotonic_ns
     )
+    policies = build_policies(parts, gate)
     takeover = takeover_of(
-        settings, parts, gate, recorder_parts, workspaces, catalogue, (plugged, models)
+        settings, parts, policies.runs, recorder_parts, workspaces, catalogue, (plugged, models)
     )
     has_worker = overrides.is_worker or settings.dispatch.serve_workers
     executor = RunExecutor(run_limits(settings, has_worker=has_worker))
     dispatcher = dispatcher_of(settings, parts, executor, takeover, door.tenants)
     service = RunService(
         ServiceParts(
-            gate=gate,
+            policies=policies.runs,
             providers=plugged,
             models=models,
             toolbox=catalogue.toolbox,
@@ -229,13 +231,13 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
             now=utc_now,
             new_run_id=lambda: new_run_id(utc_now(), os.urandom),
             new_command_id=uuid4,
-            tenant_tools=catalogue.tools_of,
+            bounds_of=catalogue.bounds_of,
             workers_are_full=lambda: workers[0].is_full,
         )
     )
     webhooks = _webhooks(settings, parts, egress)
     return Deployment(
-        services=catalogue.services(service, parts, recorder_parts, gate, webhooks.desk),
+        services=catalogue.services(service, parts, recorder_parts, gate, webhooks.desk, policies),
         pulse=pulse_of(parts, logs),
         doorkeeper=door.doorkeeper,
         rates=door.rates,

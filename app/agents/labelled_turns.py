@@ -22,14 +22,17 @@ def state_at_start(
     submission: Submission, offered: Sequence[ToolSpec], *, may_instruct: bool
 ) -> LabelState:
     """What is known before the first turn: who said what, and what was declared."""
-    declared = submission.capabilities
+    # Whoever made the submission by hand may have left the levels out; what it declares holds.
+    effective = submission.authority.meet(Capabilities(tools=submission.capabilities))
     return LabelState.start(
         Authority(
             instructions=submission.instructions if may_instruct else None,
-            data=tuple(LabelledPart(content=part.content) for part in submission.data),
-            capabilities=Capabilities(tools=declared),
-            is_declared=declared is not None,
-            granted=declared,
+            data=tuple(
+                LabelledPart(content=part.content, label=part.label) for part in submission.data
+            ),
+            capabilities=effective,
+            is_declared=submission.capabilities is not None,
+            granted=effective.tools,
             catalogue=tuple(offered),
         )
     )

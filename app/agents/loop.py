@@ -6,13 +6,12 @@ Threat: Prompt injection via task input
 """
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from app.agents.asking import Asking, action_bytes
-from app.agents.journal import Journal
 from app.agents.labelled_turns import after_call, after_turns, state_at_start
-from app.agents.model_retry import RetryParts, wait_seconds
+from app.agents.loop_parts import LoopParts
+from app.agents.model_retry import wait_seconds
 from app.agents.progress import (
     NOTHING_YET,
     AskedCall,
@@ -22,7 +21,7 @@ from app.agents.progress import (
     refused_call,
     unknown_call,
 )
-from app.agents.prompts import NO_MARKS, RunMarks, as_shown, opening_messages, system_text
+from app.agents.prompts import as_shown, opening_messages, system_text
 from app.agents.request_size import estimated_tokens
 from app.domain.approval import ApprovalState
 from app.domain.errors import ModelError
@@ -38,6 +37,7 @@ from app.domain.record import (
 from app.domain.run import RunStatus, Usage
 from app.domain.step import (
     EFFECTFUL,
+    IN_FILES,
     Message,
     ModelReply,
     ModelRequest,
@@ -58,7 +58,6 @@ from app.domain.verdict import (
     Verdict,
 )
 from app.policy.canary import Canaries
-from app.policy.gate import DascGate
 from app.policy.gate_inputs import (
     CallInput,
     OutputInput,
@@ -67,10 +66,8 @@ from app.policy.gate_inputs import (
     ResultInput,
     RunFacts,
 )
-from app.providers.prices import ModelPrice, upper_bound
-from app.providers.provider import ModelFailure, ModelProvider
-from app.sandbox.workspace import Workspace
-from app.tools.toolbox import Toolbox
+from app.providers.prices import upper_bound
+from app.providers.provider import ModelFailure
 
 _MAX_OUTPUT_TOKENS = 4096
 # A reply that stopped for one of these is no answer: the run fails and says why.
@@ -78,22 +75,6 @@ _UNFINISHED = {
     StopReason.REFUSAL: ModelFailure.REFUSED.value,
     StopReason.MAX_TOKENS: ModelFailure.CUT_OFF.value,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoopParts:
-    """What a run works with."""
-
-    gate: DascGate
-    provider: ModelProvider
-    price: ModelPrice
-    toolbox: Toolbox
-    workspace: Callable[[], Workspace]  # opened when the first tool needs it
-    journal: Journal
-    monotonic: Callable[[], float]
-    model_timeout_seconds: float
-    marks: RunMarks = NO_MARKS
-    retry: RetryParts
 
 
 class AgentLoop:
@@ -354,7 +335,9 @@ class AgentLoop:
             return refused_call(decided)
         self._calls_made[call.name] += 1
         intent = await journal.record(decided, self._spent)
-        result = await self._parts.toolbox.run(verdict, self._parts.workspace())
+        result = await self._parts.toolbox.run(verdict, await self._parts.files.workspace())
+        if verdict.spec.effect in IN_FILES:
+            await self._parts.files.keep()
         seen = self._parts.gate.tool_result(ResultInput(result=result, facts=self._facts()))
         finished = ToolFinished(intent=intent, result=result, decision=seen.decision)
         journal.hold(finished)
@@ -386,6 +369,7 @@ class AgentLoop:
             spent=self._spent,
             elapsed_seconds=self._parts.monotonic() - self._began,
             calls_made=dict(self._calls_made),
+            mode=submission.mode,
             state=self._state,
             canaries=self._canaries,
         )
