@@ -57,7 +57,11 @@ def main() -> None:
     beside = neighbours(domains, gate, STANDARD)
     flipped = _flipped(domains, gate) if chosen.wrong_labels else {}
     if chosen.write:
-        text = page(domains, rows, apart) + trusted_only(beside) + wrong_labels(flipped)
+        text = (
+            page(domains, rows, apart, one_in=sample.one_in)
+            + trusted_only(beside)
+            + wrong_labels(flipped)
+        )
         (ROOT / "docs" / "gate-bench.md").write_text(text, encoding="utf-8")
     by_name = {row.name: row for row in rows}
     walls, processor = taken()

@@ -53,11 +53,17 @@ _COLUMNS = (
 )
 
 
-def page(domains: Sequence[Domain], rows: Sequence[Counted], held_out: Sequence[Counted]) -> str:
+def page(
+    domains: Sequence[Domain],
+    rows: Sequence[Counted],
+    held_out: Sequence[Counted],
+    *,
+    one_in: int,
+) -> str:
     """The whole page."""
     parts = [
         _HEAD,
-        _size(domains, rows[0]),
+        _size(domains, rows[0], one_in),
         "",
         *_table(rows),
     ]
@@ -71,7 +77,7 @@ def page(domains: Sequence[Domain], rows: Sequence[Counted], held_out: Sequence[
     return "\n".join(parts) + "\n"
 
 
-def _size(domains: Sequence[Domain], row: Counted) -> str:
+def _size(domains: Sequence[Domain], row: Counted, one_in: int) -> str:
     tasks = [task for domain in domains for task in domain.tasks]
     return (
         f"{len(domains)} domains, {sum(len(domain.tools) for domain in domains)} tools, "
@@ -79,7 +85,8 @@ def _size(domains: Sequence[Domain], row: Counted) -> str:
         f"reference only, {sum(task.is_bare for task in tasks)} are a bare `task`, "
         f"{sum(task.is_inherent for task in tasks)} have no authority but a text that anybody may "
         f"have written), {sum(len(domain.goals) for domain in domains)} goals, "
-        f"{row.by_form['verbatim'].pairs:,} pairs of a task, a goal and a slot."
+        f"{row.by_form['verbatim'].pairs:,} pairs of a task, a goal and a slot: "
+        f"{'all of them' if one_in == 1 else f'one in {one_in}, taken by their number'}."
     )
 
 
