@@ -16,13 +16,17 @@ from app.keys.agent_catalogue import (
 )
 from app.keys.signed_cursors import SignedCursors
 from app.ledger_assembly import LedgerParts, utc_now
+from app.policy.gate import DascGate
+from app.runs.approval_desk import ApprovalDesk, ApprovalParts
 from app.runs.idempotency_desk import IdempotencyDesk
-from app.runs.notifier import Bell
+from app.runs.parking import RunWaker
+from app.runs.recorder import RecorderParts
 from app.runs.run_watch import RunWatch
 from app.runs.service import RunService
 from app.runs.stopping import StopSwitch
 from app.sandbox.tool_runner import ToolRunner
 from app.settings import Settings
+from app.storage.approval_store import ApprovalStore
 from app.storage.idempotency_store import IdempotencyStore
 from app.tools.program_list import ProgramList
 from app.tools.toolbox import Toolbox
@@ -64,12 +68,15 @@ class Catalogue:
         self,
         runs: RunService,
         parts: LedgerParts,
-        bell: Bell,
+        recorder_parts: RecorderParts,
+        gate: DascGate,
         webhooks: EndpointDesk,
     ) -> ApiServices:
         """What the routes need."""
+        bell = recorder_parts.bell
         return ApiServices(
             runs=runs,
+            approvals=_approvals(parts, recorder_parts, gate),
             idempotency=IdempotencyDesk(
                 store=IdempotencyStore(parts.database), digests=parts.digests, now=utc_now
             ),
@@ -97,6 +104,22 @@ class Catalogue:
 
     def _of(self, tenant: str) -> TenantSettings:
         return settings_of(self._tenants, tenant)
+
+
+def _approvals(parts: LedgerParts, recorder_parts: RecorderParts, gate: DascGate) -> ApprovalDesk:
+    """Where approvals are read and decided."""
+    reopen = parts.replay.reopen
+    return ApprovalDesk(
+        ApprovalParts(
+            gate=gate,
+            store=ApprovalStore(parts.database),
+            runs=parts.runs,
+            keys=parts.run_keys,
+            waker=RunWaker(reopen=reopen, runs=parts.runs, parts=recorder_parts),
+            reopen=reopen,
+            now=utc_now,
+        )
+    )
 
 
 # What a tenant without a cap of its own may ask for: ten times the built-in agent's budget.

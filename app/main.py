@@ -18,6 +18,7 @@ from fastapi.telemetry import TelemetryConfig
 
 import app as package
 from app.api import (
+    approval_routes,
     catalog_routes,
     docs_routes,
     erasure_routes,
@@ -152,6 +153,7 @@ def _mount(app: FastAPI, *, docs: bool) -> None:
     guarded = (
         run_routes,
         stop_routes,
+        approval_routes,
         stream_routes,
         erasure_routes,
         webhook_routes,

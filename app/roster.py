@@ -1,6 +1,5 @@
 """What is plugged in: tools, providers and rules. The attack surface on one page."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,14 +11,14 @@ import app as package
 from app.domain.errors import ConfigurationError
 from app.domain.record import RunEvent
 from app.domain.run import RunId
-from app.domain.verdict import PolicyRef
+from app.domain.sandbox_mode import SandboxMode
 from app.egress.egress_client import EgressClient
 from app.embedded.server_account import choose_server_account
-from app.policy.gate import GATE_VERSION, RuleBook, rule_ids
+from app.policy.built_in_bundles import built_in_bundle
+from app.policy.bundle import PolicyBundle
+from app.policy.gate import RuleBook, rule_ids
 from app.policy.rules import (
-    ApprovalParties,
-    CallBudget,
-    CallCapability,
+    ApprovalShape,
     CallShape,
     DeliveryShape,
     MessageShape,
@@ -27,7 +26,6 @@ from app.policy.rules import (
     ReplyShape,
     RequestShape,
     ResultShape,
-    StepBudget,
     TaskBudget,
     TaskCapability,
     TaskShape,
@@ -142,11 +140,13 @@ def confined_tools(
     }
     missing = {name: runner.unavailable(engine) for name, engine in engines.items()}
     found: list[Tool] = []
+    walls = runner.mode is not SandboxMode.OFF_UNSAFE
     if missing[PYTHON] is None:
-        found.append(PythonTool(runner, load_refusals(settings.config_dir), python))
+        bans = load_refusals(settings.config_dir)
+        found.append(PythonTool(runner, bans, python, is_confined=walls))
     if missing[SHELL] is None:
         refusals, has_files = load_shell_refusals(settings.config_dir), runner.shell_has_files
-        found.append(ShellTool(runner, refusals, programs, has_files=has_files))
+        found.append(ShellTool(runner, refusals, programs, has_files=has_files, is_confined=walls))
     return tuple(found), {name: why for name, why in missing.items() if why is not None}
 
 
@@ -222,24 +222,23 @@ def span_teller(settings: Settings) -> SpanTeller | None:
 
 def rule_book() -> RuleBook:
     """The rules in force at each of the nine points."""
-    draft = PolicyRef(policy_id="builtin", version=1, digest="")
-    book = _book(draft)
-    content = {"gate": GATE_VERSION, "rules": {p.value: ids for p, ids in rule_ids(book).items()}}
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(canonical.encode()).hexdigest()
-    return _book(PolicyRef(policy_id="builtin", version=1, digest=digest))
+    draft = _book(built_in_bundle())
+    checks = json.dumps(
+        {point.value: ids for point, ids in rule_ids(draft).items()}, sort_keys=True
+    )
+    return _book(built_in_bundle(checks=checks))
 
 
-def _book(policy: PolicyRef) -> RuleBook:
+def _book(bundle: PolicyBundle) -> RuleBook:
     return RuleBook(
-        policy=policy,
+        bundle=bundle,
         run_submit=(TaskShape(), TaskCapability(), TaskBudget()),
-        llm_request=(RequestShape(), CallBudget()),
+        llm_request=(RequestShape(),),
         llm_response=(ReplyShape(),),
-        tool_call=(CallShape(), CallCapability(), StepBudget()),
+        tool_call=(CallShape(),),
         tool_result=(ResultShape(),),
         agent_message=(MessageShape(),),
         run_output=(OutputShape(),),
         webhook_send=(DeliveryShape(),),
-        approval_resolve=(ApprovalParties(),),
+        approval_resolve=(ApprovalShape(),),
     )

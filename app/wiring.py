@@ -32,6 +32,7 @@ from app.runs.dispatcher import RunDispatcher
 from app.runs.executor import RunExecutor
 from app.runs.identifiers import new_run_id
 from app.runs.notifier import Bell
+from app.runs.recorder import RecorderParts
 from app.runs.service import RunService, ServiceParts
 from app.sandbox.sandbox_profile import WorkerAccount
 from app.sandbox.tool_runner import ToolRunner
@@ -204,7 +205,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     catalogue = Catalogue(settings, overrides.default_model, workers, egress, door.tenants)
     models = load_prices(settings.config_dir)
     plugged = dict(overrides.providers or roster.providers(settings, models))
-    gate = overrides.gate or DascGate(overrides.book or roster.rule_book())
+    gate = overrides.gate or _gate(overrides, recorder_parts)
     takeover = takeover_of(
         settings, parts, gate, recorder_parts, workspaces, catalogue, (plugged, models)
     )
@@ -232,7 +233,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     )
     webhooks = _webhooks(settings, parts, egress)
     return Deployment(
-        services=catalogue.services(service, parts, bell, webhooks.desk),
+        services=catalogue.services(service, parts, recorder_parts, gate, webhooks.desk),
         pulse=pulse_of(parts, logs),
         doorkeeper=door.doorkeeper,
         rates=door.rates,
@@ -253,6 +254,11 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
         logs=logs,
         ready=asyncio.Event(),
     )
+
+
+def _gate(overrides: Overrides, parts: RecorderParts) -> DascGate:
+    book = overrides.book or roster.rule_book()
+    return DascGate(book.masking(parts.scrubber.scrub_text), time.monotonic_ns)
 
 
 def _webhooks(settings: Settings, parts: LedgerParts, egress: EgressClient) -> Webhooks:

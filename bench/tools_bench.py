@@ -17,6 +17,7 @@ from app.sandbox.execution import EngineName, ExecStatus
 from app.sandbox.tool_runner import ToolRunner
 from app.sandbox.workspace import open_workspace_root
 from app.tools.calculator import evaluate
+from bench.doctor_time import doctor_seconds
 from bench.paired import ROOT, report
 from bench.tool_attacks import attacked, metrics_of, page
 from tests.support.escape_scene import (
@@ -41,6 +42,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)  # each unconfined call says that it is one
     metrics, baseline = asyncio.run(measured())
+    metrics["doctor_s"], baseline["doctor_s"], metrics["doctor_programs"] = doctor_seconds()
     if arguments.attacks:
         arms = asyncio.run(attacked())
         metrics |= metrics_of(arms)

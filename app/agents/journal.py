@@ -15,6 +15,12 @@ class Journal(Protocol):
     def hold(self, event: RunEvent) -> None:
         """Record this with whatever comes next, in the same transaction and before it."""
 
+    def ask(self, tool: str, action: bytes, expires_seconds: int) -> None:
+        """Hold the request that somebody decide on the call held last, bound to this action."""
+
+    def digest(self, action: bytes) -> bytes:
+        """The keyed digest of an action, as an approval is bound to it."""
+
     async def record(self, event: RunEvent, usage: Usage) -> int:
         """Make what is held and then `event` durable; the seq of `event`.
 

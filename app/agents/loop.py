@@ -7,20 +7,24 @@ Threat: Prompt injection via task input
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
+from app.agents.asking import Asking, action_bytes
 from app.agents.journal import Journal
+from app.agents.labelled_turns import after_call, after_turns, state_at_start
 from app.agents.model_retry import RetryParts, wait_seconds
 from app.agents.progress import (
     NOTHING_YET,
+    AskedCall,
     OpenTurn,
     Progress,
     finished_call,
     refused_call,
     unknown_call,
 )
-from app.agents.prompts import opening_messages
+from app.agents.prompts import NO_MARKS, RunMarks, as_shown, opening_messages, system_text
+from app.agents.run_files import RunFiles
+from app.domain.approval import ApprovalState
 from app.domain.errors import ModelError
 from app.domain.record import (
     ModelRequested,
@@ -44,7 +48,16 @@ from app.domain.step import (
     ToolResult,
     ToolSpec,
 )
-from app.domain.verdict import AdmittedReply, AdmittedTask, ClearedRequest, Deny
+from app.domain.verdict import (
+    AdmittedReply,
+    AdmittedTask,
+    Ask,
+    ClearedRequest,
+    Deny,
+    Obligation,
+    Verdict,
+)
+from app.policy.canary import Canaries
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import (
     CallInput,
@@ -56,7 +69,6 @@ from app.policy.gate_inputs import (
 )
 from app.providers.prices import ModelPrice, upper_bound
 from app.providers.provider import ModelFailure, ModelProvider
-from app.sandbox.workspace import Workspace
 from app.tools.toolbox import Toolbox
 
 _MAX_OUTPUT_TOKENS = 4096
@@ -71,19 +83,6 @@ _UNFINISHED = {
 }
 
 
-class RunFiles(Protocol):
-    """The workspace of a run, and whoever keeps what is in it."""
-
-    async def workspace(self) -> Workspace:
-        """Opened when the first tool needs it; the same one every time."""
-
-    async def keep(self) -> None:
-        """Make the files durable as they are, before the call that changed them is answered for.
-
-        Raises a LedgerError when it could not: the caller must not go on.
-        """
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopParts:
     """What a run works with."""
@@ -96,6 +95,7 @@ class LoopParts:
     journal: Journal
     monotonic: Callable[[], float]
     model_timeout_seconds: float
+    marks: RunMarks = NO_MARKS
     retry: RetryParts
 
 
@@ -117,27 +117,50 @@ class AgentLoop:
         self._offered: tuple[ToolSpec, ...] = tuple(
             spec for spec in parts.toolbox.specs if spec.name in names
         )
-        self._messages: list[Message] = [*opening_messages(task.submission), *since.turns]
+        start = state_at_start(task.submission, self._offered, may_instruct=may_instruct)
+        self._state = after_turns(start, since.turns, self._offered)
+        for _ in range(since.refused_asks):
+            self._state = self._state.refused()
+        self._messages: list[Message] = [
+            *opening_messages(task.submission, parts.marks),
+            *since.turns,
+        ]
         self._spent = since.spent
         self._calls_made: Counter[str] = Counter(since.calls_made)
         self._began = parts.monotonic() - since.elapsed_seconds
         self._turn = since.turn
+        self._canaries = Canaries.of(filter(None, [parts.marks.canary]))
         self._put_off = since.put_off
+        self._next: tuple[ModelRequested, ClearedRequest | Deny] | None = None
+        self._asked: tuple[int, ClearedRequest] | None = None
+        self._asking = Asking(parts.gate, parts.journal, since.refused_asks)
 
     @property
     def spent(self) -> Usage:
         """What the run has used so far."""
         return self._spent
 
+    def may_begin(self) -> bool:
+        """Whether the gate allows the request that comes next, which `begin` or `run` records."""
+        self._next = self._request()
+        return not isinstance(self._next[1], Deny)
+
+    async def begin(self) -> None:
+        """Record the first request with whatever is held, in one write; `run` goes on from there.
+
+        As after any record, a LedgerError says that nothing may be done.
+        """
+        self._asked = await self._ask()
+
     async def run(self) -> None:
         """Turn after turn until the final record is durable."""
-        if self._turn is not None:
-            await self._finish_turn(self._turn)
+        if self._turn is not None and await self._finish_turn(self._turn):
+            return
+        asked, self._asked = self._asked, None
         while True:
-            asked = await self._ask()
-            if asked is None:
+            if asked is None and (asked := await self._ask()) is None:
                 return
-            intent, cleared = asked
+            (intent, cleared), asked = asked, None
             try:
                 reply = await self._parts.provider.complete(cleared)
             except ModelError as error:
@@ -155,6 +178,16 @@ class AgentLoop:
 
     async def _ask(self) -> tuple[int, ClearedRequest] | None:
         """The recorded intent of a model call, or None when the gate ended the run."""
+        event, verdict = self._request() if self._next is None else self._next
+        self._next = None
+        if isinstance(verdict, Deny):
+            self._parts.journal.hold(event)
+            await self._finish(RunStatus.BLOCKED, verdict.decision.code)
+            return None
+        return await self._parts.journal.record(event, self._spent), verdict
+
+    def _request(self) -> tuple[ModelRequested, ClearedRequest | Deny]:
+        """The next model call as it would be recorded, and what the gate says to it."""
         submission, facts = self._task.submission, self._facts()
         used = self._spent.input_tokens + self._spent.output_tokens
         estimate = self._estimated_input_tokens()
@@ -162,8 +195,8 @@ class AgentLoop:
         output = max(1, min(_MAX_OUTPUT_TOKENS, self._parts.price.max_output_tokens, left))
         request = ModelRequest(
             model=submission.model,
-            system=submission.system_prompt,
-            messages=tuple(self._messages),
+            system=system_text(submission, self._parts.marks),
+            messages=tuple(as_shown(message, self._parts.marks) for message in self._messages),
             tools=self._offered,
             max_output_tokens=output,
             timeout_seconds=self._parts.model_timeout_seconds,
@@ -176,12 +209,7 @@ class AgentLoop:
                 reserve_micros=upper_bound(self._parts.price, estimate, output),
             )
         )
-        if isinstance(verdict, Deny):
-            self._parts.journal.hold(ModelRequested(request=request, decision=verdict.decision))
-            await self._finish(RunStatus.BLOCKED, verdict.decision.code)
-            return None
-        event = ModelRequested(request=request, decision=verdict.decision)
-        return await self._parts.journal.record(event, self._spent), verdict
+        return ModelRequested(request=request, decision=verdict.decision), verdict
 
     async def _is_over(self, intent: int, error: ModelError) -> bool:
         """Whether the failure of a call ends the run; if not, the wait before the next is over."""
@@ -227,28 +255,41 @@ class AgentLoop:
         if not verdict.reply.calls:
             await self._release(verdict)
             return True
-        await self._finish_turn(OpenTurn(reply=verdict.reply, results=(), pending=None))
-        return False
+        return await self._finish_turn(OpenTurn(reply=verdict.reply, results=(), pending=None))
 
-    async def _finish_turn(self, turn: OpenTurn) -> None:
-        """Answer the calls that have no result yet, in their order."""
-        results, left = list(turn.results), turn.reply.calls[len(turn.results) :]
-        if turn.pending is not None:
-            results.append(await self._settle(left[0], turn.pending))
-            left = left[1:]
-        results += [await self._act(call) for call in left]
+    async def _finish_turn(self, turn: OpenTurn) -> bool:
+        """Answer the calls that have no result yet, in their order; True when the run is over."""
+        results, asked, pending = list(turn.results), turn.asked, turn.pending
+        for call, result in zip(turn.reply.calls, turn.results, strict=False):
+            self._state = after_call(self._state, call, result, self._offered)
+        for call in turn.reply.calls[len(turn.results) :]:
+            if pending is not None:
+                answer = await self._settle(call, pending, asked)
+            elif asked is not None:
+                answer = await self._decided(call, asked)
+            else:
+                answer = await self._act(call)
+            if answer is None:
+                return True
+            results.append(answer)
+            asked = pending = None
         self._messages.append(ReplyMessage(text=turn.reply.text, calls=turn.reply.calls))
         self._messages.append(ResultsMessage(results=tuple(results)))
+        return False
 
-    async def _settle(self, call: ToolCall, intent: int) -> ToolResult:
+    async def _settle(
+        self, call: ToolCall, intent: int, asked: AskedCall | None
+    ) -> ToolResult | None:
         """A call that a lost process began: made again only where that changes nothing."""
         spec = next((spec for spec in self._offered if spec.name == call.name), None)
         if spec is not None and (spec.effect not in EFFECTFUL or spec.is_idempotent):
             self._calls_made[call.name] -= 1
-            return await self._act(call)
+            return await self._act(call, asked)
         event = OutcomeUnknown(intent=intent, call=call)
         self._parts.journal.hold(event)
-        return unknown_call(event)
+        told = unknown_call(event)
+        self._state = after_call(self._state, call, told, self._offered)
+        return told
 
     async def _release(self, answer: AdmittedReply) -> None:
         verdict = self._parts.gate.run_output(
@@ -270,22 +311,58 @@ class AgentLoop:
             )
         await self._parts.journal.record(final, self._spent)
 
-    async def _act(self, call: ToolCall) -> ToolResult:
-        """Make one call if the gate allows it. The ledger hears first."""
+    async def _decided(self, call: ToolCall, asked: AskedCall) -> ToolResult | None:
+        """A call that somebody was asked to decide on; None when the run is over."""
+        code = self._asking.refusal(asked)
+        if code is None:
+            return await self._act(call, asked)
         verdict = self._parts.gate.tool_call(CallInput(call=call, facts=self._facts()))
-        decided = ToolDecided(call=call, decision=verdict.decision)
+        decision = replace(verdict.decision, verdict=Verdict.DENY, code=code, is_observed=False)
+        refused = ToolDecided(call=call, decision=decision, approval=asked.approval_id)
+        self._parts.journal.hold(refused)
+        self._state = self._state.refused()
+        end = self._asking.ends_the_run(code)
+        if end is None:
+            return refused_call(refused)
+        await self._finish(RunStatus.BLOCKED, end)
+        return None
+
+    async def _act(self, call: ToolCall, asked: AskedCall | None = None) -> ToolResult:
+        """Make one call if the gate allows it, or somebody did. The ledger hears first.
+
+        RunParkedError when somebody has to be asked.
+        """
+        granted, journal = self._asking.granted(asked), self._parts.journal
+        action = action_bytes(call, self._state.label, self._parts.gate.policy.digest)
+        digest = b"" if granted is None else journal.digest(action)
+        verdict = self._parts.gate.tool_call(
+            CallInput(call=call, facts=self._facts(), approval=granted, digest=digest)
+        )
+        if asked is not None and granted is not None and isinstance(verdict, Ask | Deny):
+            self._asking.close(asked, ApprovalState.VOID)
+        if isinstance(verdict, Ask):
+            self._asking.ask(call, verdict.decision, action)
+        used = None if asked is None or granted is None else asked.approval_id
+        decided = ToolDecided(call=call, decision=verdict.decision, approval=used)
         if isinstance(verdict, Deny):
-            self._parts.journal.hold(decided)
+            journal.hold(decided)
             return refused_call(decided)
         self._calls_made[call.name] += 1
-        intent = await self._parts.journal.record(decided, self._spent)
+        intent = await journal.record(decided, self._spent)
         result = await self._parts.toolbox.run(verdict, await self._parts.files.workspace())
         if verdict.spec.effect in IN_FILES:
             await self._parts.files.keep()
         seen = self._parts.gate.tool_result(ResultInput(result=result, facts=self._facts()))
-        finished = ToolFinished(intent=intent, result=result, decision=seen.decision)
-        self._parts.journal.hold(finished)
-        return finished_call(finished)
+        journal.hold(finished := ToolFinished(intent=intent, result=result, decision=seen.decision))
+        told = finished_call(finished)
+        self._state = after_call(
+            self._state,
+            call,
+            told,
+            self._offered,
+            is_quarantined=Obligation.QUARANTINE in seen.decision.obligations,
+        )
+        return told
 
     async def _finish(self, status: RunStatus, code: str) -> None:
         await self._parts.journal.record(RunFinished(status=status, error_code=code), self._spent)
@@ -300,6 +377,8 @@ class AgentLoop:
             spent=self._spent,
             elapsed_seconds=self._parts.monotonic() - self._began,
             calls_made=dict(self._calls_made),
+            state=self._state,
+            canaries=self._canaries,
         )
 
     def _estimated_input_tokens(self) -> int:

@@ -15,6 +15,7 @@ from app.audit.replay_ledger import ReplayLedger
 from app.domain.run import Agent, Budget
 from app.domain.step import ToolSpec
 from app.keys.signed_cursors import SignedCursors
+from app.runs.approval_desk import ApprovalDesk
 from app.runs.idempotency_desk import IdempotencyDesk
 from app.runs.notifier import Bell
 from app.runs.run_labels import RunLabels
@@ -30,6 +31,7 @@ class ApiServices:
 
     runs: RunService
     stops: StopSwitch
+    approvals: ApprovalDesk
     idempotency: IdempotencyDesk
     cursors: SignedCursors
     labels: RunLabels

@@ -7,11 +7,12 @@ from typing import Annotated, Literal, TypeAlias, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PlainSerializer, ValidationError
 from typing_extensions import TypeAliasType
 
+from app.api.decision_views import DecisionView, decision_view
 from app.ledger.chain import VerifiedRecord
 
 
 def _z(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 Moment = Annotated[datetime, PlainSerializer(_z, return_type=str, when_used="json")]
@@ -53,16 +54,6 @@ class TaskView(View):
     metadata: dict[str, JsonValue]
 
 
-class DecisionView(View):
-    """What the gate said, and by which rules."""
-
-    policy_id: str
-    policy_version: int
-    policy_digest: str
-    verdict: str
-    rules: list[str]
-
-
 class CallView(View):
     """A proposed tool call, scrubbed."""
 
@@ -98,6 +89,19 @@ class OutputView(View):
     """The released answer, scrubbed."""
 
     text: str
+
+
+class ApprovalRequestView(View):
+    """What a decision has to name, and until when."""
+
+    digest: str
+    expires_at: str
+
+
+class ApprovalNoteView(View):
+    """What whoever decided said to it, scrubbed."""
+
+    comment: str
 
 
 class TokensView(View):
@@ -169,9 +173,10 @@ class LlmRespondedEntry(_Entry):
 
 
 class ToolDecidedEntry(_Entry):
-    """A proposed call and the gate's decision on it."""
+    """A proposed call and the gate's decision on it; `approval_id` once somebody has decided."""
 
     kind: Literal["tool.decided"]
+    approval_id: str | None
     call: CallView | None
 
 
@@ -181,6 +186,36 @@ class ToolFinishedEntry(_Entry):
     kind: Literal["tool.finished"]
     intent: int | None
     result: ResultView | None
+
+
+class ApprovalRequestedEntry(_Entry):
+    """The call of the entry before waits for somebody to decide."""
+
+    kind: Literal["approval.requested"]
+    approval_id: str
+    request: ApprovalRequestView | None
+
+
+class ApprovalDecidedEntry(_Entry):
+    """Somebody decided, or its time was over; `outcome` is the state that it came to."""
+
+    kind: Literal["approval.decided"]
+    approval_id: str
+    note: ApprovalNoteView | None
+
+
+class ApprovalRefusedEntry(_Entry):
+    """Somebody tried to decide, and the gate did not let it count."""
+
+    kind: Literal["approval.refused"]
+    approval_id: str
+
+
+class ApprovalReadEntry(_Entry):
+    """Somebody was shown the arguments in clear."""
+
+    kind: Literal["approval.read"]
+    approval_id: str
 
 
 class RunCancelRequestedEntry(_Entry):
@@ -206,6 +241,10 @@ AnyEntry: TypeAlias = (
     | LlmRespondedEntry
     | ToolDecidedEntry
     | ToolFinishedEntry
+    | ApprovalRequestedEntry
+    | ApprovalDecidedEntry
+    | ApprovalRefusedEntry
+    | ApprovalReadEntry
     | RunCancelRequestedEntry
     | RunFinishedEntry
 )
@@ -248,29 +287,22 @@ def entry_of(record: VerifiedRecord) -> AnyEntry:
 
 def _common(record: VerifiedRecord) -> dict[str, object]:
     header = record.header
-    policy = header["policy"]
-    decision = None
-    if isinstance(policy, dict):
-        decision = DecisionView.model_validate(
-            {
-                "policy_id": policy["id"],
-                "policy_version": policy["ver"],
-                "policy_digest": policy["digest"],
-                "verdict": policy["verdict"],
-                "rules": policy["rules"],
-            }
-        )
     return {
         "seq": record.seq,
         "kind": record.kind,
         "at": record.at,
         "actor": header["actor"],
         "outcome": header["outcome"],
-        "decision": decision,
+        "decision": decision_view(record),
         "record_hash": record.rc.hex(),
         "chain_hash": record.chain.hex(),
         "erased": sorted(record.erased),
     }
+
+
+def _approval_of(record: VerifiedRecord) -> str | None:
+    said = record.header["approval"]
+    return f"apr_{said}" if isinstance(said, str) else None
 
 
 Common = dict[str, object]
@@ -297,10 +329,26 @@ _ENTRIES: dict[str, Maker] = {
         reply=body_of(ReplyView, record, "reply"),
     ),
     "tool.decided": lambda record, common: ToolDecidedEntry(
-        **common, call=body_of(CallView, record, "call")
+        **common, approval_id=_approval_of(record), call=body_of(CallView, record, "call")
     ),
     "tool.finished": lambda record, common: ToolFinishedEntry(
         **common, intent=record.header["intent"], result=body_of(ResultView, record, "result")
+    ),
+    "approval.requested": lambda record, common: ApprovalRequestedEntry(
+        **common,
+        approval_id=_approval_of(record),
+        request=body_of(ApprovalRequestView, record, "note"),
+    ),
+    "approval.decided": lambda record, common: ApprovalDecidedEntry(
+        **common,
+        approval_id=_approval_of(record),
+        note=body_of(ApprovalNoteView, record, "note"),
+    ),
+    "approval.refused": lambda record, common: ApprovalRefusedEntry(
+        **common, approval_id=_approval_of(record)
+    ),
+    "approval.read": lambda record, common: ApprovalReadEntry(
+        **common, approval_id=_approval_of(record)
     ),
     "run.cancel_requested": lambda _, common: RunCancelRequestedEntry(**common),
     "run.finished": lambda record, common: RunFinishedEntry(

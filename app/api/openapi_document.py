@@ -13,6 +13,7 @@ from app.api.problems import Problem
 TAGS = (
     {"name": "runs", "description": "Start tasks, follow them, read and verify their ledger."},
     {"name": "stops", "description": "Stop every run of the tenant, or of one agent, at once."},
+    {"name": "approvals", "description": "Calls that wait for somebody to decide; decide them."},
     {"name": "erasures", "description": "Take content away lawfully, hold it, compare runs."},
     {"name": "webhooks", "description": "Who is told of runs and checkpoints; see /webhooks.json."},
     {"name": "ledger", "description": "Proofs, keys and exports for whoever checks the ledger."},

@@ -17,6 +17,8 @@ from starlette.exceptions import HTTPException
 
 from app.api.receipt_views import ReceiptView, receipt_view
 from app.domain.errors import (
+    ApprovalClosedError,
+    ApprovalRefusedError,
     ForbiddenError,
     IllegalTransitionError,
     InvalidSubmissionError,
@@ -103,6 +105,8 @@ PROBLEMS: Mapping[type[Exception], Kind] = {
     PreconditionFailedError: Kind(412, "precondition-failed", "Another version is in force"),
     PreconditionRequiredError: Kind(428, "precondition-required", "Say which version you mean"),
     PolicyDeniedError: Kind(403, "policy-denied", "The policy gate refused the task"),
+    ApprovalRefusedError: Kind(403, "approval-refused", "This decision does not count"),
+    ApprovalClosedError: Kind(409, "approval-closed", "The approval is closed"),
     LedgerUnavailableError: Kind(503, "ledger-unavailable", "The ledger cannot be reached"),
     LedgerBrokenError: Kind(409, "ledger-broken", "The ledger of this run does not verify"),
     NotSequencedError: Kind(409, "not-sequenced", "Not in the signed log yet"),
@@ -239,6 +243,8 @@ def problem_of(request: Request, error: Exception, certificate: bytes) -> Respon
             run_id, rules = error.run_id, error.rules
             detail = f"the policy gate refused this task ({error.code})"
             receipt = receipt_view(error.receipt, certificate)
+        case ApprovalRefusedError():
+            rules = error.rules
         case InvalidSubmissionError():
             fields = (FieldProblem(pointer=error.pointer, rule=error.reason),)
         case NotSequencedError():

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from app.api.answers_again import receipt_again, refusal_of
 from app.api.auth import CallerDep, require
-from app.api.dependencies import ApiServices, ServicesDep
+from app.api.dependencies import ApiServices, ServicesDep, services_of
+from app.api.direct_route import direct
 from app.api.entity_tags import is_known, run_tag
 from app.api.entry_views import EntryPage, entry_of
 from app.api.idempotency_header import IDEMPOTENCY_KEY, Done, claim_of, once, replayed
@@ -106,24 +107,13 @@ def as_json(view: BaseModel, status: int = 200, headers: dict[str, str] | None =
     )
 
 
-@router.post(
-    "/runs",
-    status_code=202,
-    response_model=StartedRunView,
-    responses={
-        200: {"model": StartedRunView, "description": "Finished within `Prefer: wait`"},
-        **problems(400, 403, 409, 413, 415, 422),
-    },
-    openapi_extra={"parameters": [_PREFER, IDEMPOTENCY_KEY]},
-)
-async def create(
-    request: Request, body: RunCreate, caller: CallerDep, services: ServicesDep
-) -> Response:
+async def create(request: Request, body: RunCreate, caller: CallerDep) -> Response:
     """Admit a task and start a run. Durable before the answer; 403 is itself a recorded run.
 
     `receipt` is signed by the process that recorded it: with it a caller can show later, to
     anybody, that this task was accepted, whatever the server then says.
     """
+    services = services_of(request.app)
     require(caller, Scope.RUN)
     claim = await claim_of(request, caller, services)
     if claim is None:
@@ -138,7 +128,9 @@ async def create(
     headers = {"Location": f"/v1/runs/{public_run_id(run_id)}", "Retry-After": "1"}
     seconds = _wait_seconds(request.headers.getlist("prefer"))
     if not seconds:
-        return as_json(started_view(started.run, started.task, receipt), 202, headers)
+        return as_json(
+            started_view(started.run, started.task, started.entries, receipt), 202, headers
+        )
     headers["Preference-Applied"] = f"wait={seconds}"
     end = await _ended_within(services, caller, run_id, seconds)
     if end is not None:
@@ -146,6 +138,21 @@ async def create(
     dossier = await services.ledger.read_run(caller.tenant_id, run_id, with_output=True)
     view = received_view(view_of(dossier), receipt)
     return as_json(view, 200 if view.status in TERMINAL else 202, headers)
+
+
+router.add_api_route(
+    "/runs",
+    create,
+    methods=["POST"],
+    route_class_override=direct(RunCreate, create),
+    status_code=202,
+    response_model=StartedRunView,
+    responses={
+        200: {"model": StartedRunView, "description": "Finished within `Prefer: wait`"},
+        **problems(400, 403, 409, 413, 415, 422),
+    },
+    openapi_extra={"parameters": [_PREFER, IDEMPOTENCY_KEY]},
+)
 
 
 async def _begun_once(

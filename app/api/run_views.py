@@ -171,10 +171,10 @@ def view_of(dossier: RunDossier) -> RunView:
     )
 
 
-def started_view(run: RunRow, task: bytes, receipt: ReceiptView) -> StartedRunView:
-    """A run of one record, as it was just written."""
-    state = OutputState.SCRUBBED
-    told = _told(run, parsed(TaskView, task), integrity=pending(1), output=None, state=state)
+def started_view(run: RunRow, task: bytes, entries: int, receipt: ReceiptView) -> StartedRunView:
+    """A run of so many records, as it was just written."""
+    state, integrity = OutputState.SCRUBBED, pending(entries)
+    told = _told(run, parsed(TaskView, task), integrity=integrity, output=None, state=state)
     return StartedRunView(**told, receipt=receipt)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 import app as package
+from app.domain.approval import ApprovalState
 from app.domain.run import RunStatus
 from app.domain.webhook import TEST_EVENT, WebhookEvent
 
@@ -36,6 +37,8 @@ _SUMMARIES = {
     WebhookEvent.RUN_CANCELLED: "A run was cancelled",
     WebhookEvent.RUN_EXPIRED: "A run's time was over",
     WebhookEvent.RUN_INTERRUPTED: "A run lost its process and could not go on",
+    WebhookEvent.APPROVAL_REQUESTED: "A call waits for somebody to decide",
+    WebhookEvent.APPROVAL_DECIDED: "It was decided, or its time is over",
     WebhookEvent.LOG_CHECKPOINT: "The tenant's log has a new signed checkpoint: keep it",
 }
 _EXAMPLE_RUN = "run_0198c5f07a7c7d2e8f60123456789abc"
@@ -85,6 +88,25 @@ class RunStateEvent(_Told):
     data: RunStateData
 
 
+class ApprovalData(_Told):
+    """An approval and where it is. What it is about is read with its id, by whoever may."""
+
+    approval_id: Annotated[str, Field(pattern=r"^apr_[0-9a-f]{32}$")]
+    run_id: Annotated[str, Field(pattern=r"^run_[0-9a-f]{32}$")]
+    status: ApprovalState
+    seq: Annotated[int, Field(description="of the record of the run that asks for it")]
+    created_at: str
+    expires_at: str
+
+
+class ApprovalEvent(_Told):
+    """Somebody is asked to decide, or has decided."""
+
+    type: Literal["approval.requested", "approval.decided"]
+    timestamp: str
+    data: ApprovalData
+
+
 class CheckpointData(_Told):
     """A signed head of the tenant's log: whoever keeps it is a witness of all that is below it."""
 
@@ -125,7 +147,7 @@ def webhooks_bytes() -> bytes:
 
 def _document() -> dict[str, Any]:
     schemas: dict[str, Any] = {}
-    for model in (RunStateEvent, CheckpointEvent, TestEvent):
+    for model in (RunStateEvent, ApprovalEvent, CheckpointEvent, TestEvent):
         described = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(described.pop("$defs", {}))
         schemas[model.__name__] = described
@@ -150,7 +172,13 @@ _ALL = tuple(WebhookEvent)
 
 
 def _schema(event: WebhookEvent) -> str:
-    return "CheckpointEvent" if event is WebhookEvent.LOG_CHECKPOINT else "RunStateEvent"
+    match event:
+        case WebhookEvent.LOG_CHECKPOINT:
+            return "CheckpointEvent"
+        case WebhookEvent.APPROVAL_REQUESTED | WebhookEvent.APPROVAL_DECIDED:
+            return "ApprovalEvent"
+        case _:
+            return "RunStateEvent"
 
 
 def _hook(name: str, summary: str, schema: str) -> dict[str, Any]:

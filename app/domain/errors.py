@@ -10,6 +10,7 @@ MeshFlowError
 ├── KeyErasedError              an idempotency key whose request has no digest any more
 ├── PreconditionRequiredError   the change has to say which version it means
 ├── PreconditionFailedError     another version is in force than the change means
+├── ApprovalRefusedError        the gate does not let a decision on an approval count
 ├── PolicyDeniedError           the gate refused at admission; the refusal is a recorded run
 ├── LedgerError
 │   ├── LedgerUnavailableError  the ledger could not be reached: nothing was done, nothing will be
@@ -20,11 +21,14 @@ MeshFlowError
 │   ├── WriterRetiredError      this process's key was retired: it has to start anew
 │   ├── KeyBusyError            the first request with this idempotency key is not answered yet
 │   │   └── KeyTakenError       another process has just answered it: look again
+│   ├── ApprovalClosedError     it was decided already, or its time is over
 │   ├── NotSequencedError       no signed checkpoint covers what is asked for yet: come back
 │   ├── StaleTermError          another sequencer leads: this one must not write
 │   └── IllegalTransitionError  the run's state does not allow this change
 ├── RunParkedError              a run cannot go on before somebody has decided: it is parked
 ├── KeyStoreError               a key is missing or cannot be written
+├── RecordFormError             a stored record of facts is not of the form that is written
+├── ConditionError              a tenant's condition has no answer; the gate denies
 ├── WitnessError                a checkpoint was not cosigned; the sequencer's own business
 │   ├── WitnessUnavailableError no answer, or one that holds no cosignature: try again later
 │   ├── WitnessRefusedError     the witness will not cosign this checkpoint
@@ -40,6 +44,7 @@ MeshFlowError
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from app.domain.receipt import RecordReceipt
 
@@ -121,8 +126,24 @@ class PolicyDeniedError(MeshFlowError):
         self.code = code
 
 
+class ApprovalRefusedError(MeshFlowError):
+    """The gate does not let this decision count; recorded. `code` is its reason."""
+
+    def __init__(self, code: str, rules: tuple[str, ...]) -> None:
+        super().__init__(f"this decision does not count ({code})")
+        self.code = code
+        self.rules = rules
+
+
 class RunParkedError(MeshFlowError):
-    """The run cannot go on before somebody has decided. Whoever drives it parks it, and lets go."""
+    """The run cannot go on before somebody has decided. Whoever drives it parks it, and lets go.
+
+    `until`: it goes on then in any case; None when the run's own deadline is the end.
+    """
+
+    def __init__(self, why: str = "nobody has decided", until: datetime | None = None) -> None:
+        super().__init__(why)
+        self.until = until
 
 
 class LedgerError(MeshFlowError):
@@ -178,6 +199,14 @@ class KeyBusyError(LedgerError):
 
 class KeyTakenError(KeyBusyError):
     """Another process has answered the first request a moment ago: its answer is there."""
+
+
+class ApprovalClosedError(LedgerError):
+    """Nothing was decided: somebody else has, or the time is over, or the run is."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"the approval is {state}")
+        self.state = state
 
 
 class NotSequencedError(LedgerError):
@@ -281,3 +310,15 @@ class TenantBusyError(OverloadedError):
 
 class ToolsBusyError(OverloadedError):
     """As many programs as may wait for a worker are waiting; a run that would add to them waits."""
+
+
+class RecordFormError(MeshFlowError):
+    """A stored record of facts is not of the form this software writes."""
+
+
+class ConditionError(MeshFlowError):
+    """A tenant's condition could not be answered; `code` says why: `timeout`, `missing`, ..."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code

@@ -1,8 +1,10 @@
 """What can happen to a run, as a closed union; each event becomes one ledger record."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeAlias
 
+from app.domain.approval import ApprovalId, ApprovalState
 from app.domain.run import RunStatus, Submission
 from app.domain.step import ModelReply, ModelRequest, ToolCall, ToolResult
 from app.domain.verdict import Decision, ReleasedOutput
@@ -64,10 +66,14 @@ class ModelResponded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolDecided:
-    """Intent: a proposed call, and whether the gate allows it."""
+    """Intent: a proposed call, and whether the gate allows it.
+
+    `approval`: the one by which it is allowed, or refused, after it was asked for.
+    """
 
     call: ToolCall
     decision: Decision
+    approval: ApprovalId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +91,44 @@ class OutcomeUnknown:
 
     intent: int
     call: ToolCall
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRequested:
+    """The call decided on just before waits for somebody. `digest`: keyed, of what was judged."""
+
+    approval_id: ApprovalId
+    tool: str
+    digest: bytes
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalDecided:
+    """Somebody decided, or the time was over, or what was asked for changed."""
+
+    approval_id: ApprovalId
+    state: ApprovalState
+    actor: str
+    decision: Decision | None
+    comment: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRefused:
+    """Somebody tried to decide, and the gate did not let it count."""
+
+    approval_id: ApprovalId
+    actor: str
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRead:
+    """Somebody was shown the arguments in clear."""
+
+    approval_id: ApprovalId
+    actor: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +159,10 @@ RunEvent: TypeAlias = (
     | ToolDecided
     | ToolFinished
     | OutcomeUnknown
+    | ApprovalRequested
+    | ApprovalDecided
+    | ApprovalRefused
+    | ApprovalRead
     | CancelRequested
     | RunFinished
 )

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from app.domain.run import JsonObject, Usage
+from app.domain.label import Label
+from app.domain.run import Json, JsonObject, Usage
 
 
 class Origin(StrEnum):
@@ -24,12 +25,17 @@ class Effect(StrEnum):
 
     NONE = "none"
     READ = "read"
-    WRITE = "write"
+    NETWORK = "network"  # fetches from outside, and so tells the outside something
+    WRITE = "write"  # makes or changes things
+    SEND = "send"  # says something to people
+    PAY = "pay"
+    DESTROY = "destroy"
+    GRANT = "grant"  # gives others rights
+    ACCOUNT = "account"  # credentials and settings of an account
     EXECUTE = "execute"
-    NETWORK = "network"
 
 
-EFFECTFUL: frozenset[Effect] = frozenset({Effect.WRITE, Effect.EXECUTE, Effect.NETWORK})
+EFFECTFUL: frozenset[Effect] = frozenset(Effect) - {Effect.NONE, Effect.READ}
 IN_FILES: frozenset[Effect] = frozenset({Effect.WRITE, Effect.EXECUTE})  # of the run
 
 
@@ -51,33 +57,6 @@ class Role(StrEnum):
     QUERY = "query"
 
 
-class Integrity(StrEnum):
-    """Who stands behind a value, the most trusted first."""
-
-    OPERATOR = "operator"
-    USER = "user"
-    TOOL = "tool"
-    UNTRUSTED = "untrusted"
-    QUARANTINED = "quarantined"
-
-
-class Confidentiality(StrEnum):
-    """Who may learn a value, the widest circle first."""
-
-    PUBLIC = "public"
-    TENANT = "tenant"
-    USER = "user"
-    SECRET = "secret"  # noqa: S105 - the word for a circle, not a secret
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Label:
-    """What is known of a value without looking at it. Unlabelled means exactly the default."""
-
-    integrity: Integrity = Integrity.UNTRUSTED
-    confidentiality: Confidentiality = Confidentiality.TENANT
-
-
 TOOL_NAME = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
 
 
@@ -85,6 +64,27 @@ def tool_names(text: str) -> tuple[str, ...] | None:
     """The names in a comma-separated list, or None when one is not of the form."""
     names = tuple(name.strip() for name in text.split(","))
     return names if all(map(TOOL_NAME.fullmatch, names)) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldCondition:
+    """A label holds only where this field of the same result is equal to that.
+
+    `path` is a name beside the labelled field, or from the root when it begins with `/`.
+    """
+
+    path: str
+    equals: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultLabel:
+    """The label of a part of a result, and of what kind the object is that it is the id of."""
+
+    path: str  # a JSON pointer, `*` for any index or name
+    label: Label
+    when: FieldCondition | None = None
+    kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,10 @@ class ToolSpec:
     `*` for any index) a part of a result that is JSON. `free_text` names the arguments that are
     content and not names of anything: they are kept letter for letter, where every other text must
     be in the one form that the gate lets through. `needs` names what the machine must be able to
-    confine. `max_calls` is for one run.
+    confine. `max_calls` is for one run. `results` says of fields what `labels` cannot: conditions,
+    and of what kind an object's id is. `asked_by` are words by which a person asks for this; where
+    there are none they are derived. `creates` is the kind of object that a call makes,
+    `object_kinds` of what kind the object is that an argument names.
     """
 
     name: str
@@ -105,12 +108,17 @@ class ToolSpec:
     parameters: JsonObject
     roles: Mapping[str, Role] = field(default_factory=dict)
     labels: Mapping[str, Label] = field(default_factory=dict)
+    results: tuple[ResultLabel, ...] = ()
+    asked_by: tuple[str, ...] = ()
+    creates: str | None = None
+    object_kinds: Mapping[str, str] = field(default_factory=dict)
     free_text: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()
     argument_limit_bytes: int = 256 * 1024
     result_limit_bytes: int = 64 * 1024
     timeout_seconds: float = 10.0
     max_calls: int = 1000
+    is_confined: bool = False  # what it changes stays in a place of the run's own
     is_idempotent: bool = False  # made again, the same call leaves the world as one call does
     engine: str | None = None  # the interpreter behind it; stands in the record of each result
 

@@ -6,10 +6,11 @@ A function that needs a decision takes the proof, so code that skips the gate do
 Threat: Prompt injection via task input
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from app.domain.mode import Mode
 from app.domain.run import Submission
 from app.domain.step import ModelReply, ModelRequest, ToolCall, ToolResult, ToolSpec
 
@@ -29,10 +30,37 @@ class Point(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What the gate says."""
+    """What the gate says, the mildest first."""
 
     ALLOW = "allow"
+    REDACT = "redact"
+    REQUIRE_APPROVAL = "require_approval"
     DENY = "deny"
+
+
+_BY_SEVERITY = {verdict: rank for rank, verdict in enumerate(Verdict)}
+
+
+def most_restrictive(verdicts: Iterable[Verdict]) -> Verdict:
+    """The sternest of them; `allow` when there is none."""
+    return max(verdicts, key=_BY_SEVERITY.__getitem__, default=Verdict.ALLOW)
+
+
+def is_weaker(one: Verdict, other: Verdict) -> bool:
+    """Whether the first lets more pass than the second."""
+    return _BY_SEVERITY[one] < _BY_SEVERITY[other]
+
+
+class Obligation(StrEnum):
+    """What has to be done with a thing before it may pass, or because it did."""
+
+    STRIP_LINKS = "strip_links"
+    MASK = "mask"
+    TRUNCATE = "truncate"
+    WATERMARK = "watermark"
+    NOTIFY = "notify"
+    WITHHOLD = "withhold"
+    QUARANTINE = "quarantine"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,18 +74,45 @@ class PolicyRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """One decision. `rules` are the ids that denied, `code` the reason; both empty-ish on allow."""
+    """One decision. `rules` are the ids that objected, `reasons` their codes in the same order.
+
+    `code` is the reason of the sternest of them. `is_observed` says that the mode lets pass what
+    the verdict would stop: the verdict stands in the record. `input_digest` is the SHA-256 of the
+    feature record that was judged, `facts` its canonical bytes; they and the time it took take no
+    part in comparing decisions.
+    """
 
     point: Point
     verdict: Verdict
     rules: tuple[str, ...]
     code: str
     policy: PolicyRef
+    mode: Mode = Mode.STANDARD
+    reasons: tuple[str, ...] = ()
+    obligations: tuple[Obligation, ...] = ()
+    is_observed: bool = False
+    catalogue_digest: str = ""
+    gate_version: str = ""
+    input_digest: str = field(default="", compare=False)
+    facts: bytes = field(default=b"", compare=False, repr=False)
+    latency_micros: int = field(default=0, compare=False)
+
+    @property
+    def enforced(self) -> Verdict:
+        """What is done."""
+        return Verdict.ALLOW if self.is_observed else self.verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deny:
     """A refusal. It is a value, not an exception; it is always recorded."""
+
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """Neither yes nor no: only a person with the scope `approve` may let this pass."""
 
     decision: Decision
 
@@ -130,10 +185,14 @@ class ClearedDelivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedApproval:
-    """Proof that `approval.resolve` accepted a decision. Made by the gate only."""
+    """Proof that `approval.resolve` accepted a decision. Made by the gate only.
+
+    It is good for the action of this digest and for no other.
+    """
 
     approval_id: str
     granted: bool
+    digest: bytes
     decision: Decision
 
 

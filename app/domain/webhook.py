@@ -17,7 +17,7 @@ _DELIVERY = re.compile(r"whd_[0-9a-f]{32}", re.ASCII)
 
 
 class WebhookEvent(StrEnum):
-    """What an endpoint may ask to be told: each state that a run comes to, and new checkpoints."""
+    """What an endpoint may ask to be told: each state of a run, approvals, checkpoints."""
 
     RUN_QUEUED = "run.queued"
     RUN_RUNNING = "run.running"
@@ -29,6 +29,8 @@ class WebhookEvent(StrEnum):
     RUN_CANCELLED = "run.cancelled"
     RUN_EXPIRED = "run.expired"
     RUN_INTERRUPTED = "run.interrupted"
+    APPROVAL_REQUESTED = "approval.requested"
+    APPROVAL_DECIDED = "approval.decided"
     LOG_CHECKPOINT = "log.checkpoint"
 
 

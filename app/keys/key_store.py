@@ -207,14 +207,24 @@ class FileKeyStore:
         except FileNotFoundError:
             return None
 
+    def _cached(self, kek_id: str) -> _Cached | None:
+        """What memory has of a file that is unchanged; any doubt is for the file to answer."""
+        cached = self._cache.get(kek_id)
+        if cached is None:
+            return None
+        try:
+            if cached.signature == _signature(os.lstat(cached.path)):
+                return cached
+        except OSError:
+            pass
+        self._cache.pop(kek_id, None)
+        return None
+
     def _load(self, kek_id: str) -> _Cached:
         """From memory while the file is unchanged, else from the file."""
+        if (cached := self._cached(kek_id)) is not None:
+            return cached
         with _told_as(f"KEK {kek_id} cannot be read"):
-            cached = self._cache.get(kek_id)
-            if cached is not None:
-                if cached.signature == self._signature_now(cached.path):
-                    return cached
-                self._cache.pop(kek_id, None)
             path = self._path(kek_id)
             raw, found = read_private_file(path, _FILE_BYTES + 1)
         if not is_private(found):

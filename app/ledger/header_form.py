@@ -44,6 +44,7 @@ class Form(NamedTuple):
 class Filling(NamedTuple):
     """What is filled in, in the order of the header; `commits` and `sizes` in that of `names`."""
 
+    approval: bytes | None
     commits: Sequence[str]  # hex
     epoch: int
     event_id: str  # hex, as are the other ids
@@ -70,6 +71,7 @@ def spelled_header(form: Form, filling: Filling) -> bytes:
     data = (
         _pattern(form)
         % (
+            "null" if filling.approval is None else f'"{id_text(filling.approval)}"',
             *filling.commits,
             filling.epoch,
             filling.event_id,
@@ -160,6 +162,7 @@ def _pattern(form: Form) -> str:
     sizes = ",".join([f'"{name}":0' for name in form.names])
     placed = ",".join([f'"{name}":%d' for name in form.names])
     for old, new in (
+        ('"approval":null,', '"approval":%s,'),
         ('"epoch":0,', '"epoch":%d,'),
         (f'"event_id":"{_ID.hex()}","intent":null,', '"event_id":"%s","intent":%s,'),
         (f'"log":"{_ID.hex()}",', '"log":"%s",'),

@@ -49,6 +49,7 @@ class Draft:
     tool: str | None = None  # enters the header as a keyed digest only
     usage: Usage | None = None
     outcome: str | None = None
+    approval: bytes | None = None
     fields: Mapping[str, Scrubbed] = field(default_factory=dict)
 
 
@@ -211,6 +212,7 @@ class RunWriter:
             tuple(names),
         )
         filling = Filling(
+            draft.approval,
             [commits[name] for name in names],
             epoch,
             random[at : at + _ID_BYTES].hex(),

@@ -60,6 +60,9 @@ class Canaries:
         )
 
 
+NO_CANARIES: Final = Canaries((), ())
+
+
 def _aligned(text: str, encode: Callable[[bytes], bytes], width: int, unit: int) -> list[str]:
     """What any text that contains this one contains when it is encoded, for each alignment."""
     cores = []

@@ -1,38 +1,50 @@
 """DascGate, the Deterministic Agentic Safety Controller: the only maker of proofs.
 
-Nine points, one way to decide: every rule of the point is asked, any reason denies, and whatever
-goes wrong on the way denies as well. Pure: no clock, no I/O, no randomness.
+Nine points, one way to decide: the content is looked at once and becomes a record of facts, the
+policy judges the record, and whatever goes wrong on the way denies. Pure: no clock, no I/O, no
+randomness.
 
 Threat: Prompt injection via task input
 """
 
+import hmac
+import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from app.domain.features import DecisionInput, Finding
 from app.domain.record import MAX_CODE_CHARACTERS
+from app.domain.run import JsonObject
 from app.domain.step import ToolCall
 from app.domain.verdict import (
     AdmittedMessage,
     AdmittedReply,
     AdmittedResult,
     AdmittedTask,
+    Ask,
     AuthorizedCall,
     ClearedDelivery,
     ClearedRequest,
     Decision,
     Deny,
+    Obligation,
     Point,
     PolicyRef,
     ReleasedOutput,
     ResolvedApproval,
     Verdict,
 )
+from app.policy.bundle import PolicyBundle
+from app.policy.call_redaction import without_links
+from app.policy.decide import decide, refusal
+from app.policy.gate_features import authority_of, features, state_of
 from app.policy.gate_inputs import (
     ApprovalInput,
     CallInput,
     DeliveryInput,
+    GateInput,
     MessageInput,
     OutputInput,
     RequestInput,
@@ -40,11 +52,16 @@ from app.policy.gate_inputs import (
     ResultInput,
     SubmitInput,
 )
+from app.policy.gate_looks import look_of
 from app.policy.rules import Rule
+from app.policy.schema_check import SchemaRefusedError, first_violation
+from app.policy.text_look import Masks, TextLook
 
-Subject = TypeVar("Subject")
-GATE_VERSION = "2"
-
+Subject = TypeVar("Subject", bound=GateInput)
+GRANTED = "approval:granted"
+_PASSING = frozenset({Verdict.ALLOW, Verdict.REDACT})
+# Duties that change the text itself; the others change what is known of it.
+_CLEANING = frozenset({Obligation.STRIP_LINKS, Obligation.MASK, Obligation.TRUNCATE})
 # What a record can hold. Anything else a rule says would make its own refusal unrecordable.
 _RULE_ID = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
 _REASON = re.compile(rf"[a-z0-9_.:-]{{1,{MAX_CODE_CHARACTERS}}}", re.ASCII)
@@ -52,9 +69,14 @@ _REASON = re.compile(rf"[a-z0-9_.:-]{{1,{MAX_CODE_CHARACTERS}}}", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleBook:
-    """The rules of each point. A point without rules denies everything."""
+    """The checks of the content at each point, and the policy that judges what they find.
 
-    policy: PolicyRef
+    A point without checks denies everything.
+    """
+
+    bundle: PolicyBundle
+    catalogue_digest: str = ""
+    masks: Masks = str  # takes credentials out of a text
     run_submit: Sequence[Rule[SubmitInput]] = field(default=())
     llm_request: Sequence[Rule[RequestInput]] = field(default=())
     llm_response: Sequence[Rule[ResponseInput]] = field(default=())
@@ -65,119 +87,207 @@ class RuleBook:
     webhook_send: Sequence[Rule[DeliveryInput]] = field(default=())
     approval_resolve: Sequence[Rule[ApprovalInput]] = field(default=())
 
+    def masking(self, masks: Masks) -> "RuleBook":
+        """The same book, with what takes credentials out of a text."""
+        return replace(self, masks=masks)
+
 
 class DascGate:
-    """Decides at nine points. A method gives a proof or a Deny; it never raises."""
+    """Decides at nine points. A method gives a proof or a Deny; it never raises.
 
-    def __init__(self, book: RuleBook) -> None:
+    `nanoseconds`: a clock by which a decision says how long it took; it decides nothing.
+    """
+
+    def __init__(self, book: RuleBook, nanoseconds: Callable[[], int] | None = None) -> None:
         self._book = book
+        self._nanoseconds = nanoseconds or _no_clock
 
     @property
     def policy(self) -> PolicyRef:
         """Which policy this gate decides by."""
-        return self._book.policy
+        return self._book.bundle.ref
+
+    @property
+    def bundle(self) -> PolicyBundle:
+        """The policy this gate decides by."""
+        return self._book.bundle
+
+    def under(self, bundle: PolicyBundle) -> "DascGate":
+        """The same gate under another policy."""
+        return DascGate(replace(self._book, bundle=bundle), self._nanoseconds)
 
     def run_submit(self, subject: SubmitInput) -> AdmittedTask | Deny:
         """May this task enter?"""
         decision = self._decide(Point.RUN_SUBMIT, self._book.run_submit, subject)
-        if decision.verdict is not Verdict.ALLOW:
+        if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         return AdmittedTask(submission=subject.submission, decision=decision)
 
     def llm_request(self, subject: RequestInput) -> ClearedRequest | Deny:
         """May this go to a model?"""
         decision = self._decide(Point.LLM_REQUEST, self._book.llm_request, subject)
-        if decision.verdict is not Verdict.ALLOW:
+        if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         return ClearedRequest(request=subject.request, decision=decision)
 
     def llm_response(self, subject: ResponseInput) -> AdmittedReply | Deny:
         """May the run act on this reply?"""
         decision = self._decide(Point.LLM_RESPONSE, self._book.llm_response, subject)
-        if decision.verdict is not Verdict.ALLOW:
+        if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         return AdmittedReply(reply=subject.reply, decision=decision)
 
-    def tool_call(self, subject: CallInput) -> AuthorizedCall | Deny:
-        """May this call be made, with these arguments?"""
+    def tool_call(self, subject: CallInput) -> AuthorizedCall | Ask | Deny:
+        """May this call be made, with these arguments? `Ask`: only if a person says so.
+
+        What a person said counts for the very action that was shown, and for what asks only: it
+        undoes no denial.
+        """
         decision = self._decide(Point.TOOL_CALL, self._book.tool_call, subject)
         spec = next((s for s in subject.facts.offered if s.name == subject.call.name), None)
-        if decision.verdict is not Verdict.ALLOW:
+        if decision.enforced is Verdict.REQUIRE_APPROVAL:
+            if not _is_granted(subject):
+                return Ask(decision=decision)
+            decision = replace(decision, verdict=Verdict.ALLOW, code=GRANTED)
+        if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         if spec is None:
             # Whatever the rules say, a tool that is not offered cannot be called.
-            return Deny(decision=self._denied(Point.TOOL_CALL, (), "gate_error:unknown_tool"))
+            return Deny(
+                decision=refusal(Point.TOOL_CALL, self._book.bundle, "gate_error:unknown_tool")
+            )
         call = ToolCall(
             call_id=subject.call.call_id,
             name=subject.call.name,
             arguments=dict(subject.call.arguments),
         )
+        if Obligation.STRIP_LINKS in decision.obligations and not decision.is_observed:
+            stripped = without_links(call.arguments, spec, state_of(subject.facts))
+            call = replace(call, arguments=stripped)
         return AuthorizedCall(call=call, spec=spec, decision=decision)
 
     def tool_result(self, subject: ResultInput) -> AdmittedResult | Deny:
         """May the model see this result?"""
         decision = self._decide(Point.TOOL_RESULT, self._book.tool_result, subject)
-        if decision.verdict is not Verdict.ALLOW:
+        if decision.enforced not in _PASSING:
             return Deny(decision=decision)
+        if decision.enforced is Verdict.REDACT and _CLEANING & set(decision.obligations):
+            return Deny(decision=self._uncleaned(decision))
         return AdmittedResult(result=subject.result, decision=decision)
 
     def agent_message(self, subject: MessageInput) -> AdmittedMessage | Deny:
         """May one agent hand this to another?"""
-        decision = self._decide(Point.AGENT_MESSAGE, self._book.agent_message, subject)
-        if decision.verdict is not Verdict.ALLOW:
+        decision, look = self._judged(Point.AGENT_MESSAGE, self._book.agent_message, subject)
+        if decision.enforced not in _PASSING:
             return Deny(decision=decision)
+        if decision.enforced is Verdict.REDACT:
+            if look is None:
+                return Deny(decision=self._uncleaned(decision))
+            return AdmittedMessage(text=look.cleaned, decision=decision)
         return AdmittedMessage(text=subject.text, decision=decision)
 
     def run_output(self, subject: OutputInput) -> ReleasedOutput | Deny:
         """May this answer leave?"""
-        decision = self._decide(Point.RUN_OUTPUT, self._book.run_output, subject)
-        if decision.verdict is not Verdict.ALLOW:
+        decision, look = self._judged(Point.RUN_OUTPUT, self._book.run_output, subject)
+        if decision.enforced not in _PASSING:
             return Deny(decision=decision)
+        if decision.enforced is Verdict.REDACT:
+            if look is None or not _fits(subject.output_schema, look.cleaned):
+                return Deny(decision=self._uncleaned(decision))
+            return ReleasedOutput(text=look.cleaned, decision=decision)
         return ReleasedOutput(text=subject.text, decision=decision)
 
     def webhook_send(self, subject: DeliveryInput) -> ClearedDelivery | Deny:
         """May this body go to that address?"""
         decision = self._decide(Point.WEBHOOK_SEND, self._book.webhook_send, subject)
-        if decision.verdict is not Verdict.ALLOW:
+        if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         return ClearedDelivery(url=subject.url, body=subject.body, decision=decision)
 
     def approval_resolve(self, subject: ApprovalInput) -> ResolvedApproval | Deny:
         """Does this decision on an approval count?"""
         decision = self._decide(Point.APPROVAL_RESOLVE, self._book.approval_resolve, subject)
-        if decision.verdict is not Verdict.ALLOW:
+        if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         return ResolvedApproval(
-            approval_id=subject.approval_id, granted=subject.granted, decision=decision
+            approval_id=subject.approval_id,
+            granted=subject.granted,
+            digest=subject.digest,
+            decision=decision,
+        )
+
+    def _uncleaned(self, decision: Decision) -> Decision:
+        """A text that must not pass as it is, and nobody gave it as it may pass."""
+        return refusal(
+            decision.point, self._book.bundle, "gate_error:not_cleaned", mode=decision.mode
         )
 
     def _decide(self, point: Point, rules: Sequence[Rule[Subject]], subject: Subject) -> Decision:
-        """Every rule is asked; any reason denies; no rule, or a broken one, denies."""
+        """The decision alone, where no text is put in the place of another."""
+        return self._judged(point, rules, subject)[0]
+
+    def _judged(
+        self, point: Point, rules: Sequence[Rule[Subject]], subject: Subject
+    ) -> tuple[Decision, TextLook | None]:
+        """The decision, how long it took, and what a look at the text found."""
+        began = self._nanoseconds()
+        decision, look = self._weighed(point, rules, subject)
+        micros = (self._nanoseconds() - began) // 1000
+        return (replace(decision, latency_micros=micros) if micros > 0 else decision), look
+
+    def _weighed(
+        self, point: Point, rules: Sequence[Rule[Subject]], subject: Subject
+    ) -> tuple[Decision, TextLook | None]:
+        """Every check is asked, what they found is judged; no check, or a broken one, denies.
+
+        What already failed a check is not looked at any further.
+        """
         if not rules:
-            return self._denied(point, (), "gate_error:no_rules")
-        reasons: dict[str, str] = {}
+            return refusal(point, self._book.bundle, "gate_error:no_rules"), None
+        findings: dict[str, str] = {}
         for rule in rules:
             reason = _reason_of(rule, subject)
             if reason is not None:
-                reasons.setdefault(_id_of(rule), reason)
-        if reasons:
-            return self._denied(point, tuple(reasons), next(iter(reasons.values())))
-        return Decision(
-            point=point,
-            verdict=Verdict.ALLOW,
-            rules=(),
-            code="allow",
-            policy=self._book.policy,
-        )
+                findings.setdefault(_id_of(rule), reason)
+        found = tuple(Finding(rule_id=rule, reason=why) for rule, why in findings.items())
+        bundle = self._book.bundle
+        try:
+            look = None if found else look_of(subject, authority_of(subject), self._book.masks)
+            seen = None if look is None else look.feature
+            question = features(point, subject, found, bundle.default_mode, seen)
+        except Exception:  # noqa: BLE001 - what cannot be looked at is not let through
+            if found:
+                return decide(_bare(point, found, bundle), bundle), None
+            return refusal(point, bundle, "gate_error:features"), None
+        return decide(question, bundle, catalogue_digest=self._book.catalogue_digest), look
 
-    def _denied(self, point: Point, rules: tuple[str, ...], code: str) -> Decision:
-        return Decision(
-            point=point,
-            verdict=Verdict.DENY,
-            rules=rules,
-            code=code,
-            policy=self._book.policy,
-        )
+
+def _fits(schema: JsonObject | None, cleaned: str) -> bool:
+    """Whether an answer still is what the caller asked for when something was taken out of it."""
+    try:
+        return schema is None or first_violation(schema, json.loads(cleaned)) is None
+    except (ValueError, SchemaRefusedError):
+        return False
+
+
+def _no_clock() -> int:
+    return 0
+
+
+def _bare(point: Point, found: tuple[Finding, ...], bundle: PolicyBundle) -> DecisionInput:
+    """What was found, when there is no more to judge: it denies by itself."""
+    return DecisionInput(point=point, mode=bundle.default_mode, findings=found)
+
+
+def _is_granted(subject: CallInput) -> bool:
+    """Whether somebody approved of this action: the same call, label, policy and catalogue."""
+    approval, digest = subject.approval, subject.digest
+    return (
+        approval is not None
+        and approval.granted
+        and len(digest) > 0
+        and hmac.compare_digest(approval.digest, digest)
+    )
 
 
 def _reason_of(rule: Rule[Subject], subject: Subject) -> str | None:

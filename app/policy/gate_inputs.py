@@ -6,15 +6,22 @@ Threat: Prompt injection via task input
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from app.domain.features import OutputFeature
+from app.domain.mode import Mode
 from app.domain.run import Budget, JsonObject, Submission, Usage
 from app.domain.step import ModelReply, ModelRequest, ToolCall, ToolResult, ToolSpec
+from app.domain.verdict import ResolvedApproval
+from app.policy.canary import NO_CANARIES, Canaries
+from app.policy.label_state import LabelState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
     """What the gate knows of a run at any point. `spent` includes nothing that is reserved.
 
-    `calls_made` counts by tool the calls that were let through.
+    `calls_made` counts by tool the calls that were let through. `state` is what the run knows of
+    its values; without one nothing is proven. `mode` None is the policy's default. `canaries` are
+    the marks that must never leave.
     """
 
     offered: tuple[ToolSpec, ...]
@@ -24,6 +31,9 @@ class RunFacts:
     spent: Usage
     elapsed_seconds: float
     calls_made: Mapping[str, int] = field(default_factory=dict)
+    mode: Mode | None = None
+    state: LabelState | None = None
+    canaries: Canaries = NO_CANARIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +64,15 @@ class ResponseInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallInput:
-    """`tool.call`: one proposed call."""
+    """`tool.call`: one proposed call.
+
+    `approval` is what was decided on it, `digest` the keyed digest of the action as it is now.
+    """
 
     call: ToolCall
     facts: RunFacts
+    approval: ResolvedApproval | None = None
+    digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,16 +107,23 @@ class DeliveryInput:
 
     url: str
     body: bytes
+    is_declared: bool = True
+    output: OutputFeature | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalInput:
-    """`approval.resolve`: who decides on what."""
+    """`approval.resolve`: who decides on what, and whether it is still asked, and unchanged.
+
+    `digest` is of the action that was judged.
+    """
 
     approval_id: str
     granted: bool
     requested_by: str
     decided_by: str
+    digest: bytes = b""
+    is_current: bool = True
 
 
 GateInput = (

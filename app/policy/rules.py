@@ -1,6 +1,7 @@
-"""The gate's built-in rules, one small class each, with permanent ids (R1, R2, R11).
+"""The checks that look at content itself, one small class each: R1, and what a task may ask for.
 
-A rule answers with a reason code to deny, or None. It never allows: most restrictive wins.
+A check answers with a reason code to deny, or None. What it finds becomes part of the record of
+facts that is judged; it never allows.
 
 Threat: Privilege escalation via tool calls
 """
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from app.domain.run import Json, JsonObject
-from app.domain.step import EFFECTFUL, StopReason
+from app.domain.step import StopReason
 from app.domain.visible_text import hides_something, shows_something
 from app.policy.gate_inputs import (
     ApprovalInput,
@@ -100,27 +101,6 @@ class TaskBudget:
 
 
 @dataclass(frozen=True, slots=True)
-class CallBudget:
-    """R11 at `llm.request`: the most the call could use is reserved before it is made."""
-
-    rule_id: str = "r11.budget"
-
-    def judge(self, subject: RequestInput) -> str | None:
-        """Denies what could overrun steps, tokens, money or time."""
-        spent, budget = subject.facts.spent, subject.facts.budget
-        if spent.steps >= budget.max_steps:
-            return "budget:steps"
-        used = spent.input_tokens + spent.output_tokens
-        if used + subject.reserve_tokens > budget.max_tokens:
-            return "budget:tokens"
-        if spent.cost_micros + subject.reserve_micros > budget.max_cost_micros:
-            return "budget:cost"
-        if subject.facts.elapsed_seconds >= budget.max_wall_seconds:
-            return "budget:wall"
-        return None
-
-
-@dataclass(frozen=True, slots=True)
 class RequestShape:
     """R1 at `llm.request`: only tools that the run was offered are shown to the model."""
 
@@ -180,38 +160,6 @@ class CallShape:
             return "schema:arguments"
         named = {name: it for name, it in call.arguments.items() if name not in spec.free_text}
         return None if _is_canonical(named) else "schema:not_canonical"
-
-
-@dataclass(frozen=True, slots=True)
-class CallCapability:
-    """R2 at `tool.call`: an effect needs a declared capability, or instructions with authority."""
-
-    rule_id: str = "r2.capability"
-
-    def judge(self, subject: CallInput) -> str | None:
-        """Denies tools outside the declared set; undeclared effects that nobody instructed."""
-        facts, name = subject.facts, subject.call.name
-        if facts.declared is not None:
-            return None if name in facts.declared else "capability:undeclared"
-        effects = {spec.name: spec.effect for spec in facts.offered}
-        if effects.get(name) in EFFECTFUL and not facts.may_instruct:
-            return "capability:effect_without_authority"
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class StepBudget:
-    """R11 at `tool.call`: a run out of time calls no tool, and none more often than it may be."""
-
-    rule_id: str = "r11.budget"
-
-    def judge(self, subject: CallInput) -> str | None:
-        """Denies a call after the wall clock budget, or beyond the tool's own calls for a run."""
-        facts, name = subject.facts, subject.call.name
-        if facts.elapsed_seconds >= facts.budget.max_wall_seconds:
-            return "budget:wall"
-        most = min((spec.max_calls for spec in facts.offered if spec.name == name), default=0)
-        return "budget:calls" if facts.calls_made.get(name, 0) >= most else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,16 +225,14 @@ class DeliveryShape:
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovalParties:
-    """R2 at `approval.resolve`: nobody approves what they asked for themselves."""
+class ApprovalShape:
+    """R1 at `approval.resolve`: it is said what is decided, and who asked for it."""
 
-    rule_id: str = "r2.capability"
+    rule_id: str = "r1.schema"
 
     def judge(self, subject: ApprovalInput) -> str | None:
-        """Denies self-approval and nameless deciders."""
-        if not subject.decided_by or subject.decided_by == subject.requested_by:
-            return "capability:self_approval"
-        return None
+        """Denies a decision on nothing, or on what nobody asked for."""
+        return None if subject.approval_id and subject.requested_by else "schema:approval"
 
 
 def _strict_json(text: str) -> Json:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.domain.errors import MeshFlowError
-from app.domain.run import Json
+from app.domain.run import Json, JsonObject
 from app.domain.verdict import Scrubbed, ScrubBlock
 from app.privacy.linear_regex import compiled
 from app.privacy.secrets import KEYWORD, OwnSecrets, RuleSet, Span, default_rules
@@ -54,6 +54,21 @@ def machine_note(value: Json) -> Scrubbed:
     Nothing that a caller or a model supplied may be in it. The rules would take a signature for a
     secret.
     """
+    return _of_the_machine(canonical(value))
+
+
+def machine_facts(facts: bytes, weighed: JsonObject) -> Scrubbed:
+    """A feature record, in canonical bytes, and what was made of it, as its last member.
+
+    It holds classes, flags, counters and names of tools, arguments and rules, never content.
+    """
+    if not facts.endswith(b"}") or facts == b"{}":
+        raise ValueError("a feature record is an object")
+    told = canonical(weighed)
+    return _of_the_machine(b"".join((facts[:-1], b',"weighed":', told, b"}")))
+
+
+def _of_the_machine(value: bytes) -> Scrubbed:
     block = ScrubBlock(
         engine=ENGINE,
         rules=default_rules().digest,
@@ -63,7 +78,7 @@ def machine_note(value: Json) -> Scrubbed:
         counts={},
         unscanned=0,
     )
-    return Scrubbed(value=canonical(value), block=block)
+    return Scrubbed(value=value, block=block)
 
 
 class Scrubber:

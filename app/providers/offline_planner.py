@@ -8,10 +8,11 @@ wishes, and nothing outside `request.tools` is called. Pure, deterministic, line
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from app.domain.run import JsonObject
+from app.domain.spotlight import unmarked
 from app.domain.step import (
     ModelRequest,
     Origin,
@@ -111,15 +112,14 @@ def _caller_text(request: ModelRequest) -> str:
 
 def _results(request: ModelRequest) -> dict[str, ToolResult]:
     return {
-        result.call_id: result
+        result.call_id: replace(result, content=unmarked(result.content))
         for message in request.messages
         if isinstance(message, ResultsMessage)
         for result in message.results
     }
 
 
-# --- arithmetic -----------------------------------------------------------------------------------
-
+# --- arithmetic
 _ASKS_SUM = re.compile(
     r"\b(?:what\s{1,4}is|what's|how\s{1,4}much\s{1,4}is|calculate|compute|evaluate|work\s{1,4}out)"
     r"\s{1,4}(?:the\s{1,4}(?:result|value)\s{1,4}of\s{1,4})?",

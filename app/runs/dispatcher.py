@@ -41,6 +41,8 @@ PATIENCE_LEASES = 3  # for a process that has what a run began with, before it e
 MOST_VAIN_BEGINNINGS = 5
 FORGETTING_LEASES = 20 * PATIENCE_LEASES
 _RECONNECT_SECONDS = 0.2
+FIRST_EPOCH = 1  # of whoever let the run in
+RINGING_SECONDS = 0.02  # between two rings: the first one is heard at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +195,7 @@ class RunDispatcher:
             self._ringing.clear()
             try:
                 await self._parts.queue.ring()
+                await asyncio.sleep(RINGING_SECONDS)
             except LedgerUnavailableError:
                 await asyncio.sleep(self._poll_seconds)  # they look by themselves
 
@@ -357,11 +360,11 @@ class RunDispatcher:
         for tenant_id, run_id in await self._parts.beats.held(list(self._disowned)):
             try:
                 restored = await self._parts.restore(tenant_id, run_id)
-                if isinstance(restored, RunJob) and restored.is_started:
-                    continue  # another process was faster; there is nobody to be surprised by it
                 if isinstance(restored, RunJob):
-                    recorder = restored.opened(restored).recorder
-                    restored = LostRun(recorder=recorder, spent=Usage(), reason="not admitted")
+                    recorder, spent = restored.opened(restored).recorder, restored.since.spent
+                    restored = LostRun(recorder=recorder, spent=spent, reason="not admitted")
+                if restored.recorder.place.epoch > FIRST_EPOCH:
+                    continue  # another process was faster; there is nobody to be surprised by it
                 await self._end_lost(restored, run_id)
             except LedgerUnavailableError:
                 return

@@ -4,9 +4,14 @@ Threat: PHI leakage in audit logs
 """
 
 from collections.abc import Callable
-from typing import assert_never
+from dataclasses import replace
+from typing import Final, assert_never
 
 from app.domain.record import (
+    ApprovalDecided,
+    ApprovalRead,
+    ApprovalRefused,
+    ApprovalRequested,
     CancelRequested,
     ModelRequested,
     ModelResponded,
@@ -23,11 +28,14 @@ from app.domain.record import (
 )
 from app.domain.run import Json, JsonObject, Submission
 from app.domain.step import ToolCall
-from app.domain.verdict import Decision, Scrubbed, Verdict
+from app.domain.verdict import Decision, Point, Scrubbed, Verdict
 from app.ledger.released_output import RELEASED_FIELD
 from app.ledger.run_account import engine_of, final_outcome
 from app.ledger.writing import Draft
+from app.privacy.scrubber import machine_facts, machine_note
+from app.runs.approval_facts import request_note
 
+FEATURES: Final = "features"
 OUTCOME_UNKNOWN = "outcome_unknown"
 _TURNS = {RunStarted: "run.started", RunResumed: "run.resumed", RunParked: "run.parked"}
 Scrub = Callable[[Json], Scrubbed]
@@ -37,8 +45,43 @@ NoteReleased = Callable[[str], Scrubbed]
 def draft_of(event: RunEvent, scrub: Scrub, note_released: NoteReleased) -> Draft:
     """The record of an event. Everything in words goes through `scrub` first.
 
-    `note_released` makes of a released output in full what binds it without telling it.
+    `note_released` makes of a released output in full what binds it without telling it. What the
+    gate decided on goes with its decision, so that it can be asked again.
     """
+    draft = _told(event, scrub, note_released)
+    decision = draft.decision
+    if decision is None or not decision.facts or not _is_the_question(draft, decision):
+        return draft
+    return replace(draft, fields={**draft.fields, FEATURES: decided_facts(decision)})
+
+
+def decided_facts(decision: Decision) -> Scrubbed:
+    """The record of facts that was judged, and what came of it besides the verdict."""
+    return machine_facts(
+        decision.facts,
+        {
+            "catalogue": decision.catalogue_digest,
+            "gate": decision.gate_version,
+            "micros": decision.latency_micros,
+            "observed": decision.is_observed,
+            "obligations": [duty.value for duty in decision.obligations],
+            "reasons": list(decision.reasons),
+        },
+    )
+
+
+def _is_the_question(draft: Draft, decision: Decision) -> bool:
+    """Not where a person or the end of the run repeats a decision that was recorded before."""
+    match draft.kind:
+        case "tool.decided":
+            return draft.approval is None
+        case "run.finished":
+            return decision.point is Point.RUN_OUTPUT
+        case _:
+            return True
+
+
+def _told(event: RunEvent, scrub: Scrub, note_released: NoteReleased) -> Draft:
     match event:
         case RunSubmitted():
             return Draft(
@@ -58,6 +101,8 @@ def draft_of(event: RunEvent, scrub: Scrub, note_released: NoteReleased) -> Draf
             return _model_responded(event, scrub)
         case ToolDecided() | ToolFinished() | OutcomeUnknown():
             return _call_event(event, scrub)
+        case ApprovalRequested() | ApprovalDecided() | ApprovalRefused() | ApprovalRead():
+            return _approval_event(event, scrub)
         case CancelRequested() | RunWoken():
             kind = "run.woken" if isinstance(event, RunWoken) else "run.cancel_requested"
             return Draft(kind=kind, actor=event.actor)
@@ -119,6 +164,7 @@ def _call_event(event: ToolDecided | ToolFinished | OutcomeUnknown, scrub: Scrub
                 decision=event.decision,
                 tool=event.call.name,
                 outcome=event.decision.code,
+                approval=None if event.approval is None else event.approval.bytes,
                 fields={"call": scrub(_call(event.call))},
             )
         case ToolFinished():
@@ -133,10 +179,45 @@ def _call_event(event: ToolDecided | ToolFinished | OutcomeUnknown, scrub: Scrub
             )
 
 
+def _approval_event(
+    event: ApprovalRequested | ApprovalDecided | ApprovalRefused | ApprovalRead, scrub: Scrub
+) -> Draft:
+    about = event.approval_id.bytes
+    match event:
+        case ApprovalRequested():
+            return Draft(
+                kind="approval.requested",
+                actor="system",
+                tool=event.tool,
+                approval=about,
+                fields={"note": machine_note(request_note(event))},
+            )
+        case ApprovalDecided():
+            said = event.comment
+            return Draft(
+                kind="approval.decided",
+                actor=event.actor,
+                decision=event.decision,
+                outcome=event.state.value,
+                approval=about,
+                fields={} if said is None else {"note": scrub({"comment": said})},
+            )
+        case ApprovalRefused():
+            return Draft(
+                kind="approval.refused",
+                actor=event.actor,
+                decision=event.decision,
+                outcome=event.decision.code,
+                approval=about,
+            )
+        case ApprovalRead():
+            return Draft(kind="approval.read", actor=event.actor, approval=about)
+
+
 def _tool_finished(event: ToolFinished, scrub: Scrub) -> Draft:
     result = event.result
     outcome = "error" if result.is_error else "ok"
-    if event.decision.verdict is Verdict.DENY:
+    if event.decision.enforced not in (Verdict.ALLOW, Verdict.REDACT):
         outcome = event.decision.code
     words: JsonObject = {"content": result.content, "is_error": result.is_error}
     return Draft(

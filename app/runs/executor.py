@@ -54,6 +54,7 @@ class RunJob:
     opened: "Callable[[RunJob], DrivenRun]"  # called when the run's turn comes
     since: Progress = NOTHING_YET  # what another process did of it
     is_started: bool = False
+    is_begun: bool = False  # its first request was recorded with its submission
     is_parked: bool = False  # it waited for somebody's decision
     cancelled_by: str | None = None  # it is only to be ended
     files: Mapping[str, bytes] | None = None  # which another process left of its workspace
@@ -227,10 +228,11 @@ class RunExecutor:
             driven.close()
 
     async def _run_to_end(self, job: RunJob, recorder: LedgerRecorder, loop: AgentLoop) -> bool:
-        recorder.claim()
-        if job.is_parked or not job.is_started:
-            recorder.set_status(RunStatus.RUNNING)
-        recorder.hold(RunResumed() if job.is_started else RunStarted())
+        if not job.is_begun:
+            recorder.claim()
+            if job.is_parked or not job.is_started:
+                recorder.set_status(RunStatus.RUNNING)
+            recorder.hold(RunResumed() if job.is_started else RunStarted())
         left = job.task.submission.budget.max_wall_seconds - job.since.elapsed_seconds
         expired = RunFinished(status=RunStatus.EXPIRED, error_code="budget:wall")
         if left <= 0:
@@ -238,10 +240,10 @@ class RunExecutor:
         try:
             async with asyncio.timeout(left) as deadline:
                 await loop.run()
-        except RunParkedError:
+        except RunParkedError as parked:
             clock = asyncio.get_running_loop()
             until = clock.time() + left if (when := deadline.when()) is None else when
-            recorder.park(until - clock.time())
+            recorder.park(until - clock.time(), parked.until)
             await recorder.record(RunParked(), loop.spent)
         except TimeoutError:
             if not deadline.expired():

@@ -6,6 +6,8 @@ from functools import partial
 
 from app.agents.loop import AgentLoop, LoopParts
 from app.agents.model_retry import RetryParts
+from app.agents.prompts import run_marks
+from app.ledger.hashing import digest_key
 from app.policy.gate import DascGate
 from app.runs.executor import DrivenRun, RunJob
 from app.runs.recorder import LedgerRecorder, RecorderParts
@@ -63,8 +65,11 @@ class RunOpener:
 
     def __call__(self, job: RunJob) -> DrivenRun:
         """The run's recorder and loop; nothing is opened yet that would have to be closed."""
+        return self.opened(job, LedgerRecorder(job.place, self._parts.recorder_parts))
+
+    def opened(self, job: RunJob, recorder: LedgerRecorder) -> DrivenRun:
+        """The same with the recorder of whoever let the run in."""
         parts, place = self._parts, job.place
-        recorder = LedgerRecorder(place, parts.recorder_parts)
         entropy = parts.recorder_parts.entropy
         kept = WorkFiles(parts.work, lambda: recorder.place, entropy, job.files)
         files = LazyFiles(parts.workspaces, place.tenant_id.hex, place.run_id.hex, kept)
@@ -85,6 +90,7 @@ class RunOpener:
             journal=recorder,
             monotonic=parts.monotonic,
             model_timeout_seconds=parts.model_timeout_seconds,
+            marks=run_marks(digest_key(job.place.run_key)),
             retry=parts.retry,
         )
         return AgentLoop(job.task, loop_parts, may_instruct=job.may_instruct, since=job.since)

@@ -8,7 +8,7 @@ from app.domain.record import RunWoken
 from app.domain.run import RunId, RunStatus, TenantId, Usage
 from app.ledger.writing import ChainHead
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
-from app.runs.takeover import Reopen
+from app.runs.takeover import Reopen, VerifiedRun
 from app.storage.companions import QueueWake
 from app.storage.run_store import RunStore
 
@@ -27,6 +27,17 @@ class RunWaker:
         NotFoundError when the run is over; IllegalTransitionError when it is not parked;
         StaleEpochError when somebody else was faster, and nothing was done.
         """
+        recorder, _ = await self.opened(tenant_id, run_id)
+        recorder.queue(QueueWake())
+        return await recorder.record(RunWoken(actor=actor), Usage())
+
+    async def opened(
+        self, tenant_id: TenantId, run_id: RunId
+    ) -> tuple[LedgerRecorder, VerifiedRun]:
+        """A parked run, verified, and its ledger, which the next record claims.
+
+        Raises as `wake` does; StaleEpochError comes with the record.
+        """
         epoch, status = await self._runs.open_state(tenant_id, run_id)
         if status is not RunStatus.AWAITING_APPROVAL:
             raise IllegalTransitionError("the run waits for nobody")
@@ -40,5 +51,4 @@ class RunWaker:
         )
         recorder = LedgerRecorder(place, self._parts)
         recorder.claim()
-        recorder.queue(QueueWake())
-        return await recorder.record(RunWoken(actor=actor), Usage())
+        return recorder, found

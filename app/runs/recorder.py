@@ -10,9 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from app.domain.approval import ApprovalId, ApprovalState
 from app.domain.errors import KeyRetiredError, LedgerError
 from app.domain.receipt import RecordReceipt
 from app.domain.record import (
+    ApprovalDecided,
+    ApprovalRequested,
     ModelResponded,
     OutcomeUnknown,
     RunEvent,
@@ -22,23 +25,27 @@ from app.domain.record import (
     ToolFinished,
 )
 from app.domain.run import Json, RunId, RunStatus, TenantId, Usage
-from app.domain.verdict import ReleasedOutput, Scrubbed
+from app.domain.verdict import ReleasedOutput, Scrubbed, Verdict
+from app.ledger.hashing import digest_key, keyed_digest
 from app.ledger.released_output import released_note
 from app.ledger.sealing import NONCE_BYTES, seal_result, seal_work
 from app.ledger.writing import ChainHead, Draft, Entropy, RunWriter, SealedRecord, WriterKey
 from app.privacy.scrubber import Scrubber, machine_note
 from app.runs.event_drafts import draft_of
+from app.runs.identifiers import new_run_id
 from app.runs.notifier import Bell, RunEnd
 from app.runs.run_keys import RunKeys
 from app.runs.working_copy import step_bytes
 from app.storage.companions import (
     Change,
     Claim,
+    CloseApproval,
     Companion,
     LabelledRun,
     NewResult,
     NewRun,
     NewWork,
+    OpenApproval,
     Queueing,
     QueuePark,
     TakenKey,
@@ -108,6 +115,21 @@ class LedgerRecorder:
         """Record this with whatever comes next, in the same transaction and before it."""
         self._held.append(event)
 
+    def digest(self, action: bytes) -> bytes:
+        """A digest of what is to be done that dies with the run: what an approval is bound to."""
+        return keyed_digest(digest_key(self._place.run_key), "approval", action)
+
+    def ask(self, tool: str, action: bytes, expires_seconds: int) -> None:
+        """Hold the request that somebody decide on what was held last, until so long from now."""
+        now = self._parts.now()
+        request = ApprovalRequested(
+            approval_id=ApprovalId(new_run_id(now, self._parts.entropy)),
+            tool=tool,
+            digest=self.digest(action),
+            expires_at=now + timedelta(seconds=expires_seconds),
+        )
+        self._held.append(request)
+
     def open_run(self, new_run: NewRun, key: TakenKey | None = None) -> None:
         """Let the first record bring the run's row and key with it, and bear its time.
 
@@ -134,10 +156,17 @@ class LedgerRecorder:
         """Let the next record change the run's state with it."""
         self._companions.append(Change(status=status, usage=Usage()))
 
-    def park(self, at_most_seconds: float) -> None:
-        """Let nobody drive the run after the next record, until it is woken or for so long."""
+    def park(self, at_most_seconds: float, until: datetime | None = None) -> None:
+        """Let nobody drive the run after the next record, until it is woken.
+
+        Or until then, or for so long, or until what it asks for in the same record expires.
+        """
         self.set_status(RunStatus.AWAITING_APPROVAL)
-        until = self._parts.now() + timedelta(seconds=at_most_seconds)
+        if until is None:
+            until = self._parts.now() + timedelta(seconds=at_most_seconds)
+        for event in self._held:
+            if isinstance(event, ApprovalRequested):
+                until = event.expires_at
         self._companions.append(QueuePark(until=until))
 
     def queue(self, change: Queueing) -> None:
@@ -180,6 +209,7 @@ class LedgerRecorder:
         sealed = self._writer.seal(place.head, drafts, epoch=place.epoch, at=now)
         head = sealed.head
         work = self._work(place.head.next_seq, events)
+        work += self._approvals(events, place.head.next_seq, now)
         closing = self._closing(events[-1], head, usage, now)
         try:
             companions = [*self._companions, *work, *closing]
@@ -236,6 +266,29 @@ class LedgerRecorder:
             return []
         seq = first_seq + len(events) - 1
         return [WorkPart(seq=seq, blob=self._sealed_work(seq, told))]
+
+    @staticmethod
+    def _approvals(events: Sequence[RunEvent], first_seq: int, now: datetime) -> list[Companion]:
+        """What the events change beside the ledger of approvals."""
+        found: list[Companion] = []
+        for seq, event in enumerate(events, first_seq):
+            match event:
+                case ApprovalRequested():
+                    opened = OpenApproval(
+                        approval_id=event.approval_id,
+                        digest=event.digest,
+                        seq=seq,
+                        at=now,
+                        expires_at=event.expires_at,
+                    )
+                    found.append(opened)
+                case ApprovalDecided():
+                    found.append(_closed(event.approval_id, event.state, now))
+                case ToolDecided() if event.approval is not None and _is_begun(event):
+                    found.append(_closed(event.approval, ApprovalState.USED, now))
+                case _:
+                    pass
+        return found
 
     def _sealed_work(self, seq: int, value: bytes) -> bytes:
         place = self._place
@@ -299,6 +352,14 @@ def _kept(receipt: Receipt, first: SealedRecord) -> RecordReceipt:
         chain=first.chain,
         share=None if batch is None else batch.share(run, first.seq),
     )
+
+
+def _closed(approval_id: ApprovalId, state: ApprovalState, at: datetime) -> CloseApproval:
+    return CloseApproval(approval_id=approval_id, state=state, at=at)
+
+
+def _is_begun(event: ToolDecided) -> bool:
+    return event.decision.enforced in {Verdict.ALLOW, Verdict.REDACT}
 
 
 def _weight(event: RunEvent) -> int:

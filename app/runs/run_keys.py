@@ -37,7 +37,7 @@ class RunKeys:
         self, tenant_id: TenantId, run_id: RunId, key: bytes, now: datetime
     ) -> WrappedKey:
         """A run's key under the newest KEK of the day."""
-        return self._wrapped(f"ledger/{tenant_id.hex}/{now:%Y%m%d}", tenant_id, run_id, key)
+        return self._wrapped(f"ledger/{tenant_id.hex}/{_day(now)}", tenant_id, run_id, key)
 
     def new_result_key(
         self, tenant_id: TenantId, run_id: RunId, now: datetime
@@ -56,7 +56,7 @@ class RunKeys:
         self, tenant_id: TenantId, run_id: RunId, key: bytes, now: datetime
     ) -> WrappedKey:
         """A run's work key under the newest work KEK of the day."""
-        return self._wrapped(f"work/{tenant_id.hex}/{now:%Y%m%d}", tenant_id, run_id, key)
+        return self._wrapped(f"work/{tenant_id.hex}/{_day(now)}", tenant_id, run_id, key)
 
     def open(self, tenant_id: TenantId, run_id: RunId, key: WrappedKey) -> bytes:
         """The key in clear. KeyStoreError when its KEK is gone or the wrap was made elsewhere."""
@@ -100,7 +100,11 @@ def days_in_use(now: datetime) -> frozenset[str]:
 
     A result sealed a moment before midnight may still be on its way to the database.
     """
-    return frozenset({f"{now:%Y%m%d}", f"{now - timedelta(hours=1):%Y%m%d}"})
+    return frozenset({_day(now), _day(now - timedelta(hours=1))})
+
+
+def _day(moment: datetime) -> str:
+    return moment.date().isoformat().replace("-", "")
 
 
 def day_of(kek_id: str) -> str:

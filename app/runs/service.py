@@ -4,7 +4,7 @@ Threat: Prompt injection via task input
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Protocol
 from uuid import UUID
@@ -12,7 +12,7 @@ from uuid import UUID
 from app.domain.errors import InvalidSubmissionError, PolicyDeniedError, ToolsBusyError
 from app.domain.idempotency import KeyClaim
 from app.domain.receipt import RecordReceipt
-from app.domain.record import RunFinished, RunSubmitted
+from app.domain.record import RunFinished, RunStarted, RunSubmitted
 from app.domain.run import (
     TERMINAL,
     Caller,
@@ -38,7 +38,7 @@ from app.runs.opening import RunOpener
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.run_keys import RunKeys
 from app.runs.working_copy import WorkingTask, task_bytes
-from app.storage.companions import NewRun, QueuePut, TakenKey
+from app.storage.companions import NewRun, QueuePut, TakenKey, WrappedKey
 from app.storage.run_store import RunStore
 from app.tools.toolbox import Toolbox
 
@@ -88,6 +88,7 @@ class StartedRun:
 
     run: RunRow
     task: bytes
+    entries: int
     receipt: RecordReceipt
 
 
@@ -144,8 +145,7 @@ class RunService:
         provider = None if price is None else self._parts.providers.get(price.provider)
         if price is None or provider is None:
             raise InvalidSubmissionError("/model", "this deployment does not offer that model")
-        known = {spec.name for spec in self._parts.toolbox.specs}
-        if not set(submission.tools) <= known:
+        if not set(submission.tools) <= self._parts.toolbox.names:
             raise InvalidSubmissionError("/tools", "this deployment does not have that tool")
         return price, provider
 
@@ -165,16 +165,7 @@ class RunService:
         work_key, work_wrapped = parts.run_keys.new_work_key(caller.tenant_id, run_id, now)
         place = _first_place(caller.tenant_id, run_id, run_key, work_key)
         recorder = LedgerRecorder(place, parts.recorder_parts)
-        new_run = NewRun(
-            kind=RunKind.AGENT,
-            status=RunStatus.QUEUED,
-            provider=model[1].name,
-            model=submission.model,
-            agent=submission.agent,
-            policy_digest=parts.gate.policy.digest,
-            created_at=now,
-            key=wrapped,
-        )
+        new_run = _new_run(submission, model[1], parts.gate, now, wrapped)
         recorder.open_run(new_run, _taken(key, verdict))
         recorder.label(parts.run_keys.labels.of(caller.tenant_id, submission.metadata))
         submitted = RunSubmitted(
@@ -195,9 +186,8 @@ class RunService:
         may_instruct = Scope.INSTRUCT in caller.scopes and submission.instructions is not None
         task = WorkingTask(tenant=caller.tenant, may_instruct=may_instruct, submission=submission)
         recorder.open_work(work_wrapped, task_bytes(task))
-        recorder.queue(QueuePut(worker=parts.dispatch.place_for(caller.tenant, run_id)))
-        await recorder.record(submitted, Usage())
-        told, receipt = recorder.take_recorded()[0].fields["task"].value, recorder.take_receipt()
+        worker = parts.dispatch.place_for(caller.tenant, run_id)
+        recorder.queue(QueuePut(worker=worker))
         job = RunJob(
             place=recorder.place,
             task=verdict,
@@ -206,15 +196,57 @@ class RunService:
             may_instruct=may_instruct,
             opened=parts.opener,
         )
-        parts.dispatch.launch(job)
-        queued = _queued(caller.tenant_id, run_id, new_run)
-        return StartedRun(run=queued, task=told, receipt=receipt)
+        begun = None if worker is None else await self._begun(job, recorder, submitted)
+        if begun is None:
+            await recorder.record(submitted, Usage())
+        told, receipt = recorder.take_recorded()[0].fields["task"].value, recorder.take_receipt()
+        place = recorder.place
+        parts.dispatch.launch(begun or replace(job, place=place))
+        status = new_run.status if begun is None else RunStatus.RUNNING
+        row = _row(caller.tenant_id, run_id, replace(new_run, status=status))
+        return StartedRun(run=row, task=told, entries=place.head.next_seq, receipt=receipt)
+
+    async def _begun(
+        self, job: RunJob, recorder: LedgerRecorder, submitted: RunSubmitted
+    ) -> RunJob | None:
+        """The run with its submission, its start and its first request in one durable write.
+
+        None, and nothing is recorded, when the gate does not allow that request: then it is let in
+        and ends as any run does. Under the epoch that it is opened with: nobody was its owner
+        before.
+        """
+        driven = self._parts.opener.opened(job, recorder)
+        loop = driven.open_loop()
+        if not loop.may_begin():
+            return None
+        recorder.set_status(RunStatus.RUNNING)
+        recorder.hold(submitted)
+        recorder.hold(RunStarted())
+        await loop.begin()
+        begun = replace(driven, open_loop=lambda: loop)
+        return replace(job, place=recorder.place, opened=lambda _: begun, is_begun=True)
 
 
 def _taken(key: KeyClaim | None, verdict: AdmittedTask | Deny) -> TakenKey | None:
     if key is None:
         return None
     return TakenKey(claim=key, status=_REFUSED if isinstance(verdict, Deny) else _ACCEPTED)
+
+
+def _new_run(
+    submission: Submission, provider: ModelProvider, gate: DascGate, now: datetime, key: WrappedKey
+) -> NewRun:
+    """The run's row as its first record brings it."""
+    return NewRun(
+        kind=RunKind.AGENT,
+        status=RunStatus.QUEUED,
+        provider=provider.name,
+        model=submission.model,
+        agent=submission.agent,
+        policy_digest=gate.policy.digest,
+        created_at=now,
+        key=key,
+    )
 
 
 def _first_place(tenant_id: TenantId, run_id: RunId, run_key: bytes, work_key: bytes) -> RunPlace:
@@ -228,7 +260,7 @@ def _first_place(tenant_id: TenantId, run_id: RunId, run_key: bytes, work_key: b
     )
 
 
-def _queued(tenant_id: TenantId, run_id: RunId, new_run: NewRun) -> RunRow:
+def _row(tenant_id: TenantId, run_id: RunId, new_run: NewRun) -> RunRow:
     """The row that the first record brought with it."""
     return RunRow(
         tenant_id=tenant_id,

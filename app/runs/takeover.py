@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
-from app.agents.progress import Progress
+from app.agents.progress import AskedCall, Progress
 from app.domain.errors import KeyStoreError
 from app.domain.run import RunId, RunStatus, TenantId, Usage
 from app.domain.step import IN_FILES, ResultsMessage
@@ -25,6 +25,7 @@ from app.ledger.writing import ChainHead
 from app.policy.gate_inputs import SubmitInput
 from app.providers.prices import Models
 from app.providers.provider import ModelProvider
+from app.runs.approval_facts import asks_of, refused_among, waited_seconds
 from app.runs.dispatcher import LostRun
 from app.runs.executor import RunJob
 from app.runs.opening import DrivingParts, RunOpener
@@ -171,14 +172,17 @@ class Takeover:
         if _vain_resumptions(found.records) >= MOST_VAIN_RESUMPTIONS:
             raise WorkingCopyError("it was gone on with again and again, and does not get on")
         started_at = next((item.at for item in found.records if item.kind == STARTED_KIND), None)
-        first, *later = _opened(place, sealed)
+        first, *later = opened_parts(place, sealed)
+        asks = asks_of(found.records)
         task = opened_task(first)
         progress = progress_of(
             later,
             [(record.seq, record.kind) for record in found.records],
             spent=found.spent,
-            elapsed_seconds=_elapsed(started_at, parts.now()),
+            elapsed_seconds=_elapsed(started_at, found.records, parts.now()),
+            asked=_newest(asks, parts.now()),
         )
+        progress = replace(progress, refused_asks=refused_among(found.records))
         said = task.submission
         if found.policy_digest != parts.driving.gate.policy.digest:
             raise UnfitProcessError("this process has another policy")
@@ -215,7 +219,8 @@ def _answered(since: Progress) -> set[str]:
     return {result.name for result in results if result.name in since.calls_made}
 
 
-def _opened(place: RunPlace, sealed: Sequence[tuple[int, bytes]]) -> list[bytes]:
+def opened_parts(place: RunPlace, sealed: Sequence[tuple[int, bytes]]) -> list[bytes]:
+    """The parts of a working copy in clear. SealError for one that was not sealed for there."""
     key = place.work_key or b""
     log, run = place.tenant_id.bytes, place.run_id.bytes
     return [open_work(key, blob, log=log, run=run, seq=seq) for seq, blob in sealed]
@@ -231,6 +236,18 @@ def _vain_resumptions(records: Sequence[VerifiedRecord]) -> int:
     return count
 
 
-def _elapsed(since: datetime | None, now: datetime) -> float:
-    """The time that nobody drove it counts: the deadline is the caller's."""
-    return 0.0 if since is None else max(0.0, (now - since).total_seconds())
+def _elapsed(since: datetime | None, records: Sequence[VerifiedRecord], now: datetime) -> float:
+    """The time that nobody drove it counts: the deadline is the caller's.
+
+    Not while somebody was asked to decide: an approval has a deadline of its own.
+    """
+    if since is None:
+        return 0.0
+    return max(0.0, (now - since).total_seconds() - waited_seconds(records, now))
+
+
+def _newest(asks: Sequence[AskedCall], now: datetime) -> AskedCall | None:
+    """What was asked for last, and whether its time is over."""
+    if not asks:
+        return None
+    return replace(asks[-1], is_late=asks[-1].expires_at <= now)

@@ -10,12 +10,12 @@ Threat: PHI leakage in audit logs
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
-from app.agents.progress import OpenTurn, Progress, told_of
+from app.agents.progress import AskedCall, OpenTurn, Progress, told_of
 from app.domain.record import ModelResponded, RunEvent, ToolDecided
 from app.domain.run import Budget, DataPart, Json, JsonObject, Submission, Usage
 from app.domain.step import (
@@ -93,6 +93,12 @@ class _Begun(_Closed):
     call_id: str
 
 
+class _Asked(_Closed):
+    step: Literal["asked"]
+    seq: int
+    call_id: str
+
+
 class _Result(_Closed):
     step: Literal["result"]
     seq: int
@@ -108,13 +114,20 @@ class _PutOff(_Closed):
     seq: int
 
 
-_Step: TypeAlias = Annotated[_Reply | _Begun | _Result | _PutOff, Field(discriminator="step")]
+_Step: TypeAlias = Annotated[
+    _Reply | _Begun | _Asked | _Result | _PutOff, Field(discriminator="step")
+]
 _STEPS: TypeAdapter[list[_Step]] = TypeAdapter(list[_Step])
 # Which records a step stands for.
 _KINDS: Mapping[str, frozenset[str]] = {
     "llm.responded": frozenset({"reply", "put_off"}),
-    "tool.decided": frozenset({"begun", "result"}),
+    "tool.decided": frozenset({"begun", "asked", "result"}),
     "tool.finished": frozenset({"result"}),
+}
+_STEPS_OF: Mapping[Verdict, str] = {
+    Verdict.ALLOW: "begun",
+    Verdict.REDACT: "begun",
+    Verdict.REQUIRE_APPROVAL: "asked",
 }
 
 
@@ -191,9 +204,11 @@ def progress_of(
     *,
     spent: Usage,
     elapsed_seconds: float,
+    asked: AskedCall | None = None,
 ) -> Progress:
     """The later parts put together, which must be the steps of these records (seq and kind).
 
+    `asked`: what the ledger asked for last, which a call that waits for a decision must be.
     WorkingCopyError when one is missing, too much, or out of place.
     """
     try:
@@ -205,7 +220,7 @@ def progress_of(
         raise WorkingCopyError("a working copy has not the steps of its ledger")
     if any(step.step not in _KINDS[kind] for step, (_, kind) in zip(steps, told, strict=True)):
         raise WorkingCopyError("a working copy tells other steps than its ledger")
-    folding = _Folding()
+    folding = _Folding(asked)
     for step in steps:
         folding.take(step)
     return Progress(
@@ -221,7 +236,8 @@ def progress_of(
 class _Folding:
     """Turns and the one that is open, step by step. WorkingCopyError for one that cannot follow."""
 
-    def __init__(self) -> None:
+    def __init__(self, asked: AskedCall | None) -> None:
+        self._asked = asked
         self.turns: list[ReplyMessage | ResultsMessage] = []
         self.calls_made: Counter[str] = Counter()
         self.turn: OpenTurn | None = None
@@ -239,12 +255,19 @@ class _Folding:
                 self._require(step.call_id, turn)
                 if turn.pending is None:
                     self.calls_made[turn.reply.calls[len(turn.results)].name] += 1
-                self.turn = OpenTurn(reply=turn.reply, results=turn.results, pending=step.seq)
+                self.turn = replace(turn, pending=step.seq)
+            case _Asked() if turn is not None:
+                self._require(step.call_id, turn)
+                self.turn = replace(turn, asked=self._asked_at(step.seq))
             case _Result() if turn is not None:
                 self._require(step.call_id, turn)
                 self._answered(turn, (*turn.results, _result(step)))
             case _:
                 raise WorkingCopyError("the steps of a working copy do not follow each other")
+
+    def _asked_at(self, seq: int) -> AskedCall | None:
+        """What was asked for in the record behind this one; an older one is answered by now."""
+        return self._asked if self._asked is not None and self._asked.seq == seq + 1 else None
 
     def _answered(self, turn: OpenTurn, results: tuple[ToolResult, ...]) -> None:
         if len(results) < len(turn.reply.calls):
@@ -265,8 +288,9 @@ def _step(seq: int, event: RunEvent) -> JsonObject | None:
         if event.reply is None:
             return {"step": "put_off", "seq": seq}
         return _told_reply(seq, event.reply)
-    if isinstance(event, ToolDecided) and event.decision.verdict is Verdict.ALLOW:
-        return {"step": "begun", "seq": seq, "call_id": event.call.call_id}
+    if isinstance(event, ToolDecided) and event.decision.enforced in _STEPS_OF:
+        step = _STEPS_OF[event.decision.enforced]
+        return {"step": step, "seq": seq, "call_id": event.call.call_id}
     result = told_of(event)
     if result is None:
         return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from app.domain.approval import APPROVAL_TRANSITIONS, ApprovalId, ApprovalState
 from app.domain.idempotency import KeyClaim
 from app.domain.run import TRANSITIONS, Json, JsonObject, RunId, RunKind, RunStatus, Usage
 from app.storage.holds import ReleaseHold, SetHold, hold_json
@@ -110,6 +111,26 @@ class QueueWake:
     """Companion: a parked run is due."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenApproval:
+    """Companion: a call of the run waits for somebody's decision."""
+
+    approval_id: ApprovalId
+    digest: bytes
+    seq: int
+    at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseApproval:
+    """Companion: an approval comes to another state, if its present one allows that."""
+
+    approval_id: ApprovalId
+    state: ApprovalState
+    at: datetime
+
+
 Queueing = QueuePut | QueuePark | QueueWake
 Companion = (
     NewRun
@@ -122,6 +143,8 @@ Companion = (
     | TakenKey
     | SetHold
     | ReleaseHold
+    | OpenApproval
+    | CloseApproval
     | Queueing
 )
 
@@ -159,8 +182,6 @@ def companion_json(run_id: RunId, item: Companion) -> JsonObject:
                 "error_code": item.error_code,
                 "finished_at": None if item.finished_at is None else item.finished_at.isoformat(),
             }
-        case SetHold() | ReleaseHold():
-            return hold_json(item)
         case NewResult():
             return {
                 "op": "result.insert",
@@ -179,6 +200,8 @@ def companion_json(run_id: RunId, item: Companion) -> JsonObject:
                 "request": item.claim.requests[0].hex(),
                 "status": item.status,
             }
+        case SetHold() | ReleaseHold() | OpenApproval() | CloseApproval():
+            return _matter_json(run, item)
         case QueuePut() | QueuePark() | QueueWake():
             return _queueing_json(run, item)
 
@@ -192,6 +215,41 @@ def _work_json(run: str, item: NewWork | WorkPart | LabelledRun) -> JsonObject:
         case LabelledRun():
             told: list[Json] = [digest.hex() for digest in item.digests]
             return {"op": "run.label", "run_id": run, "digests": told}
+
+
+def _matter_json(
+    run: str, item: SetHold | ReleaseHold | OpenApproval | CloseApproval
+) -> JsonObject:
+    match item:
+        case SetHold() | ReleaseHold():
+            return hold_json(item)
+        case OpenApproval() | CloseApproval():
+            return _approval_json(run, item)
+
+
+def _approval_json(run: str, item: OpenApproval | CloseApproval) -> JsonObject:
+    about: JsonObject = {
+        "run_id": run,
+        "approval_id": str(item.approval_id),
+        "at": item.at.isoformat(),
+    }
+    match item:
+        case OpenApproval():
+            return {
+                **about,
+                "op": "approval.open",
+                "digest": item.digest.hex(),
+                "seq": item.seq,
+                "expires_at": item.expires_at.isoformat(),
+            }
+        case CloseApproval():
+            before = [old for old, new in APPROVAL_TRANSITIONS.items() if item.state in new]
+            return {
+                **about,
+                "op": "approval.close",
+                "state": item.state.value,
+                "from": [state.value for state in before],
+            }
 
 
 def _queueing_json(run: str, item: Queueing) -> JsonObject:

@@ -44,6 +44,7 @@ REGISTRY: Final[Mapping[str, Fates]] = MappingProxyType(
         "run_label": Fates(anonymize_run=Fate.GONE, delete_run=Fate.GONE),
         "runs": _ALL_OF_A_RUN,
         "run_command": _ALL_OF_A_RUN,
+        "approval": _ALL_OF_A_RUN,  # ids, states, times and a digest under the run's key
         "webhook_delivery": _ALL_OF_A_RUN,  # ids, states and times of it
         "run_hold": _ALL_OF_A_RUN,  # a hold forbids both, so there is none left
         "batch": _OF_THE_LOG,

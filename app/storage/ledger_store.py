@@ -54,11 +54,13 @@ APPEND = (
     " CASE WHEN $21 THEN work_keep($1, $2, $20) END,"
     " CASE WHEN $22 THEN idempotency_keep($1, $2, $20) END,"
     " CASE WHEN $23 THEN webhook_tell($1, $2, $20) END,"
-    " CASE WHEN $24 THEN queue_keep($1, $2, $20) END"
+    " CASE WHEN $24 THEN queue_keep($1, $2, $20) END,"
+    " CASE WHEN $25 THEN approval_keep($1, $2, $20) END"
 )
 _OF_THE_WORKING_COPY = frozenset({"work.open", "work.put", "run.label", "run.change"})
 _TOLD_BY_WEBHOOKS = frozenset({"run.insert", "run.change"})
 _OF_THE_QUEUE = frozenset({"queue.put", "queue.park", "queue.wake", "run.change"})
+_OF_APPROVALS = frozenset({"approval.open", "approval.close"})
 _STORED = """
 SELECT chain, batch_id FROM record WHERE tenant_id = $1 AND run_id = $2 AND seq = $3
 """
@@ -318,6 +320,7 @@ def append_arguments(batch: SealedBatch, companions: Sequence[JsonObject]) -> tu
         "key.take" in ops,
         not _TOLD_BY_WEBHOOKS.isdisjoint(ops),
         not _OF_THE_QUEUE.isdisjoint(ops),
+        not _OF_APPROVALS.isdisjoint(ops),
     )
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import UserDefinedType
 
+from app.storage.approval_tables import add_approval_tables
 from app.storage.request_tables import add_request_tables
 from app.storage.run_tables import add_run_tables
 from app.storage.webhook_tables import add_webhook_tables
@@ -391,3 +392,4 @@ rate_use = Table(
 add_request_tables(METADATA)
 add_run_tables(METADATA)
 add_webhook_tables(METADATA)
+add_approval_tables(METADATA)

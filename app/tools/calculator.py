@@ -15,8 +15,9 @@ from typing import TypeAlias
 from pydantic import Field
 
 from app.domain.errors import ToolError
+from app.domain.label import Label
 from app.domain.run import JsonObject
-from app.domain.step import Effect, Label, Role, ToolSpec
+from app.domain.step import Effect, Role, ToolSpec
 from app.sandbox.workspace import Workspace
 from app.tools.arithmetic_text import MAX_CHARS, MAX_NODES, parsed_arithmetic
 from app.tools.toolbox import ClosedArguments, closed_schema, parse_arguments

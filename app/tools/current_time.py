@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from app.domain.label import Confidentiality, Integrity, Label
 from app.domain.run import JsonObject
-from app.domain.step import Confidentiality, Effect, Integrity, Label, ToolSpec
+from app.domain.step import Effect, ToolSpec
 from app.sandbox.workspace import Workspace
 from app.tools.toolbox import ClosedArguments, closed_schema, parse_arguments
 

@@ -10,8 +10,9 @@ from typing import Annotated
 from pydantic import Field
 
 from app.domain.errors import ToolError
+from app.domain.label import Label
 from app.domain.run import JsonObject
-from app.domain.step import Effect, Label, Role, ToolSpec
+from app.domain.step import Effect, Role, ToolSpec
 from app.privacy.linear_regex import compiled_within, quoted
 from app.sandbox.workspace import Workspace
 from app.sandbox.workspace_path import MAX_PATH_BYTES
@@ -115,6 +116,7 @@ class WriteFile:
         # The one number in it is the length of what the model wrote: an echo, not a fact.
         labels={"": Label()},
         free_text=frozenset({"content"}),
+        is_confined=True,
     )
 
     async def run(self, arguments: JsonObject, workspace: Workspace) -> str:

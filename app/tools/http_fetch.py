@@ -13,8 +13,9 @@ from typing import Literal
 from pydantic import Field
 
 from app.domain.errors import EgressError, ToolError
+from app.domain.label import Label
 from app.domain.run import Json, JsonObject
-from app.domain.step import Effect, Label, Role, ToolSpec
+from app.domain.step import Effect, Role, ToolSpec
 from app.egress.egress_client import EgressAnswer, EgressClient, EgressOrder
 from app.egress.tool_credentials import ToolCredential, covered
 from app.egress.url_policy import MAX_BODY_BYTES, MAX_URL_CHARS, READING, UrlPolicy

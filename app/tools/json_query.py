@@ -9,8 +9,9 @@ import json
 from pydantic import Field
 
 from app.domain.errors import ToolError
+from app.domain.label import Label
 from app.domain.run import Json, JsonObject
-from app.domain.step import Effect, Label, Role, ToolSpec
+from app.domain.step import Effect, Role, ToolSpec
 from app.sandbox.workspace import Workspace
 from app.tools.json_path import Scene, StepMeter, at_pointer, nodes
 from app.tools.json_path_text import MAX_CHARS, read_json_path

@@ -6,12 +6,14 @@ Threat: Privilege escalation via tool calls
 import asyncio
 import sys
 import sysconfig
+from dataclasses import replace
 
 from pydantic import Field
 
 from app.domain.errors import OverloadedError, ToolError
+from app.domain.label import Label
 from app.domain.run import JsonObject
-from app.domain.step import Effect, Label, Role, ToolSpec
+from app.domain.step import Effect, Role, ToolSpec
 from app.sandbox.execution import (
     EngineName,
     ExecRequest,
@@ -94,12 +96,14 @@ class PythonTool:
         runner: Runner,
         refusals: PythonRefusals | None,
         engine: PythonEngine = _NATIVE,
+        *,
+        is_confined: bool = True,
     ) -> None:
         """Without `refusals` there is no first layer: only tests of the boundary go without."""
         self._runner = runner
         self._refusals = refusals
         self._engine = engine.name
-        self.spec = python_spec(engine)
+        self.spec = replace(python_spec(engine), is_confined=is_confined)
 
     async def run(self, arguments: JsonObject, workspace: Workspace) -> str:
         """What the program wrote. ToolError when it was refused, failed or was ended."""

@@ -7,12 +7,14 @@ Threat: Exfiltration via web/shell tools
 """
 
 import asyncio
+from dataclasses import replace
 
 from pydantic import Field
 
 from app.domain.errors import OverloadedError, ToolError
+from app.domain.label import Label
 from app.domain.run import JsonObject
-from app.domain.step import Effect, Label, Role, ToolSpec
+from app.domain.step import Effect, Role, ToolSpec
 from app.sandbox.execution import (
     Argv,
     EngineName,
@@ -87,12 +89,13 @@ class ShellTool:
         programs: ProgramList | None = None,
         *,
         has_files: bool = True,
+        is_confined: bool = True,
     ) -> None:
         """Without `refusals` there is no first layer: only tests of the boundary go without."""
         self._runner = runner
         self._refusals = refusals
         self._programs = programs
-        self.spec = shell_spec(programs, has_files=has_files)
+        self.spec = replace(shell_spec(programs, has_files=has_files), is_confined=is_confined)
 
     async def run(self, arguments: JsonObject, workspace: Workspace) -> str:
         """What the command wrote. ToolError when it was refused, failed or was ended."""

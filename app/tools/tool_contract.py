@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator, Mapping
 
 from app.domain.errors import ConfigurationError
+from app.domain.label import Integrity
 from app.domain.run import Json, JsonObject
-from app.domain.step import TOOL_NAME, Effect, Integrity, Role, ToolSpec
+from app.domain.step import TOOL_NAME, Effect, Role, ToolSpec
 from app.domain.visible_text import hides_something, shows_something
 
 MAX_DESCRIPTION_CHARS = 4096

@@ -9,7 +9,7 @@ Threat: Privilege escalation via tool calls
 import asyncio
 import logging
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import KeysView, Mapping
 from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -102,11 +102,17 @@ class Toolbox:
         for name, tool in tools.items():
             require_contract(name, tool.spec)
         self._tools = dict(tools)
+        self._specs = tuple(tool.spec for tool in tools.values())
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
         """What every tool declares, in the order of the roster."""
-        return tuple(tool.spec for tool in self._tools.values())
+        return self._specs
+
+    @property
+    def names(self) -> KeysView[str]:
+        """Of every tool."""
+        return self._tools.keys()
 
     async def run(self, authorized: AuthorizedCall, workspace: Workspace) -> ToolResult:
         """Run exactly the authorized call; never raises but for cancellation.
@@ -151,4 +157,5 @@ class Toolbox:
 def _allows(authorized: AuthorizedCall) -> bool:
     """Whether the proof says what its type promises: allowed, at this point."""
     decision = authorized.decision
-    return decision.verdict is Verdict.ALLOW and decision.point is Point.TOOL_CALL
+    passes = decision.enforced in (Verdict.ALLOW, Verdict.REDACT)
+    return passes and decision.point is Point.TOOL_CALL

@@ -1,5 +1,6 @@
 """Which process drives a run: the one with a place, within the bounds, and never two."""
 
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -75,7 +76,7 @@ def test_no_more_runs_of_a_tenant_are_under_way_than_its_bound_in_all_processes(
         _state(stranger, theirs, "succeeded")
 
 
-async def _ended_as_disowned(roles: Roles, run_id: str, directory: Any) -> None:
+async def _disowned(roles: Roles, run_id: str, directory: Any, *, ends: bool) -> None:
     settings = settings_for(directory, roles)
     deployment = build(settings, _door(settings, KEY_ITEMS), Overrides())
     await deployment.start()
@@ -83,7 +84,8 @@ async def _ended_as_disowned(roles: Roles, run_id: str, directory: Any) -> None:
     assert named is not None
     deployment.dispatcher.disown(named)
     await deployment.dispatcher._beat(asks=False)
-    assert await deployment.dispatcher._parts.beats.held([named]) == []
+    held = await deployment.dispatcher._parts.beats.held([named])
+    assert [run for _, run in held] == ([] if ends else [named])
     await deployment.close()
 
 
@@ -93,6 +95,27 @@ def test_a_run_whose_submitter_was_told_that_it_did_not_enter_is_ended(
     roles = api_databases.new_database()
     with live_server(roles, MESHFLOW_SERVE_WORKERS="off") as live, live.client() as client:
         run_id = _submitted(client)
-        elsewhere(lambda: _ended_as_disowned(roles, run_id, tmp_path))
+        elsewhere(lambda: _disowned(roles, run_id, tmp_path, ends=True))
         run = client.get(f"/v1/runs/{run_id}").json()
     assert (run["status"], run["error"]) == ("interrupted", {"code": "owner_lost"})
+
+
+def test_so_is_one_that_began_with_its_submission_and_not_one_that_was_claimed(
+    api_databases: DatabaseServer, tmp_path: Any
+) -> None:
+    for bound, ends in (("0", True), ("1", False)):  # with a bound, every run is claimed
+        roles, gate = api_databases.new_database(), Gate()
+        directory = tmp_path / bound
+        directory.mkdir()
+        replies = scripted(says("hello"), gate=gate)
+        with (
+            live_server(roles, replies, MESHFLOW_MAX_TENANT_RUNS=bound) as live,
+            live.client() as client,
+        ):
+            run_id = _submitted(client)
+            assert gate.reached.wait(120)
+            disowned = partial(_disowned, roles, run_id, directory, ends=ends)
+            elsewhere(disowned)
+            status = client.get(f"/v1/runs/{run_id}").json()["status"]
+            assert status == ("interrupted" if ends else "running")
+            gate.open()

@@ -14,7 +14,10 @@ from app.api.auth import Doorkeeper
 from app.api.middleware import Guard
 from app.domain import errors
 from app.domain.errors import (
+    ApprovalClosedError,
+    ApprovalRefusedError,
     ChainBreak,
+    ConditionError,
     ConfigurationError,
     ConfinementError,
     EgressError,
@@ -40,6 +43,7 @@ from app.domain.errors import (
     PolicyDeniedError,
     PreconditionFailedError,
     PreconditionRequiredError,
+    RecordFormError,
     RotationRefusedError,
     RunParkedError,
     StaleEpochError,
@@ -72,6 +76,8 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
         403,
         "policy-denied",
     ),
+    "ApprovalRefusedError": (ApprovalRefusedError("c", ("r2.x",)), 403, "approval-refused"),
+    "ApprovalClosedError": (ApprovalClosedError("denied"), 409, "approval-closed"),
     "PreconditionFailedError": (PreconditionFailedError(), 412, "precondition-failed"),
     "PreconditionRequiredError": (PreconditionRequiredError(), 428, "precondition-required"),
     "LedgerError": (LedgerError("refused"), 503, "ledger-refused"),
@@ -104,6 +110,8 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
 INSIDE = {
     "ConfigurationError": ConfigurationError("planted-words"),
     "ModelError": ModelError("planted-words"),
+    "ConditionError": ConditionError("planted-words"),
+    "RecordFormError": RecordFormError("planted-words"),
     "RunParkedError": RunParkedError(),
     "ToolError": ToolError("planted-words"),
     "ConfinementError": ConfinementError("planted-words"),

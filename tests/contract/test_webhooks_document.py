@@ -38,5 +38,5 @@ def test_every_event_is_described_with_its_headers_and_a_body() -> None:
 
 
 def test_every_state_of_a_run_is_an_event() -> None:
-    told = {event.value for event in WebhookEvent if event is not WebhookEvent.LOG_CHECKPOINT}
+    told = {event.value for event in WebhookEvent if event.value.startswith("run.")}
     assert told == {f"run.{status.value}" for status in RunStatus}

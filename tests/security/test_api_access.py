@@ -59,6 +59,9 @@ OPENED_BY = {
         ),
         frozenset({Scope.OPERATE}),
     ),
+    "approvals_list": frozenset({Scope.APPROVE, Scope.AUDIT}),
+    "approvals_get": frozenset({Scope.APPROVE, Scope.AUDIT}),
+    "approvals_decide": frozenset({Scope.APPROVE}),
     "erasures_create": frozenset({Scope.ERASE}),
     "erasures_get": frozenset({Scope.ERASE, Scope.AUDIT}),
     "erasures_hold": frozenset({Scope.ERASE}),
@@ -274,8 +277,9 @@ def test_each_scope_opens_its_operations_and_no_other(
                 _hold(owner, operation, run["id"])
             response = operation.send(stranger, run["id"], bearer(key))
             if scope in OPENED_BY[operation.operation_id]:
-                # There is no erasure yet to have a receipt of, and no such endpoint.
-                is_nobodys = operation.operation_id == "erasures_get" or "{endp" in operation.path
+                # There is no erasure yet to have a receipt of, no such endpoint, no approval.
+                names = ("{erasure_id}", "{endpoint_id}", "{approval_id}")
+                is_nobodys = any(name in operation.path for name in names)
                 is_good = is_let_in(response) or (is_nobodys and response.status_code == 404)
                 assert is_good, (operation.operation_id, scope)
             else:

@@ -53,11 +53,12 @@ class Scene:
     field: Field
     provider: ScriptedProvider
     log: Log
+    url: str
 
     def run(self, who: str = "acme") -> tuple[dict[str, object], list[dict[str, object]]]:
         """A whole run and its entries."""
         with self.server.client(who) as client, self.server.client("audit") as auditor:
-            run = finished(client, {"task": "Fetch the page."})
+            run = finished(client, {"task": f"Fetch {self.url} for me."})
             entries = auditor.get(f"/v1/runs/{run['id']}/entries")
             assert entries.status_code == 200, entries.text
             return run, entries.json()["data"]
@@ -91,7 +92,7 @@ def scene(roles: Roles, tmp_path: Path, request: pytest.FixtureRequest) -> Itera
                 MESHFLOW_FETCH_HOSTS="*.allowed.example",
                 MESHFLOW_TOOL_CREDENTIALS_FILE=str(bindings),
             ) as server:
-                yield Scene(server=server, field=field, provider=provider, log=log)
+                yield Scene(server=server, field=field, provider=provider, log=log, url=urls[0])
     finally:
         root.setLevel(level)
         root.removeHandler(log)

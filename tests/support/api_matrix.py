@@ -22,6 +22,7 @@ MEDIA_TYPE = "application/problem+json"
 UNKNOWN_RUN = "run_" + "0" * 32
 UNKNOWN_ERASURE = "ers_" + "0" * 32
 UNKNOWN_ENDPOINT = "whe_" + "0" * 32
+UNKNOWN_APPROVAL = "apr_" + "0" * 32
 UNKNOWN_DELIVERY = "whd_" + "0" * 32
 OPEN_OPERATIONS = frozenset({"system_health", "system_ready", "system_version"})
 _METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
@@ -67,6 +68,7 @@ class Operation:
                 "erasure_id": UNKNOWN_ERASURE,
                 "endpoint_id": endpoint_id,
                 "delivery_id": delivery_id,
+                "approval_id": UNKNOWN_APPROVAL,
             }
         )
 
@@ -90,6 +92,8 @@ class Operation:
                 "legal_basis": "gdpr.art17",
                 "request_ref": "ticket 1",
             }
+        if self.path.endswith("/decision"):
+            return {"decision": "deny", "digest": "0" * 64}
         if self.path.endswith("/stops"):
             return {"agent": "nobody"}
         return {"reason": "court"} if self.path.endswith("/hold") else {"task": "1+1"}

@@ -18,7 +18,8 @@ import asyncio
 import os
 from pathlib import Path
 
-from app.domain.step import Effect, Label, Role, ToolSpec
+from app.domain.label import Label
+from app.domain.step import Effect, Role, ToolSpec
 
 PLACE = Path(os.environ["COUNTED_TOOLS_DIR"])
 SECONDS = float(os.environ.get("COUNTED_TOOLS_SECONDS", "0"))
@@ -44,6 +45,7 @@ class Counted:
             },
             roles={"word": Role.CONTENT},
             labels={"": Label()},
+            asked_by=("count",),
             timeout_seconds=60.0,
             is_idempotent=is_idempotent,
         )

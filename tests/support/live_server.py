@@ -18,18 +18,21 @@ from app.settings import Settings
 from app.wiring import Overrides
 from tests.support.databases import Roles
 
-# Made-up keys; `acme` may do everything, `forms` may not instruct, `other` is another tenant.
+# Made-up keys; `acme` may do everything, `forms` may not instruct, `boss` decides approvals,
+# `other` is another tenant.
 KEYS: Mapping[str, str] = {
     "acme": "acme-key-000000000000000000000001",
     "forms": "forms-key-00000000000000000000002",
     "audit": "audit-key-00000000000000000000003",
     "other": "other-key-00000000000000000000004",
+    "boss": "boss-key-000000000000000000000005",
 }
 KEY_ITEMS = ",".join(
     (
         f"acme:{KEYS['acme']}",
         f"acme:run:{KEYS['forms']}",
         f"acme:audit:{KEYS['audit']}",
+        f"acme:approve:{KEYS['boss']}",
         f"other:{KEYS['other']}",
     )
 )

@@ -24,6 +24,7 @@ from app.domain.verdict import (
     AdmittedReply,
     AdmittedResult,
     AdmittedTask,
+    Ask,
     AuthorizedCall,
     ClearedDelivery,
     ClearedRequest,
@@ -141,7 +142,7 @@ class BypassGate(DascGate):
             return super().llm_response(subject)
         return AdmittedReply(reply=subject.reply, decision=decision)
 
-    def tool_call(self, subject: CallInput) -> AuthorizedCall | Deny:
+    def tool_call(self, subject: CallInput) -> AuthorizedCall | Ask | Deny:
         decision = self._allowed(Point.TOOL_CALL)
         if decision is None:
             return super().tool_call(subject)
@@ -177,7 +178,10 @@ class BypassGate(DascGate):
         if decision is None:
             return super().approval_resolve(subject)
         return ResolvedApproval(
-            approval_id=subject.approval_id, granted=subject.granted, decision=decision
+            approval_id=subject.approval_id,
+            granted=subject.granted,
+            digest=subject.digest,
+            decision=decision,
         )
 
 

@@ -10,7 +10,8 @@ from tests.support.installed_distribution import installed
 MODULE = "mf_probe_tools"
 _TOOL = """
 from app.domain.run import JsonObject
-from app.domain.step import Effect, Label, Role, ToolSpec
+from app.domain.label import Label
+from app.domain.step import Effect, Role, ToolSpec
 from app.sandbox.workspace import Workspace
 
 SPEC = ToolSpec(

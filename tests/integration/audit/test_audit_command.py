@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
+import pty
+import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 import app as package
 from app.storage import schema
 from app.transparency.note import ED25519, VerifierKey, verifier_key
-from tests.e2e.server_process import Finished, run_command, surroundings
+from tests.e2e.server_process import ENTRY, Finished, run_command, surroundings
 from tests.security.tampering_scene import (
     Run,
     disarm,
@@ -120,6 +123,32 @@ def test_a_clean_deployment_is_clean_and_was_all_looked_at(
     assert operator["cosignatures"] >= 1
     assert operator["witnessed_at"] is not None
     assert audited(roles, served.policy, tmp_path, "--tenant", "acme").code == 0
+
+
+def test_on_a_terminal_it_shows_how_far_it_is_and_nowhere_else(
+    served: WitnessedServer, roles: Roles, run: Run, tmp_path: Path
+) -> None:
+    assert run.public
+    assert audited(roles, served.policy, tmp_path).err == ""
+    environ = surroundings(tmp_path / "data", MESHFLOW_AUDIT_DATABASE_URL=roles.audit)
+    words = [*ENTRY, "audit", "--policy", str(tmp_path / "policy"), "--json"]
+    terminal, end = pty.openpty()
+    with subprocess.Popen(words, env=environ, stdout=subprocess.PIPE, stderr=end) as process:
+        os.close(end)
+        shown = _read_to_the_end(terminal)
+        told, _ = process.communicate()
+    assert (process.returncode, json.loads(told)["result"]) == (0, "clean")
+    for what in (b"leaves", b"records", b"batches"):
+        assert b"\r" + what.ljust(8) + b" [" + b"#" * 30 + b"] 18" in shown
+
+
+def _read_to_the_end(terminal: int) -> bytes:
+    shown = bytearray()
+    with suppress(OSError):  # how a terminal tells that nobody writes to it any more
+        while chunk := os.read(terminal, 4096):
+            shown += chunk
+    os.close(terminal)
+    return bytes(shown)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: f"{attack[0]} {attack[3]}")

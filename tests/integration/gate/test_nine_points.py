@@ -105,5 +105,5 @@ def test_a_gate_that_skips_a_point_without_a_caller_turns_its_test_red(point: Po
 
 
 def test_an_empty_rule_book_lets_nothing_in(roles: Roles) -> None:
-    empty = RuleBook(policy=roster.rule_book().policy)
+    empty = RuleBook(bundle=roster.rule_book().bundle)
     DENIED[Point.RUN_SUBMIT](observed(roles, DascGate(empty)), "gate_error:no_rules", "")

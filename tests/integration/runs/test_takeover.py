@@ -171,7 +171,7 @@ def test_a_process_without_its_model_ends_it_with_what_its_records_say_that_it_u
 def test_a_process_under_another_policy_ends_it(roles: Roles) -> None:
     heir = ScriptedProvider([says("never asked")])
     book = roster.rule_book()
-    changed = replace(book, policy=replace(book.policy, digest="1" * 64))
+    changed = replace(book, bundle=replace(book.bundle, digest="1" * 64))
     other = replace(_with(heir), book=changed)
     with lost_run(roles, SUM) as lost, _heir(roles, other):
         assert lost.over()["error"] == {"code": "owner_lost"}

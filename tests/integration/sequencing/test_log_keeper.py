@@ -128,6 +128,34 @@ async def test_a_log_that_was_renamed_is_not_signed_anew(fresh: Roles, tmp_path:
             assert await watch.checkpoints().sign_tenants(leader) == 1
 
 
+@pytest.mark.parametrize(
+    "change",
+    ["root = sha256('forged')", "origin = 'test.local/ledger/' || repeat('0', 32)"],
+    ids=["another root", "the name of another log"],
+)
+async def test_of_a_log_that_was_changed_before_its_first_signature_nothing_is_signed(
+    fresh: Roles, tmp_path: Path, change: str
+) -> None:
+    """Nothing was signed of it that it would have to follow from."""
+    async with watch_on(fresh, tmp_path) as watch:
+        await watch.scene.begun()
+        async with led(fresh) as (leader, sequencer):
+            await sequencer.tick()
+            own = f"tenant_id = '{watch.scene.tenant_id}'"
+            await execute(
+                fresh.superuser,
+                "ALTER TABLE log_head DISABLE TRIGGER ALL",
+                f"CREATE TABLE kept AS SELECT origin, root FROM log_head WHERE {own}",
+                f"UPDATE log_head SET {change} WHERE {own}",
+            )
+            assert await watch.checkpoints().sign_tenants(leader) == 0
+            await execute(
+                fresh.superuser,
+                f"UPDATE log_head SET (origin, root) = (SELECT origin, root FROM kept) WHERE {own}",
+            )
+            assert await watch.checkpoints().sign_tenants(leader) == 1
+
+
 async def test_what_is_left_out_is_alarmed_once(fresh: Roles, tmp_path: Path) -> None:
     async with watch_on(fresh, tmp_path) as watch:
         victim = await watch.scene.begun()

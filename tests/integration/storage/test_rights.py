@@ -38,6 +38,7 @@ TENANT_TABLES = (
     "idempotency",
     "webhook_endpoint",
     "webhook_delivery",
+    "approval",
 )
 EMPTY = (
     "run_command",
@@ -49,6 +50,7 @@ EMPTY = (
     "idempotency",
     "webhook_endpoint",
     "webhook_delivery",
+    "approval",
 )
 PARTITIONS = ("record_default", "payload_default", "leaf_default", "tile_default")
 ROLES = ("mf_app", "mf_audit", "mf_sequencer", "mf_eraser", "mf_writer", "mf_erase_owner")
@@ -283,6 +285,7 @@ RIGHTS = {
             "webhook_claim",
             "webhook_settle",
             "webhook_trim",
+            "approval_keep",
             "queue_keep",
             "queue_mend",
         },
@@ -314,12 +317,19 @@ RIGHTS = {
             "idempotency_keep",
             "webhook_tell",
             "queue_keep",
+            "approval_keep",
         }
     },
 }
 # Called by other functions only.
 INNER = {"erase_recorded", "erase_locked", "erase_receipt", "kek_in_use"}
-WRITERS_INNER = {"idempotency_held", "idempotency_anonymized", "labels_anonymized"}
+WRITERS_INNER = {
+    "idempotency_held",
+    "idempotency_anonymized",
+    "approval_tell",
+    "approval_ended",
+    "labels_anonymized",
+}
 
 
 @pytest.mark.parametrize("role", sorted(RIGHTS))

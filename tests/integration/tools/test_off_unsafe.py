@@ -84,7 +84,7 @@ def test_the_log_says_it_at_start_and_at_each_call(
         served_by_the_fake(roles, script, MESHFLOW_SANDBOX="off-unsafe") as (live, _),
         live.client() as client,
     ):
-        run_to_end(client, {"instructions": "Work it out."})
+        run_to_end(client, {"instructions": "Work it out with print(1)."})
     told = [record.getMessage() for record in caplog.records if "off-unsafe" in record.message]
     assert told == [
         "MESHFLOW_SANDBOX is off-unsafe: tools run programs without confinement",

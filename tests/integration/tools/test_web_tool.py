@@ -32,7 +32,10 @@ def test_a_denied_network_is_not_dialled(roles: Roles, denied: str, reached: int
             ) as live,
             live.client() as client,
         ):
-            assert finished(client, {"task": "Fetch the page."})["status"] == "succeeded"
+            assert (
+                finished(client, {"task": "Fetch http://www.allowed.example/ for me."})["status"]
+                == "succeeded"
+            )
         assert len(field.dial.dialled) == reached
 
 

@@ -12,8 +12,8 @@ from standardwebhooks.webhooks import Webhook
 from app.domain.errors import InvalidSubmissionError, LedgerError
 from app.domain.run import RunStatus, Usage
 from app.domain.webhook import DeliveryState, EndpointId, WebhookEvent, public_delivery_id
-from app.storage.companions import Change
-from tests.integration.storage.append_scene import scene_on
+from app.storage.companions import Change, QueuePut
+from tests.integration.storage.append_scene import ending, scene_on, step
 from tests.integration.webhooks.webhook_scene import Hooks
 
 pytestmark = pytest.mark.anyio
@@ -41,6 +41,20 @@ async def test_each_state_of_a_run_is_told_once_and_verifies_elsewhere(hooks: Ho
         one.headers["webhook-id"] for one in hooks.receiver.received
     }
     assert await hooks.courier().deliver_due() == 0
+
+
+async def test_a_run_that_begins_with_its_submission_is_told_of_as_queued_and_running(
+    hooks: Hooks,
+) -> None:
+    endpoint = await hooks.endpoint()
+    author = hooks.scene.author()
+    put, running = QueuePut(worker=None), Change(status=RunStatus.RUNNING, usage=Usage())
+    await hooks.scene.write(author, author.seal(step(), step()), author.new_run(), put, running)
+    assert sorted(one.type for one in await hooks.told(endpoint)) == ["run.queued", "run.running"]
+    refused = hooks.scene.author()
+    blocked = ending(refused, refused.seal(), RunStatus.BLOCKED)
+    await hooks.scene.write(refused, refused.seal(), refused.new_run(), blocked)
+    assert [one.type for one in await hooks.told(endpoint)][2:] == ["run.blocked"]
 
 
 async def test_an_endpoint_hears_only_what_it_asked_for(hooks: Hooks) -> None:

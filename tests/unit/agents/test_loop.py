@@ -47,9 +47,16 @@ class ListJournal:
         self._held: list[RunEvent] = []
         self.events: list[RunEvent] = []
         self.spent: list[Usage] = []
+        self.asked: list[tuple[str, bytes, int]] = []
 
     def hold(self, event: RunEvent) -> None:
         self._held.append(event)
+
+    def ask(self, tool: str, action: bytes, expires_seconds: int) -> None:
+        self.asked.append((tool, action, expires_seconds))
+
+    def digest(self, action: bytes) -> bytes:
+        return action[:1] + b"digest"
 
     async def record(self, event: RunEvent, usage: Usage) -> int:
         if len(self.spent) >= self._room:
@@ -95,11 +102,13 @@ def driven(
     gate: DascGate | None = None,
     workspace: Any = no_workspace,
     toolbox: Toolbox | None = None,
+    platform: frozenset[str] = frozenset(NAMES),
     retry: RetryParts | None = None,
+    seconds: float = 5,
     price: ModelPrice | None = PRICE,
 ) -> AgentLoop:
     deciding = gate or DascGate(roster.rule_book())
-    admitted = deciding.run_submit(SubmitInput(submission=task, platform_tools=frozenset(NAMES)))
+    admitted = deciding.run_submit(SubmitInput(submission=task, platform_tools=platform))
     assert isinstance(admitted, AdmittedTask)
     assert price is not None
     parts = LoopParts(
@@ -110,7 +119,7 @@ def driven(
         files=Files(workspace),
         journal=journal,
         monotonic=lambda: 0.0,
-        model_timeout_seconds=5,
+        model_timeout_seconds=seconds,
         retry=retry or RetryParts(jitter=lambda: 0.5),
     )
     return AgentLoop(admitted, parts, may_instruct=True)

@@ -48,6 +48,7 @@ def parts(header: Header) -> tuple[Form, Filling]:
         names=names,
     )
     filling = Filling(
+        approval=header.approval,
         commits=[header.commit[name].hex() for name in names],
         epoch=header.epoch,
         event_id=id_text(header.event_id),
@@ -67,9 +68,9 @@ def parts(header: Header) -> tuple[Form, Filling]:
 
 
 def writers_own(header: Header) -> Header:
-    """As a writer may say it: no approval, no parent, and a status that joining gives."""
+    """As a writer may say it: no parent, and a status that joining gives."""
     scrub = None if header.scrub is None else replace(header.scrub, status="failed")
-    return replace(header, approval=None, parent=None, scrub=scrub)
+    return replace(header, parent=None, scrub=scrub)
 
 
 def by_form(header: Header) -> bytes:
@@ -100,6 +101,7 @@ def test_a_form_that_is_known_takes_other_ids_and_numbers(first: Header, then: H
         writer=then.writer,
         intent=intent if intent is None or intent < seq else None,
         tool=then.tool,
+        approval=then.approval,
         usage=then.usage,
         scrub=then.scrub,
         size={name: number for number, name in enumerate(first.size)},

@@ -9,7 +9,7 @@ from app import roster
 from app.domain.record import MAX_CODE_CHARACTERS
 from app.domain.run import JsonObject
 from app.domain.step import Effect, ToolCall, ToolSpec
-from app.domain.verdict import Deny, Point, Verdict
+from app.domain.verdict import AuthorizedCall, Deny, Point, Verdict
 from app.policy.gate import DascGate, RuleBook, rule_ids
 from app.policy.gate_inputs import CallInput
 from tests.support.planted_rules import (
@@ -71,7 +71,11 @@ ERRORS = (
 
 
 def test_a_rule_book_has_a_place_for_every_point_and_the_gate_a_method() -> None:
-    assert {field_of(point) for point in POINTS} == {f.name for f in fields(RuleBook)} - {"policy"}
+    assert {field_of(point) for point in POINTS} == {f.name for f in fields(RuleBook)} - {
+        "bundle",
+        "catalogue_digest",
+        "masks",
+    }
     assert all(callable(getattr(DascGate, field_of(point))) for point in POINTS)
     assert len(POINTS) == 9
 
@@ -91,7 +95,7 @@ def test_a_planted_rule_denies_at_its_own_point_and_at_no_other(point: Point) ->
     gate = DascGate(planted(point, Says()))
     decision = denial(asked(gate, point))
     assert (decision.point, decision.rules, decision.code) == (point, (PLANTED_ID,), PLANTED_CODE)
-    assert decision.policy == roster.rule_book().policy
+    assert decision.policy == roster.rule_book().bundle.ref
     for other in set(POINTS) - {point}:
         assert not isinstance(asked(gate, other), Deny)
 
@@ -107,7 +111,7 @@ def test_a_gate_that_skips_the_point_lets_the_planted_rules_subject_through(poin
 def test_a_point_without_rules_denies(point: Point) -> None:
     decision = denial(asked(DascGate(emptied(point)), point))
     assert (decision.code, decision.rules) == ("gate_error:no_rules", ())
-    assert denial(asked(DascGate(RuleBook(policy=roster.rule_book().policy)), point)) == decision
+    assert denial(asked(DascGate(RuleBook(bundle=roster.rule_book().bundle)), point)) == decision
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -193,7 +197,7 @@ def test_a_tool_that_no_rule_minds_but_nobody_offered_is_denied_by_the_gate_itse
     silent = replace(roster.rule_book(), tool_call=(Says(answer=None),))
     subject = CallInput(call=call_of("shell"), facts=facts_with())
     decision = denial(asked(DascGate(silent), Point.TOOL_CALL, subject))
-    assert decision.code == "gate_error:unknown_tool"
+    assert decision.code == "schema:unknown_tool"
 
 
 def test_an_argument_that_the_tool_does_not_know_is_denied() -> None:
@@ -221,6 +225,6 @@ def test_a_spec_whose_schema_cannot_be_checked_denies_its_own_tool(parameters: J
 def test_arguments_are_copied_into_the_proof() -> None:
     call = call_of()
     proof = DascGate(roster.rule_book()).tool_call(CallInput(call=call, facts=facts_with()))
-    assert not isinstance(proof, Deny)
+    assert isinstance(proof, AuthorizedCall)
     call.arguments["path"] = "elsewhere"
     assert proof.call.arguments["path"] == "answer.txt"

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from app.domain.errors import ConfigurationError
+from app.domain.label import Integrity, Label
 from app.domain.run import JsonObject
-from app.domain.step import Effect, Integrity, Label, Role, ToolSpec
+from app.domain.step import Effect, Role, ToolSpec
 from app.tools.tool_contract import contract_gaps, require_contract
 
 CLOSED: JsonObject = {

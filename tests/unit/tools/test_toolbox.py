@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from app.domain.errors import ConfigurationError, ToolError
+from app.domain.label import Integrity, Label
 from app.domain.run import JsonObject
-from app.domain.step import Effect, Integrity, Label, Role, ToolCall, ToolResult, ToolSpec
+from app.domain.step import Effect, Role, ToolCall, ToolResult, ToolSpec
 from app.domain.verdict import AuthorizedCall, Decision, Point, PolicyRef, Verdict
 from app.sandbox.workspace import Workspace, open_workspace_root
 from app.tools.toolbox import Toolbox
