@@ -33,6 +33,7 @@ from app.runs.dispatcher import RunDispatcher
 from app.runs.executor import RunExecutor
 from app.runs.identifiers import new_run_id
 from app.runs.notifier import Bell
+from app.runs.recorder import RecorderParts
 from app.runs.service import RunService, ServiceParts
 from app.sandbox.sandbox_profile import WorkerAccount
 from app.sandbox.tool_runner import ToolRunner
@@ -205,10 +206,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     catalogue = Catalogue(settings, overrides.default_model, workers, egress, door.tenants)
     models = load_prices(settings.config_dir)
     plugged = dict(overrides.providers or roster.providers(settings, models))
-    book = overrides.book or roster.rule_book()
-    gate = overrides.gate or DascGate(
-        book.masking(recorder_parts.scrubber.scrub_text), time.monotonic_ns
-    )
+    gate = overrides.gate or _gate(overrides, recorder_parts)
     policies = build_policies(parts, gate)
     takeover = takeover_of(
         settings, parts, policies.runs, recorder_parts, workspaces, catalogue, (plugged, models)
@@ -258,6 +256,11 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
         logs=logs,
         ready=asyncio.Event(),
     )
+
+
+def _gate(overrides: Overrides, parts: RecorderParts) -> DascGate:
+    book = overrides.book or roster.rule_book()
+    return DascGate(book.masking(parts.scrubber.scrub_text), time.monotonic_ns)
 
 
 def _webhooks(settings: Settings, parts: LedgerParts, egress: EgressClient) -> Webhooks:

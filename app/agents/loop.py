@@ -339,8 +339,7 @@ class AgentLoop:
         if verdict.spec.effect in IN_FILES:
             await self._parts.files.keep()
         seen = self._parts.gate.tool_result(ResultInput(result=result, facts=self._facts()))
-        finished = ToolFinished(intent=intent, result=result, decision=seen.decision)
-        journal.hold(finished)
+        journal.hold(finished := ToolFinished(intent=intent, result=result, decision=seen.decision))
         told = finished_call(finished)
         self._state = after_call(
             self._state,

@@ -40,7 +40,7 @@ from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.run_keys import RunKeys
 from app.runs.run_policy import RunPolicies
 from app.runs.working_copy import WorkingTask, task_bytes
-from app.storage.companions import NewRun, QueuePut, TakenKey
+from app.storage.companions import NewRun, QueuePut, TakenKey, WrappedKey
 from app.storage.run_store import RunStore
 from app.tools.toolbox import Toolbox
 
@@ -178,16 +178,7 @@ class RunService:
         work_key, work_wrapped = parts.run_keys.new_work_key(caller.tenant_id, run_id, now)
         place = _first_place(caller.tenant_id, run_id, run_key, work_key)
         recorder = LedgerRecorder(place, parts.recorder_parts)
-        new_run = NewRun(
-            kind=RunKind.AGENT,
-            status=RunStatus.QUEUED,
-            provider=model[1].name,
-            model=submission.model,
-            agent=submission.agent,
-            policy_digest=gate.policy.digest,
-            created_at=now,
-            key=wrapped,
-        )
+        new_run = _new_run(submission, model[1], gate, now, wrapped)
         recorder.open_run(new_run, _taken(key, verdict))
         # Authority is what the instructions say; a key that could have given some, and sent only
         # data, asked for no effect.
@@ -255,6 +246,22 @@ def _taken(key: KeyClaim | None, verdict: AdmittedTask | Deny) -> TakenKey | Non
     if key is None:
         return None
     return TakenKey(claim=key, status=_REFUSED if isinstance(verdict, Deny) else _ACCEPTED)
+
+
+def _new_run(
+    submission: Submission, provider: ModelProvider, gate: DascGate, now: datetime, key: WrappedKey
+) -> NewRun:
+    """The run's row as its first record brings it."""
+    return NewRun(
+        kind=RunKind.AGENT,
+        status=RunStatus.QUEUED,
+        provider=provider.name,
+        model=submission.model,
+        agent=submission.agent,
+        policy_digest=gate.policy.digest,
+        created_at=now,
+        key=key,
+    )
 
 
 def _first_place(tenant_id: TenantId, run_id: RunId, run_key: bytes, work_key: bytes) -> RunPlace:

@@ -62,7 +62,9 @@ async def _driven(wire: Wire, script: Sequence[Scenario]) -> tuple[ListJournal, 
     with served(wire, script) as api:
         async with provider_of(wire, api.base_url) as provider:
             task = task_of(model=wire.model)
-            loop = driven(provider, journal, task, retry=waits.parts, price=MODELS[wire.model])
+            loop = driven(
+                provider, journal, task, retry=waits.parts, price=MODELS[wire.model], seconds=240
+            )
             await loop.run()
         return journal, waits, len(api.requests)
 

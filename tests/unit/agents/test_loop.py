@@ -106,6 +106,7 @@ def driven(
     toolbox: Toolbox | None = None,
     platform: frozenset[str] = frozenset(NAMES),
     retry: RetryParts | None = None,
+    seconds: float = 5,
     price: ModelPrice | None = PRICE,
     since: Progress = NOTHING_YET,
 ) -> AgentLoop:
@@ -121,7 +122,7 @@ def driven(
         files=Files(workspace),
         journal=journal,
         monotonic=lambda: 0.0,
-        model_timeout_seconds=5,
+        model_timeout_seconds=seconds,
         retry=retry or RetryParts(jitter=lambda: 0.5),
     )
     return AgentLoop(admitted, parts, may_instruct=True, since=since)
