@@ -112,7 +112,11 @@ def copy_for_root(binaries: ServerBinaries, state_dir: Path) -> ServerBinaries:
 
 
 def copy_server(package: Path, install: Path, target: Path) -> None:
-    """Copy what a server needs of `install`, in the layout of its library paths, all or nothing."""
+    """Copy what a server needs of `install`, in the layout of its library paths, all or nothing.
+
+    One that was cut short never bears the name, and what is left of it goes with the next copy.
+    After a power cut it may: its server does not start then, and the directory can be removed.
+    """
     scratch = Path(tempfile.mkdtemp(prefix="server-copy-", dir=target.parent))
     try:
         shutil.copytree(
