@@ -30,6 +30,7 @@ from app.domain.run import (
 )
 from app.domain.verdict import AdmittedTask, Deny
 from app.ledger.writing import ChainHead
+from app.policy.gate import DascGate
 from app.policy.gate_inputs import SubmitInput
 from app.providers.prices import ModelPrice, Models
 from app.providers.provider import ModelProvider
