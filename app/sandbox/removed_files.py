@@ -20,7 +20,8 @@ from app.sandbox.workspace_quota import bytes_left, bytes_of
 
 # Of a process's threads: all that live share what they hold, and only the first can stay when dead.
 _MOST_LOOKED_AT: Final = 8
-_MOST_PROCESSES: Final = 1_024
+# Of a group: a look at a bomb of them must not keep the zygote from ending it in time.
+_MOST_PROCESSES: Final = 24
 _GONE: Final = b" (deleted)\n"
 _FIELDS_BEFORE_PATH: Final = 5
 # Gone since, or closed to this process: no worker that runs a program is (`confine`).
