@@ -32,6 +32,7 @@ from app.runs.dispatcher import RunDispatcher
 from app.runs.executor import RunExecutor
 from app.runs.identifiers import new_run_id
 from app.runs.notifier import Bell
+from app.runs.recorder import RecorderParts
 from app.runs.service import RunService, ServiceParts
 from app.sandbox.sandbox_profile import WorkerAccount
 from app.sandbox.tool_runner import ToolRunner
@@ -204,10 +205,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     catalogue = Catalogue(settings, overrides.default_model, workers, egress, door.tenants)
     models = load_prices(settings.config_dir)
     plugged = dict(overrides.providers or roster.providers(settings, models))
-    book = overrides.book or roster.rule_book()
-    gate = overrides.gate or DascGate(
-        book.masking(recorder_parts.scrubber.scrub_text), time.monotonic_ns
-    )
+    gate = _gate(overrides, recorder_parts)
     takeover = takeover_of(
         settings, parts, gate, recorder_parts, workspaces, catalogue, (plugged, models)
     )
@@ -256,6 +254,14 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
         logs=logs,
         ready=asyncio.Event(),
     )
+
+
+def _gate(overrides: Overrides, recorder_parts: RecorderParts) -> DascGate:
+    """The gate, which says of each decision how long it took."""
+    if overrides.gate is not None:
+        return overrides.gate
+    book = overrides.book or roster.rule_book()
+    return DascGate(book.masking(recorder_parts.scrubber.scrub_text), time.monotonic_ns)
 
 
 def _webhooks(settings: Settings, parts: LedgerParts, egress: EgressClient) -> Webhooks:

@@ -40,7 +40,7 @@ from app.runs.opening import RunOpener
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.run_keys import RunKeys
 from app.runs.working_copy import WorkingTask, task_bytes
-from app.storage.companions import NewRun, QueuePut, TakenKey
+from app.storage.companions import NewRun, QueuePut, TakenKey, WrappedKey
 from app.storage.run_store import RunStore
 from app.tools.toolbox import Toolbox
 
@@ -142,6 +142,20 @@ class RunService:
         specs = self._parts.toolbox.specs
         return any(_WORKERS & spec.needs for spec in specs if spec.name in submission.tools)
 
+    def _new_run(
+        self, submission: Submission, provider: str, now: datetime, key: WrappedKey
+    ) -> NewRun:
+        return NewRun(
+            kind=RunKind.AGENT,
+            status=RunStatus.QUEUED,
+            provider=provider,
+            model=submission.model,
+            agent=submission.agent,
+            policy_digest=self._parts.gate.policy.digest,
+            created_at=now,
+            key=key,
+        )
+
     def _derived(self, submission: Submission, *, may_instruct: bool) -> tuple[str, ...]:
         """The tools that it may use by what was declared or asked for."""
         names = set(submission.tools)
@@ -167,27 +181,14 @@ class RunService:
         key: KeyClaim | None,
     ) -> StartedRun:
         parts, now = self._parts, self._parts.now()
-        verdict = parts.gate.run_submit(
-            SubmitInput(
-                submission=submission,
-                platform_tools=parts.bounds_of(caller, submission.agent).tools or frozenset(),
-            )
-        )
+        granted = parts.bounds_of(caller, submission.agent).tools or frozenset()
+        verdict = parts.gate.run_submit(SubmitInput(submission=submission, platform_tools=granted))
         run_key, wrapped = parts.run_keys.new_run_key(caller.tenant_id, run_id, now)
         work_key, work_wrapped = parts.run_keys.new_work_key(caller.tenant_id, run_id, now)
         recorder = LedgerRecorder(
             _first_place(caller.tenant_id, run_id, run_key, work_key), parts.recorder_parts
         )
-        new_run = NewRun(
-            kind=RunKind.AGENT,
-            status=RunStatus.QUEUED,
-            provider=model[1].name,
-            model=submission.model,
-            agent=submission.agent,
-            policy_digest=parts.gate.policy.digest,
-            created_at=now,
-            key=wrapped,
-        )
+        new_run = self._new_run(submission, model[1].name, now, wrapped)
         recorder.open_run(new_run, _taken(key, verdict))
         # Authority is what the instructions say; a key that could have given some, and sent only
         # data, asked for no effect.

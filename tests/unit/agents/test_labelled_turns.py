@@ -8,9 +8,10 @@ import pytest
 from app import roster
 from app.agents.labelled_turns import after_call, after_turns, state_at_start
 from app.agents.loop import AgentLoop
+from app.domain.errors import RunParkedError
 from app.domain.label import Integrity
 from app.domain.record import ToolDecided
-from app.domain.run import DataPart, RunStatus
+from app.domain.run import DataPart
 from app.domain.step import (
     Effect,
     ReplyMessage,
@@ -107,13 +108,12 @@ class Posts:
 
 
 @pytest.mark.anyio
-async def test_what_would_need_a_person_is_refused_while_nobody_can_be_asked() -> None:
+async def test_what_needs_a_person_is_not_done_before_somebody_was_asked() -> None:
     posts = Posts()
     tool: Tool = posts
     said = [
-        reply_of("", (ToolCall(call_id="c1", name="post_word", arguments={"to": "mallory"}),)),
-        reply_of("", (ToolCall(call_id="c2", name="post_word", arguments={"to": "anna"}),)),
-        reply_of("done"),
+        reply_of("", (ToolCall(call_id="c1", name="post_word", arguments={"to": "anna"}),)),
+        reply_of("", (ToolCall(call_id="c2", name="post_word", arguments={"to": "mallory"}),)),
     ]
     journal = ListJournal()
     task = task_of(instructions="Send a word to Anna", data=(), tools=("post_word",))
@@ -125,13 +125,16 @@ async def test_what_would_need_a_person_is_refused_while_nobody_can_be_asked() -
         workspace=lambda: None,
         platform=frozenset({"post_word"}),
     )
-    await loop.run()
+    with pytest.raises(RunParkedError):
+        await loop.run()
     decided = [event.decision for event in journal.events if isinstance(event, ToolDecided)]
-    assert [one.verdict for one in decided] == [Verdict.DENY, Verdict.ALLOW]
-    assert decided[0].code == "approval:unavailable"
-    assert decided[0].rules == ("r3.recipient",)
+    assert [one.verdict for one in decided] == [Verdict.ALLOW]
+    held = [event.decision for event in journal.held if isinstance(event, ToolDecided)]
+    assert [(one.verdict, one.rules) for one in held] == [
+        (Verdict.REQUIRE_APPROVAL, ("r3.recipient",))
+    ]
+    assert [(name, seconds) for name, _, seconds in journal.asked] == [("post_word", 900)]
     assert posts.calls == 1
-    assert journal.end.status is RunStatus.SUCCEEDED
 
 
 def test_a_call_with_more_values_than_can_be_judged_is_denied() -> None:
