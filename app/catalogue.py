@@ -19,6 +19,7 @@ from app.keys.agent_catalogue import (
 from app.keys.signed_cursors import SignedCursors
 from app.ledger_assembly import LedgerParts, utc_now
 from app.policy.gate import DascGate
+from app.policy_assembly import Policies
 from app.runs.approval_desk import ApprovalDesk, ApprovalParts
 from app.runs.idempotency_desk import IdempotencyDesk
 from app.runs.parking import RunWaker
@@ -95,6 +96,7 @@ class Catalogue:
         recorder_parts: RecorderParts,
         gate: DascGate,
         webhooks: EndpointDesk,
+        policies: Policies,
     ) -> ApiServices:
         """What the routes need."""
         bell = recorder_parts.bell
@@ -105,10 +107,13 @@ class Catalogue:
                 store=IdempotencyStore(parts.database), digests=parts.digests, now=utc_now
             ),
             cursors=SignedCursors(parts.digests, utc_now),
+            labels=parts.run_keys.labels,
             stops=StopSwitch(runs=parts.runs, admin_log=parts.admin_log),
             ledger=parts.replay,
             erasures=parts.desk,
             webhooks=webhooks,
+            policies=policies.desk,
+            trials=policies.trials,
             proofs=parts.proofs,
             exports=parts.exports,
             keys=parts.key_lister,

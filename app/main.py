@@ -25,6 +25,7 @@ from app.api import (
     health_routes,
     ledger_routes,
     openapi_document,
+    policy_routes,
     problems,
     run_routes,
     stop_routes,
@@ -157,6 +158,7 @@ def _mount(app: FastAPI, *, docs: bool) -> None:
         stream_routes,
         erasure_routes,
         webhook_routes,
+        policy_routes,
         ledger_routes,
         catalog_routes,
     )

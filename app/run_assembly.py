@@ -10,7 +10,6 @@ from app.agents.model_retry import RetryParts
 from app.catalogue import Catalogue
 from app.keys.agent_catalogue import TenantSettings, settings_of
 from app.ledger_assembly import LedgerParts, utc_now
-from app.policy.gate import DascGate
 from app.privacy.scrubber import Scrubber
 from app.providers.prices import Models
 from app.providers.provider import ModelProvider
@@ -19,6 +18,7 @@ from app.runs.executor import RunExecutor, RunLimits
 from app.runs.notifier import Bell
 from app.runs.opening import DrivingParts
 from app.runs.recorder import RecorderParts
+from app.runs.run_policy import RunPolicies
 from app.runs.takeover import Takeover, TakeoverParts
 from app.sandbox.workspace import WorkspaceRoot
 from app.settings import Settings
@@ -71,7 +71,7 @@ def dispatcher_of(
 def takeover_of(
     settings: Settings,
     parts: LedgerParts,
-    gate: DascGate,
+    policies: RunPolicies,
     recorder_parts: RecorderParts,
     workspaces: WorkspaceRoot,
     catalogue: Catalogue,
@@ -80,9 +80,9 @@ def takeover_of(
     """What drives runs, and puts those together again that lost their process."""
     places = settings.workspace_dir
     driving = DrivingParts(
-        gate=gate,
         toolbox=catalogue.toolbox,
         workspaces=workspaces,
+        work=parts.runs.work,
         recorder_parts=recorder_parts,
         monotonic=time.monotonic,
         model_timeout_seconds=float(settings.model_timeout_seconds),
@@ -94,6 +94,7 @@ def takeover_of(
             runs=parts.runs,
             keys=parts.run_keys,
             driving=driving,
+            policies=policies,
             providers=answering[0],
             models=answering[1],
             tenant_tools=catalogue.tools_of,

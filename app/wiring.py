@@ -24,6 +24,7 @@ from app.keys.request_rates import RequestRates
 from app.ledger_assembly import LedgerParts, ledger_parts, utc_now
 from app.log_keeping import KeeperOfLogs, log_keeper
 from app.policy.gate import DascGate, RuleBook
+from app.policy_assembly import build_policies
 from app.process_pulse import pulse_of
 from app.providers.price_list import load_prices
 from app.providers.provider import ModelProvider
@@ -206,15 +207,16 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     models = load_prices(settings.config_dir)
     plugged = dict(overrides.providers or roster.providers(settings, models))
     gate = _gate(overrides, recorder_parts)
+    policies = build_policies(parts, gate)
     takeover = takeover_of(
-        settings, parts, gate, recorder_parts, workspaces, catalogue, (plugged, models)
+        settings, parts, policies.runs, recorder_parts, workspaces, catalogue, (plugged, models)
     )
     has_worker = overrides.is_worker or settings.dispatch.serve_workers
     executor = RunExecutor(run_limits(settings, has_worker=has_worker))
     dispatcher = dispatcher_of(settings, parts, executor, takeover, door.tenants)
     service = RunService(
         ServiceParts(
-            gate=gate,
+            policies=policies.runs,
             providers=plugged,
             models=models,
             toolbox=catalogue.toolbox,
@@ -233,7 +235,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     )
     webhooks = _webhooks(settings, parts, egress)
     return Deployment(
-        services=catalogue.services(service, parts, recorder_parts, gate, webhooks.desk),
+        services=catalogue.services(service, parts, recorder_parts, gate, webhooks.desk, policies),
         pulse=pulse_of(parts, logs),
         doorkeeper=door.doorkeeper,
         rates=door.rates,

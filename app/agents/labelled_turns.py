@@ -6,7 +6,7 @@ Threat: Prompt injection via task input
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from app.domain.capability import Capabilities
 from app.domain.run import Submission
@@ -59,8 +59,9 @@ def after_turns(
     state: LabelState,
     turns: Iterable[ReplyMessage | ResultsMessage],
     offered: Sequence[ToolSpec],
+    is_suspected: Callable[[ToolResult], bool] = lambda _: False,
 ) -> LabelState:
-    """The state at the end of these turns."""
+    """The state at the end of these turns; `is_suspected` says again what was said of a result."""
     calls: tuple[ToolCall, ...] = ()
     for turn in turns:
         match turn:
@@ -68,5 +69,6 @@ def after_turns(
                 calls = turn.calls
             case ResultsMessage():
                 for call, result in zip(calls, turn.results, strict=False):
-                    state = after_call(state, call, result, offered)
+                    suspected = is_suspected(result)
+                    state = after_call(state, call, result, offered, is_quarantined=suspected)
     return state

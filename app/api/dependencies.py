@@ -10,8 +10,10 @@ from app.api.stream_seats import StreamSeats
 from app.audit.erasure_desk import ErasureDesk
 from app.audit.export import BundleExporter
 from app.audit.key_list import KeyLister
+from app.audit.policy_trials import PolicyTrials
 from app.audit.proof_desk import ProofDesk
 from app.audit.replay_ledger import ReplayLedger
+from app.bundles.policy_desk import PolicyDesk
 from app.domain.capability import Capabilities
 from app.domain.mode import Mode
 from app.domain.run import Agent, Budget, Caller
@@ -20,6 +22,7 @@ from app.keys.signed_cursors import SignedCursors
 from app.runs.approval_desk import ApprovalDesk
 from app.runs.idempotency_desk import IdempotencyDesk
 from app.runs.notifier import Bell
+from app.runs.run_labels import RunLabels
 from app.runs.run_watch import RunWatch
 from app.runs.service import RunService
 from app.runs.stopping import StopSwitch
@@ -35,9 +38,12 @@ class ApiServices:
     approvals: ApprovalDesk
     idempotency: IdempotencyDesk
     cursors: SignedCursors
+    labels: RunLabels
     ledger: ReplayLedger
     erasures: ErasureDesk
     webhooks: EndpointDesk
+    policies: PolicyDesk
+    trials: PolicyTrials
     proofs: ProofDesk
     exports: BundleExporter
     keys: KeyLister

@@ -16,6 +16,7 @@ TAGS = (
     {"name": "approvals", "description": "Calls that wait for somebody to decide; decide them."},
     {"name": "erasures", "description": "Take content away lawfully, hold it, compare runs."},
     {"name": "webhooks", "description": "Who is told of runs and checkpoints; see /webhooks.json."},
+    {"name": "policies", "description": "What the gate decides by: versions, tries, what holds."},
     {"name": "ledger", "description": "Proofs, keys and exports for whoever checks the ledger."},
     {"name": "catalog", "description": "What this deployment offers, and who you are."},
     {"name": "system", "description": "Liveness, readiness, version. Open."},

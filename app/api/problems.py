@@ -35,8 +35,10 @@ from app.domain.errors import (
     NotSequencedError,
     OverloadedError,
     PolicyDeniedError,
+    PolicyRefusedError,
     PreconditionFailedError,
     PreconditionRequiredError,
+    SecondPersonError,
     StaleEpochError,
     TenantBusyError,
     ToolsBusyError,
@@ -104,6 +106,8 @@ PROBLEMS: Mapping[type[Exception], Kind] = {
     InvalidSubmissionError: Kind(422, "invalid-submission", "The submission cannot be run"),
     PreconditionFailedError: Kind(412, "precondition-failed", "Another version is in force"),
     PreconditionRequiredError: Kind(428, "precondition-required", "Say which version you mean"),
+    PolicyRefusedError: Kind(422, "policy-refused", "This policy cannot be taken in"),
+    SecondPersonError: Kind(403, "second-person", "Another key has to confirm this"),
     PolicyDeniedError: Kind(403, "policy-denied", "The policy gate refused the task"),
     ApprovalRefusedError: Kind(403, "approval-refused", "This decision does not count"),
     ApprovalClosedError: Kind(409, "approval-closed", "The approval is closed"),
@@ -247,6 +251,11 @@ def problem_of(request: Request, error: Exception, certificate: bytes) -> Respon
             rules = error.rules
         case InvalidSubmissionError():
             fields = (FieldProblem(pointer=error.pointer, rule=error.reason),)
+        case PolicyRefusedError():
+            fields = tuple(
+                FieldProblem(pointer=f"/body{part.pointer}"[:256], rule=part.reason)
+                for part in error.parts
+            )
         case NotSequencedError():
             headers["Retry-After"] = str(_SEQUENCED_SECONDS)
         case KeyBusyError():

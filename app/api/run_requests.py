@@ -131,6 +131,7 @@ class RunCreate(_Closed):
     tools: Annotated[list[Name], Field(max_length=64)] | None = None
     capabilities: CapabilitiesIn | None = None
     mode: Literal["observe", "standard", "strict"] | None = None
+    policy: Name | None = None
     budget: BudgetIn | None = None
     output_schema: JsonObjectIn | None = None
     metadata: JsonObjectIn = {}

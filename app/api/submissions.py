@@ -44,6 +44,7 @@ def submission_of(body: RunCreate, caller: Caller, services: ApiServices) -> Sub
         scrub_phi=services.tenant_scrub_phi(caller.tenant),
         authority=bounds.meet(declared),
         mode=_mode(body, services.mode_of(caller, agent.name)),
+        policy=body.policy,
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import app
+from app.cli.policy_arguments import add_policy_arguments
 from app.offline import bundle_arguments
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -124,7 +125,10 @@ def _add_clients(commands: "_Commands[_Parser]") -> None:
     )
     bundle.usage_exit = bundle_arguments.WRONG_WORDS
     bundle_arguments.add_arguments(bundle)
-    for command in (run, verify, export):
+    policy = commands.add_parser(
+        "policy", help="write, try and activate policies", allow_abbrev=False
+    )
+    for command in (run, verify, export, *add_policy_arguments(policy)):
         command.add_argument("--url", default=DEFAULT_URL, help=f"default: {DEFAULT_URL}")
         command.add_argument(
             "--key-file",

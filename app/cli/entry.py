@@ -84,6 +84,12 @@ def _run(invocation: Invocation, arguments: Namespace) -> int:
     return run_task(invocation, arguments)
 
 
+def _policy(invocation: Invocation, arguments: Namespace) -> int:
+    from app.cli.policy_command import policy
+
+    return policy(invocation, arguments)
+
+
 def _verify(invocation: Invocation, arguments: Namespace) -> int:
     from app.cli.verify_command import verify_run
 
@@ -178,6 +184,7 @@ COMMANDS: Mapping[str, Command] = {
     "serve": _serve,
     "worker": _worker,
     "run": _run,
+    "policy": _policy,
     "verify": _verify,
     "export": _export,
     "verify-bundle": _verify_bundle,

@@ -70,6 +70,10 @@ class ApiClient:
         """The JSON object that a POST answers with."""
         return self._object("POST", path, body)
 
+    def put(self, path: str, body: JsonObject, headers: Mapping[str, str]) -> JsonObject:
+        """The JSON object that a PUT answers with."""
+        return self._object("PUT", path, body, headers)
+
     def download(self, path: str, most_bytes: int) -> Iterator[bytes]:
         """The bytes of an answer as they come. CommandError for one that is too long."""
         with self._reaching(), self._client.stream("GET", path) as response:
@@ -93,8 +97,15 @@ class ApiClient:
             except httpx2.TransportError:
                 return  # the caller looks how the run stands, and follows on from the last seq
 
-    def _object(self, method: str, path: str, body: JsonObject | None) -> JsonObject:
-        with self._reaching(), self._client.stream(method, path, json=body) as response:
+    def _object(
+        self,
+        method: str,
+        path: str,
+        body: JsonObject | None,
+        headers: Mapping[str, str] | None = None,
+    ) -> JsonObject:
+        sent = self._client.stream(method, path, json=body, headers=headers)
+        with self._reaching(), sent as response:
             if not response.is_success:
                 raise _problem(response)
             found = _parsed(_read(response, _MOST_ANSWER_BYTES))

@@ -29,6 +29,9 @@ MeshFlowError
 ├── KeyStoreError               a key is missing or cannot be written
 ├── RecordFormError             a stored record of facts is not of the form that is written
 ├── ConditionError              a tenant's condition has no answer; the gate denies
+├── ConditionRefusedError       a condition is not one that may be asked
+├── PolicyRefusedError          a policy is not written as one; tells every part that is amiss
+├── SecondPersonError           what loosens a policy is not confirmed by the key that asked for it
 ├── WitnessError                a checkpoint was not cosigned; the sequencer's own business
 │   ├── WitnessUnavailableError no answer, or one that holds no cosignature: try again later
 │   ├── WitnessRefusedError     the witness will not cosign this checkpoint
@@ -43,6 +46,7 @@ MeshFlowError
     └── ToolsBusyError          too many programs wait for a worker
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -322,3 +326,30 @@ class ConditionError(MeshFlowError):
     def __init__(self, code: str) -> None:
         super().__init__(code)
         self.code = code
+
+
+class ConditionRefusedError(MeshFlowError):
+    """A tenant's condition is too long, unbounded, of an unknown name, or no expression at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedPart:
+    """One part of a policy that cannot stand: where, and why. Never its content."""
+
+    pointer: str
+    reason: str
+
+
+class PolicyRefusedError(MeshFlowError):
+    """A policy cannot be taken in, with every part that is amiss. Nothing was stored."""
+
+    def __init__(self, parts: Sequence[RefusedPart]) -> None:
+        super().__init__("this is no policy that can be taken in")
+        self.parts = tuple(parts)
+
+
+class SecondPersonError(MeshFlowError):
+    """What loosens a policy is confirmed with another key than the one that asked for it."""
+
+    def __init__(self) -> None:
+        super().__init__("another key has to confirm what loosens the policy")

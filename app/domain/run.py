@@ -186,6 +186,7 @@ class Submission:
     scrub_phi: bool
     authority: Capabilities = UNDECLARED
     mode: Mode | None = None
+    policy: str | None = None  # that stands beside the tenant's, and can only object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +211,7 @@ class RunFilter:
     agent: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    labels: tuple[bytes, ...] = ()  # keyed digests of metadata, all of which it bears
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,6 +75,7 @@ class PolicyBundle:
     golden: tuple[GoldenCase, ...] = ()
     hosts: frozenset[str] = frozenset()  # that may appear by name in feature records
     limits: Mapping[str, int] = field(default_factory=dict)
+    also: "PolicyBundle | None" = None  # asked as well: the sternest answer of both stands
 
     @property
     def ref(self) -> PolicyRef:

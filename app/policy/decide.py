@@ -31,6 +31,7 @@ from app.policy.objection import BuiltInRule, Objection
 
 GATE_VERSION = "3"
 MAX_FEATURE_BYTES = 64 * 1024
+_MAX_POLICIES = 4  # side by side
 
 # What a record can hold. Anything else a rule says would make its own refusal unrecordable.
 _RULE_ID = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
@@ -54,8 +55,7 @@ def decide(
         objections = [
             *_of_the_content(question),
             *_of_the_bounds(question),
-            *_of_built_in(question, bundle, rules[question.point]),
-            *_of_the_tenant(question.point, form, bundle),
+            *_of_policy(question, form, bundle, rules[question.point]),
         ]
         return _decision(question, bundle, objections, facts, catalogue_digest)
     except Exception:  # noqa: BLE001 - whatever is wrong with a question, the answer is no
@@ -110,6 +110,23 @@ def _of_the_bounds(question: DecisionInput) -> Iterator[Objection]:
     )
     if not bounded:
         yield _denial("r1.schema", "gate_error:oversized")
+
+
+def _of_policy(
+    question: DecisionInput,
+    form: JsonObject,
+    bundle: PolicyBundle,
+    rules: Sequence[BuiltInRule],
+) -> Iterator[Objection]:
+    """What a policy has against it, and the one that stands beside it, which can only object."""
+    asked: PolicyBundle | None = bundle
+    for _ in range(_MAX_POLICIES):
+        if asked is None:
+            return
+        yield from _of_built_in(question, asked, rules)
+        yield from _of_the_tenant(question.point, form, asked)
+        asked = asked.also
+    yield _denial("unnamed", "gate_error:too_many_policies")
 
 
 def _of_built_in(

@@ -6,7 +6,7 @@ its task ends goes back to the queue.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextvars import Context
 from dataclasses import dataclass
 
@@ -23,6 +23,7 @@ from app.domain.record import (
 )
 from app.domain.run import RunId, RunStatus, Usage
 from app.domain.verdict import AdmittedTask
+from app.policy.gate import DascGate
 from app.providers.prices import ModelPrice
 from app.providers.provider import ModelProvider
 from app.runs.recorder import LedgerRecorder, RunPlace
@@ -50,6 +51,7 @@ class RunJob:
     task: AdmittedTask
     price: ModelPrice
     provider: ModelProvider
+    gate: DascGate  # under the policy that it began with
     may_instruct: bool
     opened: "Callable[[RunJob], DrivenRun]"  # called when the run's turn comes
     since: Progress = NOTHING_YET  # what another process did of it
@@ -57,6 +59,7 @@ class RunJob:
     is_begun: bool = False  # its first request was recorded with its submission
     is_parked: bool = False  # it waited for somebody's decision
     cancelled_by: str | None = None  # it is only to be ended
+    files: Mapping[str, bytes] | None = None  # which another process left of its workspace
 
     @property
     def run_id(self) -> RunId:

@@ -30,7 +30,6 @@ from app.domain.run import (
 )
 from app.domain.verdict import AdmittedTask, Deny
 from app.ledger.writing import ChainHead
-from app.policy.gate import DascGate
 from app.policy.gate_inputs import SubmitInput
 from app.providers.prices import ModelPrice, Models
 from app.providers.provider import ModelProvider
@@ -39,6 +38,7 @@ from app.runs.executor import RunExecutor, RunJob
 from app.runs.opening import RunOpener
 from app.runs.recorder import LedgerRecorder, RecorderParts, RunPlace
 from app.runs.run_keys import RunKeys
+from app.runs.run_policy import RunPolicies
 from app.runs.working_copy import WorkingTask, task_bytes
 from app.storage.companions import NewRun, QueuePut, TakenKey, WrappedKey
 from app.storage.run_store import RunStore
@@ -66,7 +66,7 @@ class DispatchDoor(Protocol):
 class ServiceParts:
     """What the service is built from."""
 
-    gate: DascGate
+    policies: RunPolicies
     providers: Mapping[str, ModelProvider]
     models: Models
     toolbox: Toolbox
@@ -142,20 +142,6 @@ class RunService:
         specs = self._parts.toolbox.specs
         return any(_WORKERS & spec.needs for spec in specs if spec.name in submission.tools)
 
-    def _new_run(
-        self, submission: Submission, provider: str, now: datetime, key: WrappedKey
-    ) -> NewRun:
-        return NewRun(
-            kind=RunKind.AGENT,
-            status=RunStatus.QUEUED,
-            provider=provider,
-            model=submission.model,
-            agent=submission.agent,
-            policy_digest=self._parts.gate.policy.digest,
-            created_at=now,
-            key=key,
-        )
-
     def _derived(self, submission: Submission, *, may_instruct: bool) -> tuple[str, ...]:
         """The tools that it may use by what was declared or asked for."""
         names = set(submission.tools)
@@ -181,18 +167,19 @@ class RunService:
         key: KeyClaim | None,
     ) -> StartedRun:
         parts, now = self._parts, self._parts.now()
+        gate = await parts.policies.of_submission(caller, submission.policy)
         granted = parts.bounds_of(caller, submission.agent).tools or frozenset()
-        verdict = parts.gate.run_submit(SubmitInput(submission=submission, platform_tools=granted))
+        verdict = gate.run_submit(SubmitInput(submission=submission, platform_tools=granted))
         run_key, wrapped = parts.run_keys.new_run_key(caller.tenant_id, run_id, now)
         work_key, work_wrapped = parts.run_keys.new_work_key(caller.tenant_id, run_id, now)
-        recorder = LedgerRecorder(
-            _first_place(caller.tenant_id, run_id, run_key, work_key), parts.recorder_parts
-        )
-        new_run = self._new_run(submission, model[1].name, now, wrapped)
+        place = _first_place(caller.tenant_id, run_id, run_key, work_key)
+        recorder = LedgerRecorder(place, parts.recorder_parts)
+        new_run = _new_run(submission, model[1].name, gate.policy.digest, now, wrapped)
         recorder.open_run(new_run, _taken(key, verdict))
         # Authority is what the instructions say; a key that could have given some, and sent only
         # data, asked for no effect.
         may_instruct = Scope.INSTRUCT in caller.scopes and submission.instructions is not None
+        recorder.label(parts.run_keys.labels.of(caller.tenant_id, submission.metadata))
         submitted = RunSubmitted(
             actor=caller.actor,
             submission=submission,
@@ -216,6 +203,7 @@ class RunService:
             task=verdict,
             price=model[0],
             provider=model[1],
+            gate=gate,
             may_instruct=may_instruct,
             opened=parts.opener,
         )
@@ -248,6 +236,21 @@ class RunService:
         await loop.begin()
         begun = replace(driven, open_loop=lambda: loop)
         return replace(job, place=recorder.place, opened=lambda _: begun, is_begun=True)
+
+
+def _new_run(
+    submission: Submission, provider: str, policy_digest: str, now: datetime, key: WrappedKey
+) -> NewRun:
+    return NewRun(
+        kind=RunKind.AGENT,
+        status=RunStatus.QUEUED,
+        provider=provider,
+        model=submission.model,
+        agent=submission.agent,
+        policy_digest=policy_digest,
+        created_at=now,
+        key=key,
+    )
 
 
 def _taken(key: KeyClaim | None, verdict: AdmittedTask | Deny) -> TakenKey | None:

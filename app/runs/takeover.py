@@ -13,15 +13,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
-from app.agents.progress import AskedCall
-from app.domain.errors import KeyStoreError
+from app.agents.progress import AskedCall, Progress
+from app.domain.errors import KeyStoreError, NotFoundError, PolicyRefusedError
 from app.domain.run import RunId, RunStatus, TenantId, Usage
-from app.domain.step import Effect
+from app.domain.step import IN_FILES, ResultsMessage
 from app.domain.verdict import Deny
 from app.ledger.chain import Resume, VerifiedRecord
 from app.ledger.run_account import PARKED_KIND, RESUMED_KIND, STARTED_KIND
 from app.ledger.sealing import SealError, open_work
 from app.ledger.writing import ChainHead
+from app.policy.gate import DascGate
 from app.policy.gate_inputs import SubmitInput
 from app.providers.prices import Models
 from app.providers.provider import ModelProvider
@@ -31,13 +32,14 @@ from app.runs.executor import RunJob
 from app.runs.opening import DrivingParts, RunOpener
 from app.runs.recorder import LedgerRecorder, RunPlace
 from app.runs.run_keys import RunKeys
+from app.runs.run_policy import RunPolicies
+from app.runs.work_files import left_files
 from app.runs.working_copy import WorkingCopyError, opened_task, progress_of
 from app.storage.run_store import RunStore
 
 # A model call that was begun and not answered for is made anew, and nothing of its cost is known.
 MOST_VAIN_RESUMPTIONS = 5
 _PROGRESS = frozenset({"llm.responded", "tool.finished", PARKED_KIND})
-_IN_FILES = frozenset({Effect.WRITE, Effect.EXECUTE})
 
 
 class UnfitProcessError(WorkingCopyError):
@@ -79,6 +81,7 @@ class TakeoverParts:
     runs: RunStore
     keys: RunKeys
     driving: DrivingParts
+    policies: RunPolicies
     providers: Mapping[str, ModelProvider]
     models: Models
     tenant_tools: Callable[[str], frozenset[str]]
@@ -114,7 +117,8 @@ class Takeover:
         try:
             key, sealed = await self._copy(place)
             place = replace(place, work_key=key)
-            job = self._job(place, found, sealed, actor)
+            gate = await self._gate(tenant_id, found.policy_digest)
+            job = await self._with_files(self._job(place, found, sealed, gate, actor))
             return replace(job, is_parked=status is RunStatus.AWAITING_APPROVAL)
         except (WorkingCopyError, SealError, KeyStoreError) as error:
             recorder = LedgerRecorder(place, parts.driving.recorder_parts)
@@ -122,6 +126,12 @@ class Takeover:
             return LostRun(
                 recorder=recorder, spent=found.spent, reason=str(error), elsewhere=elsewhere
             )
+
+    async def _gate(self, tenant_id: TenantId, digest: str) -> DascGate:
+        try:
+            return await self._parts.policies.of_run(tenant_id, digest)
+        except (NotFoundError, PolicyRefusedError):
+            raise UnfitProcessError("this process has another policy") from None
 
     async def _copy(self, place: RunPlace) -> tuple[bytes, Sequence[tuple[int, bytes]]]:
         """The work key, and the sealed parts as far as the ledger was read."""
@@ -142,11 +152,30 @@ class Takeover:
         known = [(seq, blob) for seq, blob in sealed if seq < place.head.next_seq]
         return work_key, known
 
+    async def _with_files(self, job: RunJob) -> RunJob:
+        """With the files that its calls had made, as its last owner kept them."""
+        parts, place = self._parts, job.place
+        specs = {spec.name: spec for spec in parts.driving.toolbox.specs}
+        if not any(specs[name].effect in IN_FILES for name in job.since.calls_made):
+            return job
+        rows = await parts.runs.work.files(place.tenant_id, place.run_id)
+        left = left_files(place, rows)
+        if left is None:
+            # No call has ended yet that could have made some; or it was before they were kept.
+            is_early = not any(specs[name].effect in IN_FILES for name in _answered(job.since))
+            if is_early or parts.has_workspace(place.tenant_id, place.run_id):
+                return job
+            raise UnfitProcessError("the files of the run are not here")
+        if left.files is None:
+            raise WorkingCopyError("the files of the run could not be kept")
+        return replace(job, files=left.files)
+
     def _job(
         self,
         place: RunPlace,
         found: VerifiedRun,
         sealed: Sequence[tuple[int, bytes]],
+        gate: DascGate,
         cancelled_by: str | None,
     ) -> RunJob:
         """Under the policy it began with, with its own model and tools, on its own files."""
@@ -166,8 +195,6 @@ class Takeover:
         )
         progress = replace(progress, refused_asks=refused_among(found.records))
         said = task.submission
-        if found.policy_digest != parts.driving.gate.policy.digest:
-            raise UnfitProcessError("this process has another policy")
         price = parts.models.get(said.model)
         provider = None if price is None else parts.providers.get(price.provider)
         if price is None or provider is None:
@@ -175,10 +202,7 @@ class Takeover:
         specs = {spec.name: spec for spec in parts.driving.toolbox.specs}
         if not set(said.tools) <= specs.keys():
             raise UnfitProcessError("this process has not the tools")
-        in_files = any(specs[name].effect in _IN_FILES for name in progress.calls_made)
-        if in_files and not parts.has_workspace(place.tenant_id, place.run_id):
-            raise UnfitProcessError("the files of the run are not here")
-        verdict = parts.driving.gate.run_submit(
+        verdict = gate.run_submit(
             SubmitInput(submission=said, platform_tools=parts.tenant_tools(task.tenant))
         )
         if isinstance(verdict, Deny):
@@ -188,12 +212,21 @@ class Takeover:
             task=verdict,
             price=price,
             provider=provider,
+            gate=gate,
             may_instruct=task.may_instruct,
             opened=self.opener,
             since=progress,
             is_started=started_at is not None,
             cancelled_by=cancelled_by,
         )
+
+
+def _answered(since: Progress) -> set[str]:
+    """The names of the tools whose calls came to an end; of others a call may be under way."""
+    told = [message for message in since.turns if isinstance(message, ResultsMessage)]
+    results = [result for message in told for result in message.results]
+    results += () if since.turn is None else since.turn.results
+    return {result.name for result in results if result.name in since.calls_made}
 
 
 def opened_parts(place: RunPlace, sealed: Sequence[tuple[int, bytes]]) -> list[bytes]:

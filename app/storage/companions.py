@@ -1,6 +1,7 @@
 """What an append may bring with it: rows and changes of a run, in the same transaction."""
 
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -9,6 +10,13 @@ from app.domain.approval import APPROVAL_TRANSITIONS, ApprovalId, ApprovalState
 from app.domain.idempotency import KeyClaim
 from app.domain.run import TRANSITIONS, Json, JsonObject, RunId, RunKind, RunStatus, Usage
 from app.storage.holds import ReleaseHold, SetHold, hold_json
+from app.storage.policy_changes import (
+    ActivatePolicy,
+    ConfirmPolicy,
+    PolicyChange,
+    PutPolicy,
+    policy_change_json,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +84,13 @@ class WorkPart:
     blob: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class LabelledRun:
+    """Companion: keyed digests of the run's metadata, by which lists are narrowed."""
+
+    digests: Sequence[bytes]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenKey:
     """Companion: the idempotency key that a run begins with, so that no second one does."""
@@ -131,9 +146,11 @@ Companion = (
     | NewResult
     | NewWork
     | WorkPart
+    | LabelledRun
     | TakenKey
     | SetHold
     | ReleaseHold
+    | PolicyChange
     | OpenApproval
     | CloseApproval
     | Queueing
@@ -181,8 +198,6 @@ def companion_json(run_id: RunId, item: Companion) -> JsonObject:
                 "expires_at": item.expires_at.isoformat(),
                 **_key(item.key),
             }
-        case NewWork() | WorkPart():
-            return _work_json(run, item)
         case TakenKey():
             return {
                 "op": "key.take",
@@ -193,16 +208,27 @@ def companion_json(run_id: RunId, item: Companion) -> JsonObject:
             }
         case SetHold() | ReleaseHold() | OpenApproval() | CloseApproval():
             return _matter_json(run, item)
-        case QueuePut() | QueuePark() | QueueWake():
-            return _queueing_json(run, item)
+        case PutPolicy() | ActivatePolicy() | ConfirmPolicy():
+            return policy_change_json(run_id, item)
+        case NewWork() | WorkPart() | LabelledRun() | QueuePut() | QueuePark() | QueueWake():
+            return _driving_json(run, item)
 
 
-def _work_json(run: str, item: NewWork | WorkPart) -> JsonObject:
+def _driving_json(run: str, item: NewWork | WorkPart | LabelledRun | Queueing) -> JsonObject:
+    if isinstance(item, NewWork | WorkPart | LabelledRun):
+        return _work_json(run, item)
+    return _queueing_json(run, item)
+
+
+def _work_json(run: str, item: NewWork | WorkPart | LabelledRun) -> JsonObject:
     match item:
         case NewWork():
             return {"op": "work.open", "run_id": run, "blob": _text(item.blob), **_key(item.key)}
         case WorkPart():
             return {"op": "work.put", "run_id": run, "seq": item.seq, "blob": _text(item.blob)}
+        case LabelledRun():
+            told: list[Json] = [digest.hex() for digest in item.digests]
+            return {"op": "run.label", "run_id": run, "digests": told}
 
 
 def _matter_json(

@@ -39,6 +39,9 @@ REGISTRY: Final[Mapping[str, Fates]] = MappingProxyType(
         "run_result": Fates(anonymize_run=Fate.GONE, delete_run=Fate.GONE),
         # Content only while the run goes on, when nothing of it may be erased; then a key's id.
         "run_work": Fates(anonymize_run=Fate.GONE, delete_run=Fate.GONE),
+        "run_file": Fates(anonymize_run=Fate.GONE, delete_run=Fate.GONE),  # likewise
+        # Keyed digests of what the metadata said.
+        "run_label": Fates(anonymize_run=Fate.GONE, delete_run=Fate.GONE),
         "runs": _ALL_OF_A_RUN,
         "run_command": _ALL_OF_A_RUN,
         "approval": _ALL_OF_A_RUN,  # ids, states, times and a digest under the run's key
@@ -58,6 +61,8 @@ REGISTRY: Final[Mapping[str, Fates]] = MappingProxyType(
         # request that brought it goes. Rows of stops and erasures name no run and last 24 hours.
         "idempotency": Fates(anonymize_run=Fate.EMPTIED, delete_run=Fate.GONE),
         "webhook_endpoint": _OF_THE_LOG,  # sealed under a key of the tenant
+        "policy_version": _OF_THE_LOG,  # what a tenant wrote; runs name it by its digest
+        "policy_activation": _OF_THE_LOG,
         "tenants": _OF_THE_LOG,
         # One row of the operator log, which is no tenant's.
         "sequencer_state": Fates(

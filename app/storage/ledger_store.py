@@ -45,6 +45,7 @@ from app.storage.companions import (
 from app.storage.database import Database
 from app.storage.group_commit import GroupCommit
 from app.storage.ledger_rows import stored_batch, stored_record
+from app.storage.policy_changes import POLICY_OPS
 from app.telemetry import meters
 
 _NO_END = 2**62
@@ -55,9 +56,10 @@ APPEND = (
     " CASE WHEN $22 THEN idempotency_keep($1, $2, $20) END,"
     " CASE WHEN $23 THEN webhook_tell($1, $2, $20) END,"
     " CASE WHEN $24 THEN queue_keep($1, $2, $20) END,"
-    " CASE WHEN $25 THEN approval_keep($1, $2, $20) END"
+    " CASE WHEN $25 THEN approval_keep($1, $2, $20) END,"
+    " CASE WHEN $26 THEN policy_keep($1, $2, $20) END"
 )
-_OF_THE_WORKING_COPY = frozenset({"work.open", "work.put", "run.change"})
+_OF_THE_WORKING_COPY = frozenset({"work.open", "work.put", "run.label", "run.change"})
 _TOLD_BY_WEBHOOKS = frozenset({"run.insert", "run.change"})
 _OF_THE_QUEUE = frozenset({"queue.put", "queue.park", "queue.wake", "run.change"})
 _OF_APPROVALS = frozenset({"approval.open", "approval.close"})
@@ -321,6 +323,7 @@ def append_arguments(batch: SealedBatch, companions: Sequence[JsonObject]) -> tu
         not _TOLD_BY_WEBHOOKS.isdisjoint(ops),
         not _OF_THE_QUEUE.isdisjoint(ops),
         not _OF_APPROVALS.isdisjoint(ops),
+        not POLICY_OPS.isdisjoint(ops),
     )
 
 

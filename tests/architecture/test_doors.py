@@ -32,6 +32,7 @@ LIBRARIES: Mapping[str, Doors] = {
     "boto3": ("app/providers/extras/bedrock_session.py",),
     "botocore": ("app/providers/extras/bedrock_session.py",),
     "bashkit": ("app/sandbox/virtual_shell.py",),  # which only a zygote imports
+    "cel": (),  # found by its place: app/bundles/cel_engine.py says why
     "cryptography": ("app/ledger/", "app/keys/", "app/offline/", "app/transparency/"),
     "fastapi": ("app/api/", "app/main.py"),
     "google": (  # of Google's libraries only genai
@@ -67,6 +68,7 @@ LIBRARIES: Mapping[str, Doors] = {
         "app/api/",
         "app/tools/",
         "app/keys/",
+        "app/bundles/policy_document.py",
         "app/settings.py",
         "app/providers/price_list.py",
         "app/runs/working_copy.py",  # its bytes come back from the database
@@ -134,6 +136,7 @@ POWERS: Mapping[str, Doors] = {
 # Distribution name in pyproject.toml -> import name, where the two differ.
 IMPORT_NAMES = {
     "google-genai": "google",
+    "common-expression-language": "cel",
     "google-re2": "re2",
     "markdown-it-py": "markdown_it",
     "opentelemetry-exporter-otlp-proto-http": "opentelemetry",

@@ -234,6 +234,6 @@ def test_every_request_and_the_problem_have_a_whole_example() -> None:
 
 def test_lists_have_one_shape() -> None:
     pages = [schema for schema in SCHEMAS.values() if "has_more" in schema.get("properties", {})]
-    assert len(pages) == 8
+    assert len(pages) == 11
     for page in pages:
         assert set(page["properties"]) == {"data", "has_more", "next_cursor"}

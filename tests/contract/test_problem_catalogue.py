@@ -18,6 +18,7 @@ from app.domain.errors import (
     ApprovalRefusedError,
     ChainBreak,
     ConditionError,
+    ConditionRefusedError,
     ConfigurationError,
     ConfinementError,
     EgressError,
@@ -41,11 +42,14 @@ from app.domain.errors import (
     NotSequencedError,
     OverloadedError,
     PolicyDeniedError,
+    PolicyRefusedError,
     PreconditionFailedError,
     PreconditionRequiredError,
     RecordFormError,
+    RefusedPart,
     RotationRefusedError,
     RunParkedError,
+    SecondPersonError,
     StaleEpochError,
     StaleTermError,
     TenantBusyError,
@@ -76,6 +80,12 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
         403,
         "policy-denied",
     ),
+    "PolicyRefusedError": (
+        PolicyRefusedError([RefusedPart(pointer="/rules", reason="no such rule")]),
+        422,
+        "policy-refused",
+    ),
+    "SecondPersonError": (SecondPersonError(), 403, "second-person"),
     "ApprovalRefusedError": (ApprovalRefusedError("c", ("r2.x",)), 403, "approval-refused"),
     "ApprovalClosedError": (ApprovalClosedError("denied"), 409, "approval-closed"),
     "PreconditionFailedError": (PreconditionFailedError(), 412, "precondition-failed"),
@@ -108,6 +118,7 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
 # These end a start, a run, a call of a tool or of a witness; should one come to the edge, it is a
 # fault, and opaque.
 INSIDE = {
+    "ConditionRefusedError": ConditionRefusedError("planted-words"),
     "ConfigurationError": ConfigurationError("planted-words"),
     "ModelError": ModelError("planted-words"),
     "ConditionError": ConditionError("planted-words"),

@@ -59,6 +59,22 @@ OPENED_BY = {
         ),
         frozenset({Scope.OPERATE}),
     ),
+    **dict.fromkeys(
+        (
+            "policies_list",
+            "policies_get",
+            "policies_list_versions",
+            "policies_get_version",
+            "policies_list_activations",
+            "policies_simulate",
+        ),
+        frozenset({Scope.POLICY, Scope.AUDIT}),
+    ),
+    **dict.fromkeys(
+        ("policies_put", "policies_activate", "policies_confirm"), frozenset({Scope.POLICY})
+    ),
+    "policies_check": frozenset({Scope.RUN, Scope.POLICY, Scope.AUDIT}),
+    "policies_explain": READERS,
     "approvals_list": frozenset({Scope.APPROVE, Scope.AUDIT}),
     "approvals_get": frozenset({Scope.APPROVE, Scope.AUDIT}),
     "approvals_decide": frozenset({Scope.APPROVE}),
@@ -277,8 +293,8 @@ def test_each_scope_opens_its_operations_and_no_other(
                 _hold(owner, operation, run["id"])
             response = operation.send(stranger, run["id"], bearer(key))
             if scope in OPENED_BY[operation.operation_id]:
-                # There is no erasure yet to have a receipt of, no such endpoint, no approval.
-                names = ("{erasure_id}", "{endpoint_id}", "{approval_id}")
+                # There is no such erasure, endpoint, approval or policy yet.
+                names = ("{erasure_id}", "{endpoint_id}", "{approval_id}", "{policy_id}")
                 is_nobodys = any(name in operation.path for name in names)
                 is_good = is_let_in(response) or (is_nobodys and response.status_code == 404)
                 assert is_good, (operation.operation_id, scope)

@@ -24,6 +24,7 @@ UNKNOWN_ERASURE = "ers_" + "0" * 32
 UNKNOWN_ENDPOINT = "whe_" + "0" * 32
 UNKNOWN_APPROVAL = "apr_" + "0" * 32
 UNKNOWN_DELIVERY = "whd_" + "0" * 32
+UNKNOWN_ACTIVATION = "pol_" + "0" * 32
 OPEN_OPERATIONS = frozenset({"system_health", "system_ready", "system_version"})
 _METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 _PROBLEM_FIELDS = frozenset(
@@ -68,6 +69,10 @@ class Operation:
                 "erasure_id": UNKNOWN_ERASURE,
                 "endpoint_id": endpoint_id,
                 "delivery_id": delivery_id,
+                "policy_id": "default",
+                "activation_id": UNKNOWN_ACTIVATION,
+                "version": "1",
+                "seq": "0",
                 "approval_id": UNKNOWN_APPROVAL,
             }
         )
@@ -75,7 +80,8 @@ class Operation:
     def needed_headers(self) -> list[tuple[str, str]]:
         """Headers without which it is refused."""
         parameters = self.described.get("parameters", [])
-        needed = [item["name"] for item in parameters if item["in"] == "header"]
+        headers = (item for item in parameters if item["in"] == "header")
+        needed = [item["name"] for item in headers if item["required"]]
         return [("If-Match", "*")] if "if-match" in needed else []
 
     def small_body(self, run_id: str = UNKNOWN_RUN) -> dict[str, Any] | None:
@@ -92,6 +98,10 @@ class Operation:
                 "legal_basis": "gdpr.art17",
                 "request_ref": "ticket 1",
             }
+        if self.path.endswith("/policy-checks"):
+            return {"features": {"point": "run.output"}}
+        if "/policies" in self.path:
+            return {"bundle": {}} if self.path.endswith("/simulate") else {}
         if self.path.endswith("/decision"):
             return {"decision": "deny", "digest": "0" * 64}
         if self.path.endswith("/stops"):

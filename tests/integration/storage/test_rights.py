@@ -32,20 +32,28 @@ TENANT_TABLES = (
     "run_command",
     "run_result",
     "run_work",
+    "run_file",
+    "run_label",
     "rate_use",
     "idempotency",
     "webhook_endpoint",
     "webhook_delivery",
+    "policy_version",
+    "policy_activation",
     "approval",
 )
 EMPTY = (
     "run_command",
     "run_result",
     "run_work",
+    "run_file",
+    "run_label",
     "rate_use",
     "idempotency",
     "webhook_endpoint",
     "webhook_delivery",
+    "policy_version",
+    "policy_activation",
     "approval",
 )
 PARTITIONS = ("record_default", "payload_default", "leaf_default", "tile_default")
@@ -262,6 +270,13 @@ RIGHTS = {
             "runs_heads",
             "runs_pulse",
             "work_forget",
+            "work_outlived",
+            "work_rewrap",
+            "work_files",
+            "queue_wishes",
+            "webhook_turn_key",
+            "webhook_reseal",
+            "webhook_pulse",
             "writer_commands",
             "work_keep",
             "webhook_tell",
@@ -277,6 +292,7 @@ RIGHTS = {
             "approval_keep",
             "queue_keep",
             "queue_mend",
+            "policy_keep",
         },
     },
     "mf_audit": {
@@ -306,6 +322,7 @@ RIGHTS = {
             "idempotency_keep",
             "webhook_tell",
             "queue_keep",
+            "policy_keep",
             "approval_keep",
         }
     },
@@ -315,6 +332,7 @@ INNER = {"erase_recorded", "erase_locked", "erase_receipt", "kek_in_use"}
 WRITERS_INNER = {
     "idempotency_held",
     "idempotency_anonymized",
+    "labels_anonymized",
     "approval_tell",
     "approval_ended",
 }
