@@ -206,7 +206,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     catalogue = Catalogue(settings, overrides.default_model, workers, egress, door.tenants)
     models = load_prices(settings.config_dir)
     plugged = dict(overrides.providers or roster.providers(settings, models))
-    gate = overrides.gate or _gate(overrides, recorder_parts)
+    gate = _gate(overrides, recorder_parts)
     policies = build_policies(parts, gate)
     takeover = takeover_of(
         settings, parts, policies.runs, recorder_parts, workspaces, catalogue, (plugged, models)
@@ -258,9 +258,12 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     )
 
 
-def _gate(overrides: Overrides, parts: RecorderParts) -> DascGate:
+def _gate(overrides: Overrides, recorder_parts: RecorderParts) -> DascGate:
+    """The gate, which says of each decision how long it took."""
+    if overrides.gate is not None:
+        return overrides.gate
     book = overrides.book or roster.rule_book()
-    return DascGate(book.masking(parts.scrubber.scrub_text), time.monotonic_ns)
+    return DascGate(book.masking(recorder_parts.scrubber.scrub_text), time.monotonic_ns)
 
 
 def _webhooks(settings: Settings, parts: LedgerParts, egress: EgressClient) -> Webhooks:

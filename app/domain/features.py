@@ -178,5 +178,10 @@ class DecisionInput:
 
     @classmethod
     def from_json(cls, value: Json) -> "DecisionInput":
-        """The record whose JSON this is. RecordFormError when it is none."""
+        """The record whose JSON this is. RecordFormError when it is none.
+
+        As it is stored it has one member more, `weighed`: what was made of it, and no part of it.
+        """
+        if isinstance(value, dict):
+            value = {name: item for name, item in value.items() if name != "weighed"}
         return revive(cls, value)

@@ -30,7 +30,6 @@ from app.domain.run import (
 )
 from app.domain.verdict import AdmittedTask, Deny
 from app.ledger.writing import ChainHead
-from app.policy.gate import DascGate
 from app.policy.gate_inputs import SubmitInput
 from app.providers.prices import ModelPrice, Models
 from app.providers.provider import ModelProvider
@@ -169,17 +168,13 @@ class RunService:
     ) -> StartedRun:
         parts, now = self._parts, self._parts.now()
         gate = await parts.policies.of_submission(caller, submission.policy)
-        verdict = gate.run_submit(
-            SubmitInput(
-                submission=submission,
-                platform_tools=parts.bounds_of(caller, submission.agent).tools or frozenset(),
-            )
-        )
+        granted = parts.bounds_of(caller, submission.agent).tools or frozenset()
+        verdict = gate.run_submit(SubmitInput(submission=submission, platform_tools=granted))
         run_key, wrapped = parts.run_keys.new_run_key(caller.tenant_id, run_id, now)
         work_key, work_wrapped = parts.run_keys.new_work_key(caller.tenant_id, run_id, now)
         place = _first_place(caller.tenant_id, run_id, run_key, work_key)
         recorder = LedgerRecorder(place, parts.recorder_parts)
-        new_run = _new_run(submission, model[1], gate, now, wrapped)
+        new_run = _new_run(submission, model[1].name, gate.policy.digest, now, wrapped)
         recorder.open_run(new_run, _taken(key, verdict))
         # Authority is what the instructions say; a key that could have given some, and sent only
         # data, asked for no effect.
@@ -243,26 +238,25 @@ class RunService:
         return replace(job, place=recorder.place, opened=lambda _: begun, is_begun=True)
 
 
+def _new_run(
+    submission: Submission, provider: str, policy_digest: str, now: datetime, key: WrappedKey
+) -> NewRun:
+    return NewRun(
+        kind=RunKind.AGENT,
+        status=RunStatus.QUEUED,
+        provider=provider,
+        model=submission.model,
+        agent=submission.agent,
+        policy_digest=policy_digest,
+        created_at=now,
+        key=key,
+    )
+
+
 def _taken(key: KeyClaim | None, verdict: AdmittedTask | Deny) -> TakenKey | None:
     if key is None:
         return None
     return TakenKey(claim=key, status=_REFUSED if isinstance(verdict, Deny) else _ACCEPTED)
-
-
-def _new_run(
-    submission: Submission, provider: ModelProvider, gate: DascGate, now: datetime, key: WrappedKey
-) -> NewRun:
-    """The run's row as its first record brings it."""
-    return NewRun(
-        kind=RunKind.AGENT,
-        status=RunStatus.QUEUED,
-        provider=provider.name,
-        model=submission.model,
-        agent=submission.agent,
-        policy_digest=gate.policy.digest,
-        created_at=now,
-        key=key,
-    )
 
 
 def _first_place(tenant_id: TenantId, run_id: RunId, run_key: bytes, work_key: bytes) -> RunPlace:

@@ -49,8 +49,7 @@ async def _replayed(
 
 def _question(record: VerifiedRecord) -> tuple[DecisionInput, dict[str, Any]]:
     told: dict[str, Any] = json.loads(record.fields["features"])
-    weighed: dict[str, Any] = told.pop("weighed")
-    return DecisionInput.from_json(told), weighed
+    return DecisionInput.from_json(told), told["weighed"]
 
 
 def test_what_was_decided_is_decided_again_from_the_records_alone(

@@ -68,6 +68,10 @@ class ListJournal:
         self.spent.append(usage)
         return len(self.events) - 1
 
+    @property
+    def held(self) -> list[RunEvent]:
+        return list(self._held)
+
     def of(self, kind: type[RunEvent]) -> list[RunEvent]:
         return [event for event in self.events if type(event) is kind]
 
