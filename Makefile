@@ -9,7 +9,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .PHONY: help serve demo test check lanes proof openapi migration \
-  bench-help bench-http bench-run bench-ledger bench-tamper bench-tools bench-rolling bench-sse chaos env-serve env-test lint
+  bench-help bench-http bench-run bench-ledger bench-tamper bench-tools bench-rolling bench-sse bench-gate chaos env-serve env-test lint
 
 help: ## say what there is
 	@echo "MeshFlow: make <target>"
@@ -39,6 +39,7 @@ proof: env-test ## every attack, bench and chaos test at full counts; writes the
 	$(BIN)/python -m bench.tools_bench --attacks --write
 	$(BIN)/python -m bench.rolling_bench --full
 	$(BIN)/python -m bench.sse_bench
+	$(BIN)/python -m bench.gate_bench --full --wrong-labels --write
 	$(BIN)/python -m bench.figures_table
 
 openapi: env-test ## write openapi/openapi.json and openapi/webhooks.json from the code
@@ -74,6 +75,9 @@ bench-rolling: env-test ## restart two servers behind nginx under load (ARGS=--f
 
 bench-sse: env-test ## keep 10,000 idle event streams on one process (ARGS='--streams 1000')
 	$(BIN)/python -m bench.sse_bench $(ARGS)
+
+bench-gate: env-test ## replay a lost model against the gate (ARGS='--write --full --wrong-labels' writes docs/gate-bench.md)
+	$(BIN)/python -m bench.gate_bench $(ARGS)
 
 lint: env-test
 	$(BIN)/ruff check .

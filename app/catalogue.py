@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from app import roster
 from app.api.dependencies import ApiServices
 from app.api.stream_seats import StreamSeats
-from app.domain.run import Budget
+from app.domain.capability import Capabilities
+from app.domain.mode import Mode, tightest
+from app.domain.run import Budget, Caller
 from app.egress.egress_client import EgressClient
 from app.keys.agent_catalogue import (
     BUILT_IN_AGENT,
@@ -65,6 +67,28 @@ class Catalogue:
         own = self._of(tenant).capabilities
         return self._all if own is None else own & self._all
 
+    def bounds_of(self, caller: Caller, agent: str | None) -> Capabilities:
+        """What runs of a key with this agent may use at most: every level above the submission."""
+        tenant = self._of(caller.tenant)
+        key = tenant.keys.get(caller.fingerprint)
+        found = Capabilities(tools=self._all).meet(tenant.bounds)
+        if key is not None:
+            found = found.meet(key.bounds)
+        named = self._agents.get(agent or BUILT_IN_AGENT)
+        if named is None:
+            return found
+        return found.meet(named.capabilities).meet(Capabilities(tools=frozenset(named.tools)))
+
+    def mode_of(self, caller: Caller, agent: str | None) -> Mode | None:
+        """The mode that such runs have at least; None: the policy's own."""
+        tenant, named = self._of(caller.tenant), self._agents.get(agent or BUILT_IN_AGENT)
+        key = tenant.keys.get(caller.fingerprint)
+        return tightest(
+            tenant.mode,
+            None if key is None else key.mode,
+            None if named is None else named.mode,
+        )
+
     def services(
         self,
         runs: RunService,
@@ -83,6 +107,7 @@ class Catalogue:
                 store=IdempotencyStore(parts.database), digests=parts.digests, now=utc_now
             ),
             cursors=SignedCursors(parts.digests, utc_now),
+            labels=parts.run_keys.labels,
             stops=StopSwitch(runs=parts.runs, admin_log=parts.admin_log),
             ledger=parts.replay,
             erasures=parts.desk,
@@ -101,6 +126,8 @@ class Catalogue:
             unavailable_tools=self._missing,
             budget_cap=lambda tenant: self._of(tenant).max_budget.applied_to(_OPEN_CAP),
             tenant_tools=self.tools_of,
+            bounds_of=self.bounds_of,
+            mode_of=lambda caller, agent: self.mode_of(caller, agent) or gate.bundle.default_mode,
             tenant_scrub_phi=lambda tenant: self._of(tenant).scrub_phi,
             certificate=lambda: parts.enrolment.certificate,
         )

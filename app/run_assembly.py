@@ -82,6 +82,7 @@ def takeover_of(
     driving = DrivingParts(
         toolbox=catalogue.toolbox,
         workspaces=workspaces,
+        work=parts.runs.work,
         recorder_parts=recorder_parts,
         monotonic=time.monotonic,
         model_timeout_seconds=float(settings.model_timeout_seconds),

@@ -231,7 +231,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
             now=utc_now,
             new_run_id=lambda: new_run_id(utc_now(), os.urandom),
             new_command_id=uuid4,
-            tenant_tools=catalogue.tools_of,
+            bounds_of=catalogue.bounds_of,
             workers_are_full=lambda: workers[0].is_full,
         )
     )

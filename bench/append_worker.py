@@ -1,7 +1,8 @@
 """One client process of the ledger bench: raw INSERTs, or whole steps; the same loop around both.
 
 Arguments: kind, clients, seconds, tenant; the URL is the first line it reads. Says `ready`, waits
-for a line, and answers with how many steps it committed and how long each one took.
+for a line, and answers with how many steps it committed and how long each one took, under what
+settings its own sessions ran, and how many bytes it wrote a step.
 """
 
 import asyncio
@@ -14,11 +15,13 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
+import asyncpg
+
 from app.domain.run import RunId, RunKind, RunStatus, TenantId
 from app.domain.verdict import Scrubbed, ScrubBlock
 from app.keys.signing_keys import SigningKey
 from app.ledger.enrolment import writer_statement
-from app.ledger.writing import ChainHead, Draft, RunWriter, WriterKey
+from app.ledger.writing import ChainHead, Draft, RunWriter, SealedAppend, WriterKey
 from app.storage.companions import NewRun, WrappedKey
 from app.storage.database import Database
 from app.storage.ledger_store import LedgerStore
@@ -27,6 +30,20 @@ from app.storage.run_store import RunStore
 WARM_UP_SECONDS = 1.0
 ROW_BYTES = 1024
 FIELD_BYTES = 512
+# What decides how durable a commit is and what it costs the server.
+SETTINGS = (
+    "server_version",
+    "fsync",
+    "synchronous_commit",
+    "full_page_writes",
+    "wal_level",
+    "wal_sync_method",
+    "commit_delay",
+    "shared_buffers",
+    "max_connections",
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+)
 ENROLMENT = SigningKey(b"enrolment of the ledger's bench.")
 RAW_TABLE = (
     "CREATE TABLE bench_raw (run_id uuid, seq bigint, body bytea NOT NULL,"
@@ -34,7 +51,7 @@ RAW_TABLE = (
     " GRANT INSERT ON bench_raw TO mf_app"
 )
 RAW_INSERT = "INSERT INTO bench_raw (run_id, seq, body) VALUES ($1, $2, $3)"
-Step = Callable[[], Awaitable[object]]
+Step = Callable[[], Awaitable[int]]  # the bytes that it wrote
 
 
 def block() -> ScrubBlock:
@@ -65,8 +82,9 @@ async def raw_client(database: Database, stack: AsyncExitStack) -> Step:
     statement = await raw.prepare(RAW_INSERT)
     run_id, body, seq = uuid4(), os.urandom(ROW_BYTES), iter(range(1 << 60))
 
-    async def step() -> None:
+    async def step() -> int:
         await statement.fetch(run_id, next(seq), body)
+        return len(body)
 
     return step
 
@@ -104,12 +122,20 @@ class StepClient:
         await self._store.append(self.tenant_id, self.run_id, sealed, [new_run])
         self._head = sealed.head
 
-    async def step(self) -> None:
+    async def step(self) -> int:
         """Everything between a draft and a receipt."""
         now = datetime.now(UTC)
         sealed = self._writer.seal(self._head, [self._draft], epoch=1, at=now)
         await self._store.append(self.tenant_id, self.run_id, sealed)
         self._head = sealed.head
+        return bytes_of(sealed)
+
+
+def bytes_of(sealed: SealedAppend) -> int:
+    """What of an append is written: headers, hashes and sealed fields; its batch is shared."""
+    return sum(len(one.header + one.rc + one.chain) for one in sealed.records) + sum(
+        len(one.blob) for one in sealed.fields
+    )
 
 
 async def new_writer(runs: RunStore) -> WriterKey:
@@ -135,16 +161,25 @@ async def measured(steps: list[Step], seconds: float) -> dict[str, object]:
     begin = clock() + WARM_UP_SECONDS
     end = begin + seconds
     taken: list[float] = []
+    least = 1 << 30
 
     async def client(step: Step) -> None:
+        nonlocal least
         while (started := clock()) < end:
-            await step()
+            least = min(least, await step())
             if begin <= (done := clock()) < end:
                 taken.append(round((done - started) * 1000, 3))
 
     cpu = time.process_time()
     await asyncio.gather(*(client(step) for step in steps))
-    return {"taken_ms": taken, "cpu_seconds": time.process_time() - cpu}
+    spent = time.process_time() - cpu
+    return {"taken_ms": taken, "cpu_seconds": spent, "bytes_a_step": least}
+
+
+async def session(database: Database) -> dict[str, object]:
+    """What a statement of this process runs under, as the server says to one of its sessions."""
+    async with database.driver() as raw:
+        return {name: await raw.fetchval(f"SHOW {name}") for name in SETTINGS}
 
 
 async def main(kind: str, url: str, clients: int, seconds: float, tenant: str) -> None:
@@ -155,9 +190,19 @@ async def main(kind: str, url: str, clients: int, seconds: float, tenant: str) -
             steps = [await raw_client(database, stack) for _ in range(clients)]
         else:
             steps = [client.step for client in await step_clients(database, clients, tenant)]
+        told: dict[str, object] = {
+            "clients": len(steps),
+            "loop": type(asyncio.get_running_loop()).__name__,
+            "driver": f"asyncpg {asyncpg.__version__}",
+            "warm_up_seconds": WARM_UP_SECONDS,
+            "seconds": seconds,
+        }
         print("ready", flush=True)
         sys.stdin.readline()
-        print(json.dumps(await measured(steps, seconds)), flush=True)
+        found = await measured(steps, seconds)
+    # After it: every connection of the pool may be a client's until then.
+    told |= await session(database)
+    print(json.dumps({**found, "ran_under": told}), flush=True)
     await database.close()
 
 

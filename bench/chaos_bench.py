@@ -147,8 +147,8 @@ class Submitter:
         self._number += 1
         with server.client(KEY) as client:
             client.timeout = httpx2.Timeout(3.0)
-            running = client.get("/v1/runs", params={"status": "running", "limit": 100}).json()
-            if len(running["data"]) >= OPEN_RUNS:
+            running = client.get("/v1/runs", params={"status": "running", "limit": 100})
+            if len(running.raise_for_status().json()["data"]) >= OPEN_RUNS:
                 return
             task = {"instructions": f"Count run {self._number}.", "tools": list(NAMES)}
             answer = client.post("/v1/runs", json=task)

@@ -6,7 +6,7 @@ Threat: Prompt injection via task input
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from app.domain.capability import Capabilities
 from app.domain.run import Submission
@@ -22,14 +22,17 @@ def state_at_start(
     submission: Submission, offered: Sequence[ToolSpec], *, may_instruct: bool
 ) -> LabelState:
     """What is known before the first turn: who said what, and what was declared."""
-    declared = submission.capabilities
+    # Whoever made the submission by hand may have left the levels out; what it declares holds.
+    effective = submission.authority.meet(Capabilities(tools=submission.capabilities))
     return LabelState.start(
         Authority(
             instructions=submission.instructions if may_instruct else None,
-            data=tuple(LabelledPart(content=part.content) for part in submission.data),
-            capabilities=Capabilities(tools=declared),
-            is_declared=declared is not None,
-            granted=declared,
+            data=tuple(
+                LabelledPart(content=part.content, label=part.label) for part in submission.data
+            ),
+            capabilities=effective,
+            is_declared=submission.capabilities is not None,
+            granted=effective.tools,
             catalogue=tuple(offered),
         )
     )
@@ -56,8 +59,9 @@ def after_turns(
     state: LabelState,
     turns: Iterable[ReplyMessage | ResultsMessage],
     offered: Sequence[ToolSpec],
+    is_suspected: Callable[[ToolResult], bool] = lambda _: False,
 ) -> LabelState:
-    """The state at the end of these turns."""
+    """The state at the end of these turns; `is_suspected` says again what was said of a result."""
     calls: tuple[ToolCall, ...] = ()
     for turn in turns:
         match turn:
@@ -65,5 +69,6 @@ def after_turns(
                 calls = turn.calls
             case ResultsMessage():
                 for call, result in zip(calls, turn.results, strict=False):
-                    state = after_call(state, call, result, offered)
+                    suspected = is_suspected(result)
+                    state = after_call(state, call, result, offered, is_quarantined=suspected)
     return state

@@ -6,13 +6,12 @@ Threat: Prompt injection via task input
 """
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from app.agents.asking import Asking, action_bytes
-from app.agents.journal import Journal
 from app.agents.labelled_turns import after_call, after_turns, state_at_start
-from app.agents.model_retry import RetryParts, wait_seconds
+from app.agents.loop_parts import LoopParts
+from app.agents.model_retry import wait_seconds
 from app.agents.progress import (
     NOTHING_YET,
     AskedCall,
@@ -22,9 +21,11 @@ from app.agents.progress import (
     refused_call,
     unknown_call,
 )
-from app.agents.prompts import NO_MARKS, RunMarks, as_shown, opening_messages, system_text
+from app.agents.prompts import as_shown, opening_messages, system_text
+from app.agents.request_size import estimated_tokens
 from app.domain.approval import ApprovalState
 from app.domain.errors import ModelError
+from app.domain.label import Label
 from app.domain.record import (
     ModelRequested,
     ModelResponded,
@@ -36,6 +37,7 @@ from app.domain.record import (
 from app.domain.run import RunStatus, Usage
 from app.domain.step import (
     EFFECTFUL,
+    IN_FILES,
     Message,
     ModelReply,
     ModelRequest,
@@ -56,7 +58,6 @@ from app.domain.verdict import (
     Verdict,
 )
 from app.policy.canary import Canaries
-from app.policy.gate import DascGate
 from app.policy.gate_inputs import (
     CallInput,
     OutputInput,
@@ -65,37 +66,15 @@ from app.policy.gate_inputs import (
     ResultInput,
     RunFacts,
 )
-from app.providers.prices import ModelPrice, upper_bound
-from app.providers.provider import ModelFailure, ModelProvider
-from app.sandbox.workspace import Workspace
-from app.tools.toolbox import Toolbox
+from app.providers.prices import upper_bound
+from app.providers.provider import ModelFailure
 
 _MAX_OUTPUT_TOKENS = 4096
-# A low figure, so that the reservation is an upper bound in practice. Bytes and not characters:
-# in most scripts one character is a token or more.
-_BYTES_PER_TOKEN = 3
-_TOKENS_PER_TOOL = 400
 # A reply that stopped for one of these is no answer: the run fails and says why.
 _UNFINISHED = {
     StopReason.REFUSAL: ModelFailure.REFUSED.value,
     StopReason.MAX_TOKENS: ModelFailure.CUT_OFF.value,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoopParts:
-    """What a run works with."""
-
-    gate: DascGate
-    provider: ModelProvider
-    price: ModelPrice
-    toolbox: Toolbox
-    workspace: Callable[[], Workspace]  # opened when the first tool needs it
-    journal: Journal
-    monotonic: Callable[[], float]
-    model_timeout_seconds: float
-    marks: RunMarks = NO_MARKS
-    retry: RetryParts
 
 
 class AgentLoop:
@@ -116,10 +95,7 @@ class AgentLoop:
         self._offered: tuple[ToolSpec, ...] = tuple(
             spec for spec in parts.toolbox.specs if spec.name in names
         )
-        start = state_at_start(task.submission, self._offered, may_instruct=may_instruct)
-        self._state = after_turns(start, since.turns, self._offered)
-        for _ in range(since.refused_asks):
-            self._state = self._state.refused()
+        self._state = state_at_start(task.submission, self._offered, may_instruct=may_instruct)
         self._messages: list[Message] = [
             *opening_messages(task.submission, parts.marks),
             *since.turns,
@@ -133,11 +109,19 @@ class AgentLoop:
         self._next: tuple[ModelRequested, ClearedRequest | Deny] | None = None
         self._asked: tuple[int, ClearedRequest] | None = None
         self._asking = Asking(parts.gate, parts.journal, since.refused_asks)
+        self._state = after_turns(self._state, since.turns, self._offered, self._is_suspected)
+        for _ in range(since.refused_asks):
+            self._state = self._state.refused()
 
     @property
     def spent(self) -> Usage:
         """What the run has used so far."""
         return self._spent
+
+    @property
+    def label(self) -> Label:
+        """The label of all that the model has seen so far."""
+        return self._state.label
 
     def may_begin(self) -> bool:
         """Whether the gate allows the request that comes next, which `begin` or `run` records."""
@@ -260,7 +244,10 @@ class AgentLoop:
         """Answer the calls that have no result yet, in their order; True when the run is over."""
         results, asked, pending = list(turn.results), turn.asked, turn.pending
         for call, result in zip(turn.reply.calls, turn.results, strict=False):
-            self._state = after_call(self._state, call, result, self._offered)
+            suspected = self._is_suspected(result)
+            self._state = after_call(
+                self._state, call, result, self._offered, is_quarantined=suspected
+            )
         for call in turn.reply.calls[len(turn.results) :]:
             if pending is not None:
                 answer = await self._settle(call, pending, asked)
@@ -348,7 +335,9 @@ class AgentLoop:
             return refused_call(decided)
         self._calls_made[call.name] += 1
         intent = await journal.record(decided, self._spent)
-        result = await self._parts.toolbox.run(verdict, self._parts.workspace())
+        result = await self._parts.toolbox.run(verdict, await self._parts.files.workspace())
+        if verdict.spec.effect in IN_FILES:
+            await self._parts.files.keep()
         seen = self._parts.gate.tool_result(ResultInput(result=result, facts=self._facts()))
         finished = ToolFinished(intent=intent, result=result, decision=seen.decision)
         journal.hold(finished)
@@ -361,6 +350,11 @@ class AgentLoop:
             is_quarantined=Obligation.QUARANTINE in seen.decision.obligations,
         )
         return told
+
+    def _is_suspected(self, result: ToolResult) -> bool:
+        """Whether the gate would have a result quarantined: the same text, the same answer."""
+        seen = self._parts.gate.tool_result(ResultInput(result=result, facts=self._facts()))
+        return Obligation.QUARANTINE in seen.decision.obligations
 
     async def _finish(self, status: RunStatus, code: str) -> None:
         await self._parts.journal.record(RunFinished(status=status, error_code=code), self._spent)
@@ -375,24 +369,12 @@ class AgentLoop:
             spent=self._spent,
             elapsed_seconds=self._parts.monotonic() - self._began,
             calls_made=dict(self._calls_made),
+            mode=submission.mode,
             state=self._state,
             canaries=self._canaries,
         )
 
     def _estimated_input_tokens(self) -> int:
-        size = _bytes(self._task.submission.system_prompt) + sum(map(_size, self._messages))
-        return size // _BYTES_PER_TOKEN + len(self._offered) * _TOKENS_PER_TOOL + 64
-
-
-def _size(message: Message) -> int:
-    match message:
-        case ReplyMessage():
-            return _bytes(message.text) + sum(_bytes(str(call.arguments)) for call in message.calls)
-        case ResultsMessage():
-            return sum(_bytes(result.content) for result in message.results)
-        case _:
-            return _bytes(message.text)
-
-
-def _bytes(text: str) -> int:
-    return len(text.encode("utf-8", "replace"))
+        return estimated_tokens(
+            self._task.submission.system_prompt, self._messages, len(self._offered)
+        )

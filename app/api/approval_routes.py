@@ -20,7 +20,6 @@ from app.api.approval_views import (
 )
 from app.api.auth import CallerDep, require
 from app.api.dependencies import ApiServices, ServicesDep
-from app.api.entity_tags import is_meant
 from app.api.idempotency_header import IDEMPOTENCY_KEY, Done, once
 from app.api.problems import problems
 from app.api.run_requests import MomentIn
@@ -36,7 +35,6 @@ from app.domain.errors import (
     InvalidSubmissionError,
     LedgerBrokenError,
     NotFoundError,
-    PreconditionFailedError,
 )
 from app.domain.idempotency import Outcome
 from app.domain.run import Caller, Scope
@@ -45,13 +43,6 @@ from app.runs.approval_desk import ApprovalCard, DecisionWish
 router = APIRouter(tags=["approvals"])
 
 MOST_IN_A_LIST = 50  # the ledger of each one's run is read
-_IF_MATCH = {
-    "name": "if-match",
-    "in": "header",
-    "required": False,
-    "description": "The entity tag that the decision means; `digest` is needed all the same",
-    "schema": {"anyOf": [{"type": "string"}, {"type": "null"}], "title": "If-Match"},
-}
 
 
 @router.get("/approvals", response_model=ApprovalPage, responses=problems(403, 422))
@@ -124,7 +115,7 @@ async def get(approval_id: str, caller: CallerDep, services: ServicesDep) -> Res
     "/approvals/{approval_id}/decision",
     response_model=ApprovalView,
     responses=problems(400, 403, 404, 409, 412, 413, 415, 422),
-    openapi_extra={"parameters": [_IF_MATCH, IDEMPOTENCY_KEY]},
+    openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
 async def decide(
     request: Request,
@@ -147,10 +138,6 @@ async def decide(
     )
 
     async def do() -> Done:
-        if (meant := request.headers.get("if-match")) is not None:
-            tag = approval_tag(await services.approvals.card(caller, found))
-            if not is_meant(meant, tag):
-                raise PreconditionFailedError
         card = await services.approvals.decide(caller, found, wish)
         return _answer(card), Outcome(status=200, run_id=card.row.run_id)
 

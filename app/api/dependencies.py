@@ -14,12 +14,15 @@ from app.audit.policy_trials import PolicyTrials
 from app.audit.proof_desk import ProofDesk
 from app.audit.replay_ledger import ReplayLedger
 from app.bundles.policy_desk import PolicyDesk
-from app.domain.run import Agent, Budget
+from app.domain.capability import Capabilities
+from app.domain.mode import Mode
+from app.domain.run import Agent, Budget, Caller
 from app.domain.step import ToolSpec
 from app.keys.signed_cursors import SignedCursors
 from app.runs.approval_desk import ApprovalDesk
 from app.runs.idempotency_desk import IdempotencyDesk
 from app.runs.notifier import Bell
+from app.runs.run_labels import RunLabels
 from app.runs.run_watch import RunWatch
 from app.runs.service import RunService
 from app.runs.stopping import StopSwitch
@@ -35,6 +38,7 @@ class ApiServices:
     approvals: ApprovalDesk
     idempotency: IdempotencyDesk
     cursors: SignedCursors
+    labels: RunLabels
     ledger: ReplayLedger
     erasures: ErasureDesk
     webhooks: EndpointDesk
@@ -52,6 +56,8 @@ class ApiServices:
     unavailable_tools: Mapping[str, str]
     budget_cap: Callable[[str], Budget]
     tenant_tools: Callable[[str], frozenset[str]]
+    bounds_of: Callable[[Caller, str | None], Capabilities]  # with an agent, by its name
+    mode_of: Callable[[Caller, str | None], Mode]
     tenant_scrub_phi: Callable[[str], bool]
     certificate: Callable[[], bytes]  # of the key with which this process signs records
 

@@ -4,7 +4,15 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 from typing_extensions import TypeAliasType
 
 from app.api.decision_views import DecisionView, decision_view
@@ -40,8 +48,24 @@ class BudgetView(View):
     max_wall_seconds: int
 
 
+class CapabilitiesView(View):
+    """What a run may use, all levels together; null is no bound.
+
+    `tools` are those that were declared, or where none were, those that were asked for and those
+    that only read. Any other that has an effect asks for approval, or is denied.
+    """
+
+    tools: list[str] | None
+    recipients: list[str] | None
+    domains: list[str] | None
+    paths: list[str] | None
+    max_amount: str | None
+    max_calls: dict[str, int]
+    readers: list[str] | None
+
+
 class TaskView(View):
-    """The task as the ledger holds it: scrubbed."""
+    """The task as the ledger holds it: scrubbed. `capabilities`: the tools that were declared."""
 
     instructions: str | None
     data: list[DataPartView]
@@ -49,9 +73,16 @@ class TaskView(View):
     model: str
     tools: list[str]
     capabilities: list[str] | None
+    effective: CapabilitiesView | None
+    mode: str | None
     budget: BudgetView
     output_schema: dict[str, JsonValue] | None
     metadata: dict[str, JsonValue]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_older_version(cls, value: JsonValue) -> JsonValue:
+        return {"effective": None, "mode": None, **value} if isinstance(value, dict) else value
 
 
 class CallView(View):

@@ -1,7 +1,7 @@
 """What a caller may send to start a run: closed models, bounded fields, one full example."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -60,6 +60,9 @@ MomentIn = Annotated[AwareDatetime, AfterValidator(_within_all_calendars)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT), AfterValidator(_no_nul)]
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_no_nul)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_.-]{1,64}$")]
+Count = Annotated[int, Field(ge=0, le=_MAX_INTEGER)]
+Amount = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,15}(\.[0-9]{1,6})?$")]
+Names = Annotated[list[ShortText], Field(max_length=256)] | None
 JsonObjectIn = Annotated[dict[str, JsonValue], AfterValidator(_plain_json)]
 
 
@@ -72,12 +75,24 @@ class DataPartIn(_Closed):
 
     content: Text
     source: ShortText | None = None
+    integrity: Literal["user", "tool", "untrusted", "quarantined"] | None = None
+    confidentiality: Literal["public", "tenant", "user", "secret"] | None = None
 
 
 class CapabilitiesIn(_Closed):
-    """What the run may use at most. Anything else the model asks for is denied."""
+    """What the run may use at most; what is not named is bounded by nothing here.
 
-    tools: Annotated[list[Name], Field(max_length=64)]
+    Named recipients, domains and paths are as good as if the instructions named them. Tools that
+    are not among the named ones are denied.
+    """
+
+    tools: Annotated[list[Name], Field(max_length=64)] | None = None
+    recipients: Names = None
+    domains: Names = None
+    paths: Names = None
+    max_amount: Amount | None = None
+    max_calls: Annotated[dict[Name, Count], Field(max_length=64)] = {}
+    readers: Names = None
 
 
 class BudgetIn(_Closed):
@@ -115,6 +130,7 @@ class RunCreate(_Closed):
     model: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.:-]{1,128}$")] | None = None
     tools: Annotated[list[Name], Field(max_length=64)] | None = None
     capabilities: CapabilitiesIn | None = None
+    mode: Literal["observe", "standard", "strict"] | None = None
     policy: Name | None = None
     budget: BudgetIn | None = None
     output_schema: JsonObjectIn | None = None

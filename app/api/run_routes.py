@@ -19,7 +19,8 @@ from app.api.entry_views import EntryPage, entry_of
 from app.api.idempotency_header import IDEMPOTENCY_KEY, Done, claim_of, once, replayed
 from app.api.problems import problem_of, problems
 from app.api.receipt_views import receipt_view
-from app.api.run_requests import MomentIn, RunCreate
+from app.api.run_list_filter import WantedRuns
+from app.api.run_requests import RunCreate
 from app.api.run_views import (
     RunPage,
     RunView,
@@ -47,7 +48,6 @@ from app.domain.run import (
     Caller,
     RunFilter,
     RunId,
-    RunStatus,
     Scope,
     parse_run_id,
     public_run_id,
@@ -197,25 +197,21 @@ async def _again(
 async def list(  # noqa: A001 - the operation is runs_list
     caller: CallerDep,
     services: ServicesDep,
+    wanted: WantedRuns,
     limit: Limit = 50,
     cursor: Annotated[str | None, Query(max_length=64)] = None,
-    status: RunStatus | None = None,
-    agent: Annotated[str | None, Query(pattern=r"^[a-z0-9_.-]{1,64}$")] = None,
-    created_after: MomentIn | None = None,
-    created_before: MomentIn | None = None,
 ) -> Response:
     """Runs of the key's tenant, newest first, without content.
 
-    A cursor goes with the filters that it came with, and is good for a day at least.
+    `metadata.<key>=<value>` narrows the list to runs whose metadata says that, up to four times:
+    text, numbers and words as the query says them, keys of up to 64 and values of up to 256
+    characters. A cursor goes with the filters that it came with, and is good for a day at least.
 
     Unverified summaries: a list reads the rows of runs and not their ledgers. Reading one run, its
     entries, its events or its verification holds its row against its ledger.
     """
     require(caller, Scope.RUN, Scope.AUDIT)
     tenant_id, cursors = caller.tenant_id, services.cursors
-    wanted = RunFilter(
-        status=status, agent=agent, created_after=created_after, created_before=created_before
-    )
     place = _place(wanted)
     before = None
     if cursor is not None:
@@ -349,7 +345,8 @@ async def _remains(services: ApiServices, caller: Caller, run_id: RunId) -> Veri
 def _place(wanted: RunFilter) -> bytes:
     """What a cursor of the list of runs is for: the list, and all that narrows it."""
     narrowed = (wanted.status, wanted.agent, wanted.created_after, wanted.created_before)
-    return "\0".join(("runs", *("" if item is None else str(item) for item in narrowed))).encode()
+    told = ("" if item is None else str(item) for item in narrowed)
+    return "\0".join(("runs", *told, *(label.hex() for label in wanted.labels))).encode()
 
 
 def _position(position: bytes | None) -> RunId:

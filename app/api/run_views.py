@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from app.api.entry_views import Moment, OutputView, TaskView, View, body_of, parsed
+from app.api.entry_views import (
+    CapabilitiesView,
+    Moment,
+    OutputView,
+    TaskView,
+    View,
+    body_of,
+    parsed,
+)
 from app.api.receipt_views import ReceiptView
 from app.audit.integrity import Integrity, IntegrityState
 from app.audit.run_dossier import Remains, RunDossier
@@ -49,12 +57,6 @@ class IntegrityView(View):
     unwitnessed: int
 
 
-class CapabilitiesView(View):
-    """What the run may use at most."""
-
-    tools: list[str]
-
-
 class RunSummary(View):
     """A run without its content; in a list as its row says, unverified."""
 
@@ -79,6 +81,7 @@ class RunView(RunSummary):
     output_state: OutputState
     policy: PolicyView
     capabilities: CapabilitiesView | None
+    mode: str | None
     entries: int
     integrity: IntegrityView
     metadata: dict[str, JsonValue]
@@ -222,14 +225,14 @@ def _told(
     output: str | None,
     state: OutputState,
 ) -> dict[str, object]:
-    declared = None if task is None else task.capabilities
     return {
         **_summary(run),
         "task": task,
         "output": output,
         "output_state": state,
         "policy": PolicyView(digest=run.policy_digest),
-        "capabilities": None if declared is None else CapabilitiesView(tools=declared),
+        "capabilities": None if task is None else task.effective,
+        "mode": None if task is None else task.mode,
         "entries": integrity.size,
         "integrity": integrity,
         "metadata": {} if task is None else task.metadata,

@@ -5,9 +5,15 @@ Authority is decided here: without the `instruct` scope a task is data and instr
 Threat: Prompt injection via task input
 """
 
+from collections.abc import Sequence
+from decimal import Decimal
+
 from app.api.dependencies import ApiServices
-from app.api.run_requests import BudgetIn, RunCreate
+from app.api.run_requests import BudgetIn, CapabilitiesIn, DataPartIn, RunCreate
+from app.domain.capability import Capabilities
 from app.domain.errors import ForbiddenError, InvalidSubmissionError
+from app.domain.label import Confidentiality, Integrity, Label, is_trusted
+from app.domain.mode import Mode, may_tighten
 from app.domain.run import Agent, Budget, Caller, DataPart, Scope, Submission
 
 
@@ -21,7 +27,8 @@ def submission_of(body: RunCreate, caller: Caller, services: ApiServices) -> Sub
         raise InvalidSubmissionError("/agent", "this deployment does not offer that agent")
     instructions, data = _authority(body, caller)
     model = body.model or agent.model
-    declared = body.capabilities
+    declared = _declared(body)
+    bounds = services.bounds_of(caller, agent.name)
     return Submission(
         instructions=instructions,
         data=data,
@@ -29,20 +36,22 @@ def submission_of(body: RunCreate, caller: Caller, services: ApiServices) -> Sub
         model=model,
         provider="",
         system_prompt=agent.system_prompt,
-        tools=_tools(body, agent, services, caller),
-        capabilities=None if declared is None else frozenset(declared.tools),
+        tools=_tools(body, agent, bounds),
+        capabilities=declared.tools,
         budget=_budget(body.budget, agent.budget, services.budget_cap(caller.tenant)),
         output_schema=body.output_schema,
         metadata=body.metadata,
         scrub_phi=services.tenant_scrub_phi(caller.tenant),
+        authority=bounds.meet(declared),
+        mode=_mode(body, services.mode_of(caller, agent.name)),
         policy=body.policy,
     )
 
 
 def _authority(body: RunCreate, caller: Caller) -> tuple[str | None, tuple[DataPart, ...]]:
     """What carries authority, and what is only material."""
-    data = tuple(DataPart(content=part.content, source=part.source) for part in body.data)
     may_instruct = Scope.INSTRUCT in caller.scopes
+    data = tuple(_part(part, may_instruct=may_instruct) for part in body.data)
     if body.instructions is not None and not may_instruct:
         raise ForbiddenError(Scope.INSTRUCT.value)
     if body.task is None:
@@ -52,12 +61,51 @@ def _authority(body: RunCreate, caller: Caller) -> tuple[str | None, tuple[DataP
     return None, (DataPart(content=body.task),)
 
 
-def _tools(body: RunCreate, agent: Agent, services: ApiServices, caller: Caller) -> tuple[str, ...]:
+def _part(part: DataPartIn, *, may_instruct: bool) -> DataPart:
+    """Material with its label. ForbiddenError: more trust than the key itself has."""
+    plain = Label()
+    integrity = plain.integrity if part.integrity is None else Integrity(part.integrity)
+    if is_trusted(integrity) and not may_instruct:
+        raise ForbiddenError(Scope.INSTRUCT.value)
+    said = part.confidentiality
+    confidentiality = plain.confidentiality if said is None else Confidentiality(said)
+    label = Label(integrity=integrity, confidentiality=confidentiality)
+    return DataPart(content=part.content, source=part.source, label=label)
+
+
+def _declared(body: RunCreate) -> Capabilities:
+    said = body.capabilities or CapabilitiesIn()
+    return Capabilities(
+        tools=_set(said.tools),
+        recipients=_set(said.recipients),
+        domains=_set(said.domains),
+        paths=_set(said.paths),
+        max_amount=None if said.max_amount is None else Decimal(str(said.max_amount)),
+        max_calls=dict(said.max_calls),
+        readers=_set(said.readers),
+    )
+
+
+def _set(names: Sequence[str] | None) -> frozenset[str] | None:
+    return None if names is None else frozenset(names)
+
+
+def _mode(body: RunCreate, granted: Mode) -> Mode:
+    """The mode of the run. InvalidSubmissionError for one that is looser than the tenant's."""
+    if body.mode is None:
+        return granted
+    asked = Mode(body.mode)
+    if not may_tighten(granted, asked):
+        raise InvalidSubmissionError("/mode", f"the mode here is {granted.value} at least")
+    return asked
+
+
+def _tools(body: RunCreate, agent: Agent, bounds: Capabilities) -> tuple[str, ...]:
     """The tools asked for, or the agent's as far as the tenant may use them."""
     if body.tools is not None:
         return tuple(dict.fromkeys(body.tools))
-    granted = services.tenant_tools(caller.tenant)
-    return tuple(name for name in agent.tools if name in granted)
+    granted = bounds.tools
+    return tuple(name for name in agent.tools if granted is None or name in granted)
 
 
 def _budget(asked: BudgetIn | None, agent: Budget, cap: Budget) -> Budget:

@@ -15,6 +15,13 @@ class Mode(StrEnum):
 _TIGHTNESS = {Mode.OBSERVE: 0, Mode.STANDARD: 1, Mode.PLAN: 2, Mode.STRICT: 3}
 
 
+def tightest(*modes: Mode | None) -> Mode | None:
+    """The tightest of those that are set; None when none is."""
+    return max(
+        (mode for mode in modes if mode is not None), key=_TIGHTNESS.__getitem__, default=None
+    )
+
+
 def may_tighten(granted: Mode, asked: Mode) -> bool:
     """Whether a caller may ask for this mode where that one is set: only upwards.
 

@@ -15,12 +15,16 @@ MAX_CODE_CHARACTERS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSubmitted:
-    """A caller posted a task, and the gate said whether it may enter."""
+    """A caller posted a task, and the gate said whether it may enter.
+
+    `derived`: the tools that the run may use by what was declared or asked for.
+    """
 
     actor: str
     submission: Submission
     provider: str
     decision: Decision
+    derived: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

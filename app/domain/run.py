@@ -2,11 +2,15 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import NewType, TypeAlias, Union
 from uuid import UUID
+
+from app.domain.capability import UNDECLARED, Capabilities
+from app.domain.label import Label
+from app.domain.mode import Mode
 
 TenantId = NewType("TenantId", UUID)
 RunId = NewType("RunId", UUID)
@@ -126,6 +130,7 @@ class DataPart:
 
     content: str
     source: str | None = None
+    label: Label = field(default_factory=Label)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +167,9 @@ class Submission:
     """What a caller asked for, resolved against the agent catalogue but not yet admitted.
 
     `instructions` is None when the key may not instruct; the task is then a data part.
-    `capabilities` is None when the caller declared none.
+    `capabilities` are the tools that the caller declared, None when it declared none. `authority`
+    is what is left of what the platform, the tenant, the key, the agent and the caller declare;
+    `mode` None is the policy's own.
     """
 
     instructions: str | None
@@ -177,6 +184,8 @@ class Submission:
     output_schema: JsonObject | None
     metadata: JsonObject
     scrub_phi: bool
+    authority: Capabilities = UNDECLARED
+    mode: Mode | None = None
     policy: str | None = None  # that stands beside the tenant's, and can only object
 
 
@@ -190,6 +199,8 @@ class Agent:
     system_prompt: str
     tools: tuple[str, ...]
     budget: Budget
+    capabilities: Capabilities = UNDECLARED
+    mode: Mode | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +211,7 @@ class RunFilter:
     agent: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    labels: tuple[bytes, ...] = ()  # keyed digests of metadata, all of which it bears
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

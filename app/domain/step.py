@@ -36,6 +36,7 @@ class Effect(StrEnum):
 
 
 EFFECTFUL: frozenset[Effect] = frozenset(Effect) - {Effect.NONE, Effect.READ}
+IN_FILES: frozenset[Effect] = frozenset({Effect.WRITE, Effect.EXECUTE})  # of the run
 
 
 class Role(StrEnum):

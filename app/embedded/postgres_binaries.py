@@ -112,7 +112,11 @@ def copy_for_root(binaries: ServerBinaries, state_dir: Path) -> ServerBinaries:
 
 
 def copy_server(package: Path, install: Path, target: Path) -> None:
-    """Copy what a server needs of `install`, in the layout of its library paths, all or nothing."""
+    """Copy what a server needs of `install`, in the layout of its library paths, all or nothing.
+
+    Nothing is left of a copy that was cut short, whoever is killed. After a power cut half of one
+    may bear the name: its server does not start, and the directory can be removed.
+    """
     scratch = Path(tempfile.mkdtemp(prefix="server-copy-", dir=target.parent))
     try:
         shutil.copytree(

@@ -45,7 +45,8 @@ from app.storage.run_store import RunStore
 
 _log = logging.getLogger("meshflow.erasing")
 POLL_SECONDS = 1.0
-_KEK_KINDS = ("ledger", "work", "digest", "webhook")  # all that wraps something of a tenant
+# All that wraps something of a tenant, or has digests under it.
+_KEK_KINDS = ("ledger", "work", "digest", "webhook", "label")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,14 +9,17 @@ Threat: Privilege escalation via tool calls
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.domain.capability import UNDECLARED, Capabilities
 from app.domain.errors import ConfigurationError
+from app.domain.mode import Mode
 from app.domain.run import Agent, Budget
 
 BUILT_IN_AGENT = "assistant"
@@ -38,6 +41,8 @@ _MOST = 10**15  # above any sensible cap and within what JSON numbers carry exac
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9_.\-]{1,64}\z")]
 _Cap = Annotated[int, Field(ge=0, le=_MOST)]
 _Positive = Annotated[int, Field(ge=1, le=_MOST)]
+_Mode = Annotated[Mode, Field(strict=False)]
+_Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{16}\z")]
 _Model = TypeVar("_Model", bound=BaseModel)
 _Checked = TypeVar("_Checked")
 
@@ -65,7 +70,9 @@ class BudgetCap:
 class TenantSettings:
     """What the platform grants one tenant. The defaults hold for a tenant without a file.
 
-    `capabilities` None means every tool of the deployment; an empty set means none.
+    `capabilities` None means every tool of the deployment; an empty set means none. `bounds` is all
+    that the tenant's runs may use, those tools included; `keys` narrows it for a key, by its
+    fingerprint. `mode` None is the policy's own.
     """
 
     max_budget: BudgetCap = BudgetCap()
@@ -73,6 +80,17 @@ class TenantSettings:
     scrub_phi: bool = True
     max_requests_per_minute: int = MAX_REQUESTS_PER_MINUTE
     max_concurrent_runs: int | None = None  # None: as the deployment says
+    bounds: Capabilities = UNDECLARED
+    mode: Mode | None = None
+    keys: Mapping[str, "KeySettings"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySettings:
+    """What one key of a tenant may use at most, and the mode that its runs have at least."""
+
+    bounds: Capabilities = UNDECLARED
+    mode: Mode | None = None
 
 
 class _Closed(BaseModel):
@@ -92,6 +110,41 @@ class _BudgetTable(_Closed):
     max_wall_seconds: _Positive = DEFAULT_BUDGET.max_wall_seconds
 
 
+_Amount = Annotated[float, Field(ge=0, le=_MOST, strict=False)]
+_Listed = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=512)]], Field(max_length=256)
+]
+
+
+class CapabilitiesTable(_Closed):
+    """What one level declares, as TOML; what it does not name it does not bound."""
+
+    tools: list[_Name] | None = None
+    recipients: _Listed | None = None
+    domains: _Listed | None = None
+    paths: _Listed | None = None
+    max_amount: _Amount | None = None
+    max_calls: dict[_Name, _Cap] = {}
+    readers: _Listed | None = None
+
+    def declared(self) -> Capabilities:
+        """As the gate reads it."""
+        return Capabilities(
+            tools=_set(self.tools),
+            recipients=_set(self.recipients),
+            domains=_set(self.domains),
+            paths=_set(self.paths),
+            max_amount=None if self.max_amount is None else Decimal(str(self.max_amount)),
+            max_calls=dict(self.max_calls),
+            readers=_set(self.readers),
+        )
+
+
+class _KeyTable(_Closed):
+    capabilities: CapabilitiesTable = CapabilitiesTable()
+    mode: _Mode | None = None
+
+
 class _AgentFile(_Closed):
     name: _Name | None = None
     description: Annotated[str, Field(max_length=2000)] = ""
@@ -99,6 +152,8 @@ class _AgentFile(_Closed):
     system_prompt: str = ""
     tools: list[_Name] = []
     budget: _BudgetTable = _BudgetTable()
+    capabilities: CapabilitiesTable = CapabilitiesTable()
+    mode: _Mode | None = None
 
 
 class _CapTable(_Closed):
@@ -110,7 +165,9 @@ class _CapTable(_Closed):
 
 class _TenantFile(_Closed):
     max_budget: _CapTable = _CapTable()
-    capabilities: list[_Name] | None = None
+    capabilities: list[_Name] | CapabilitiesTable | None = None
+    mode: _Mode | None = None
+    keys: dict[_Fingerprint, _KeyTable] = {}
     scrub_phi: bool = True
     max_requests_per_minute: _Positive = MAX_REQUESTS_PER_MINUTE
     max_concurrent_runs: _Positive | None = None
@@ -147,6 +204,8 @@ def load_agents(
             system_prompt=file.system_prompt,
             tools=tuple(file.tools),
             budget=Budget(**file.budget.model_dump()),
+            capabilities=file.capabilities.declared(),
+            mode=file.mode,
         )
     return MappingProxyType(dict(sorted(agents.items())))
 
@@ -155,10 +214,18 @@ def load_tenant_settings(config_dir: Path | None) -> Mapping[str, TenantSettings
     """Settings by tenant name from tenants/*.toml; a tenant without a file has the defaults."""
     loaded: dict[str, TenantSettings] = {}
     for stem, file in _load(config_dir, "tenants", _TenantFile).items():
-        names = file.capabilities
+        said = file.capabilities
+        table = said if isinstance(said, CapabilitiesTable) else CapabilitiesTable(tools=said)
+        bounds = table.declared()
         loaded[stem] = TenantSettings(
             max_budget=BudgetCap(**file.max_budget.model_dump()),
-            capabilities=None if names is None else frozenset(names),
+            capabilities=bounds.tools,
+            bounds=bounds,
+            mode=file.mode,
+            keys={
+                key: KeySettings(bounds=own.capabilities.declared(), mode=own.mode)
+                for key, own in file.keys.items()
+            },
             scrub_phi=file.scrub_phi,
             max_requests_per_minute=file.max_requests_per_minute,
             max_concurrent_runs=file.max_concurrent_runs,
@@ -172,6 +239,10 @@ def settings_of(tenants: Mapping[str, TenantSettings], name: str) -> TenantSetti
 
 
 _WITHOUT_FILE = TenantSettings()
+
+
+def _set(names: list[str] | None) -> frozenset[str] | None:
+    return None if names is None else frozenset(names)
 
 
 def _lower(asked: int, cap: int | None) -> int:

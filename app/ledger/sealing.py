@@ -12,6 +12,7 @@ from app.ledger.hashing import SALT_BYTES, u64be
 
 NONCE_BYTES = 12
 _WORK = b"meshflow/work/v1"
+_FILE = b"meshflow/work/file/v1"
 
 
 class SealError(ValueError):
@@ -75,3 +76,19 @@ def open_work(key: bytes, blob: bytes, *, log: bytes, run: bytes, seq: int) -> b
         return AESGCM(key).decrypt(nonce, sealed, _WORK + log + run + u64be(seq))
     except (InvalidTag, ValueError) as error:
         raise SealError("a part of a working copy does not open") from error
+
+
+def seal_file(
+    key: bytes, value: bytes, *, log: bytes, run: bytes, name: bytes, nonce: bytes
+) -> bytes:
+    """A file of a run under its work key, bound to its run and keyed name: `nonce ‖ sealed`."""
+    return nonce + AESGCM(key).encrypt(nonce, value, _FILE + log + run + name)
+
+
+def open_file(key: bytes, blob: bytes, *, log: bytes, run: bytes, name: bytes) -> bytes:
+    """The file in clear. SealError when the key, the place or a byte is wrong."""
+    nonce, sealed = blob[:NONCE_BYTES], blob[NONCE_BYTES:]
+    try:
+        return AESGCM(key).decrypt(nonce, sealed, _FILE + log + run + name)
+    except (InvalidTag, ValueError) as error:
+        raise SealError("a file of a working copy does not open") from error

@@ -57,7 +57,7 @@ _MONEY = re.compile(
     r"[$€£]\s?(\d[\d.,]*\d|\d)|(\d[\d.,]*\d|\d)\s?(?:[$€£]|(?:eur|usd|gbp|euros?|dollars?|pounds?)\b)"
 )
 _TELLING_NUMBER = 100  # smaller numbers are in every text
-_NUMBER_REACH = 3  # words before a number in which its kind may stand
+_NUMBER_REACH = 4  # words before a number in which its kind may stand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,18 +161,21 @@ class Said:
         The kind, or a word for `number`, must stand just before it; another kind there is another
         thing: event 5 is not mail 5.
         """
-        for at, word in enumerate(self.words):
-            if word != number:
-                continue
-            for before in reversed(self.words[max(0, at - _NUMBER_REACH) : at]):
-                found = kind_form(before)
-                if kind is not None and same_kind(found, kind):
-                    return True
-                if any(same_kind(found, other) for other in self.kinds):
-                    break
-                if before in NUMBER_MARKS:
-                    return True
-        return False
+        return any(
+            self._is_of_kind(self.words[max(0, at - _NUMBER_REACH) : at], kind)
+            for at, word in enumerate(self.words)
+            if word == number
+        )
+
+    def _is_of_kind(self, before: tuple[str, ...], kind: str | None) -> bool:
+        """Whether the nearest kind before a number is this one; else, if a number is spoken of."""
+        for word in reversed(before):
+            found = kind_form(word)
+            if kind is not None and same_kind(found, kind):
+                return True
+            if any(same_kind(found, other) for other in self.kinds):
+                return False
+        return bool(NUMBER_MARKS.intersection(before))
 
 
 def _tells(token: str) -> bool:

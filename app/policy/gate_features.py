@@ -76,7 +76,7 @@ def features(
                 mode=default,
                 findings=findings,
                 output=output,
-                parties=PartiesFeature(are_named=bool(subject.sender and subject.receiver)),
+                parties=_parties(subject),
             )
         case DeliveryInput():
             return DecisionInput(
@@ -84,18 +84,26 @@ def features(
                 mode=default,
                 findings=findings,
                 output=subject.output,
-                parties=PartiesFeature(is_declared_destination=subject.is_declared),
+                parties=_parties(subject),
             )
         case ApprovalInput():
             return DecisionInput(
-                point=point,
-                mode=default,
-                findings=findings,
-                parties=PartiesFeature(
-                    are_named=bool(subject.decided_by),
-                    is_own_request=subject.decided_by == subject.requested_by,
-                    is_current=subject.is_current,
-                ),
+                point=point, mode=default, findings=findings, parties=_parties(subject)
+            )
+
+
+def _parties(subject: MessageInput | DeliveryInput | ApprovalInput) -> PartiesFeature:
+    """Who deals with whom."""
+    match subject:
+        case MessageInput():
+            return PartiesFeature(are_named=bool(subject.sender and subject.receiver))
+        case DeliveryInput():
+            return PartiesFeature(is_declared_destination=subject.is_declared)
+        case ApprovalInput():
+            return PartiesFeature(
+                are_named=bool(subject.decided_by),
+                is_own_request=subject.decided_by == subject.requested_by,
+                is_current=subject.is_current,
             )
 
 

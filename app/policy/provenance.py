@@ -16,7 +16,8 @@ from app.domain.features import Source
 from app.domain.label import Confidentiality, Label, is_trusted
 from app.domain.step import Role
 from app.policy.argument_roles import Leaf
-from app.policy.authority import Authority, Said, kind_of_name, same_kind
+from app.policy.authority import Authority, Said, kind_of_name, name_words, noun_of, same_kind
+from app.policy.gate_words import ONESELF
 from app.policy.reference import (
     NOTHING,
     Identity,
@@ -262,6 +263,8 @@ class Provenance:
         form = form_of(Role.RECIPIENT, str(field.value))
         if pointed & {Pointed.CREATED, Pointed.ASKED}:
             return Source.LISTED
+        if Pointed.SOLE in pointed and ONESELF.intersection(name_words(seen.tool)):
+            return Source.LISTED  # the user, who may be told anything of this run
         is_told = singular(fold(field.name)) in said.all_words - TELLS_NOTHING
         speaks = leaf.is_paid or said.has_relation or is_told
         own = person_words(record, field, seen.tool) & said.telling
@@ -270,7 +273,8 @@ class Provenance:
             return Source.LISTED
         if pointed & {Pointed.ORDER, Pointed.SOLE, Pointed.LINKED} and speaks:
             return Source.LISTED
-        of_all = is_told or said.is_answering or is_about_somebody(record, seen.tool)
+        named_so = record.is_plain and noun_of(seen.tool) in said.all_words
+        of_all = is_told or named_so or said.is_answering or is_about_somebody(record, seen.tool)
         return Source.LISTED if Pointed.EVERYONE in pointed and of_all else Source.TRUSTED
 
     def _has_rival(self, form: str, field: Field, match: Match) -> bool:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from app.domain.step import Effect
 from app.policy.authority import Said, kind_of_name, name_words
-from app.policy.gate_words import PEOPLE, WEEKDAYS, WHO_FIELDS
+from app.policy.gate_words import NUMBER_MARKS, PEOPLE, WEEKDAYS, WHO_FIELDS
 from app.policy.result_fields import Field, Record, is_id_name
 from app.policy.value_forms import (
     TELLS_NOTHING,
@@ -239,7 +239,8 @@ def _words_of(field: Field, written: tuple[str, ...]) -> frozenset[str]:
         return frozenset()
     words = naming_tokens(text)
     if _NUMBER.fullmatch(text):
-        words |= {numbered(word, text.casefold()) for word in name_words(field.name)}
+        names = (word for word in name_words(field.name) if word not in NUMBER_MARKS)
+        words |= {numbered(word, text.casefold()) for word in names}
     return words - TELLS_NOTHING
 
 

@@ -14,7 +14,15 @@ from functools import lru_cache
 
 from app.domain.run import Json
 from app.domain.step import Role
-from app.policy.gate_words import ENDINGS, FILE_ENDINGS, MONTHS, STOP_WORDS, TOP_NAMES, WEEKDAYS
+from app.policy.gate_words import (
+    ENDINGS,
+    FILE_ENDINGS,
+    MONTHS,
+    NUMBER_MARKS,
+    STOP_WORDS,
+    TOP_NAMES,
+    WEEKDAYS,
+)
 
 _SHORT_WORD = 3  # such a word is its own stem
 _STEM = 4  # letters that a stem has at least
@@ -205,7 +213,11 @@ def _tokens(text: str) -> frozenset[str]:
     found = _TOKEN.findall(folded)
     words = {stem(word) for word in found if not word.isdigit()}
     words |= {stem(part) for word in found if "_" in word for part in word.split("_") if part}
-    words |= {numbered(word, number) for word, number in _NUMBERED.findall(folded)}
+    words |= {
+        numbered(word, number)
+        for word, number in _NUMBERED.findall(folded)
+        if word not in NUMBER_MARKS
+    }
     bare = _CLOCK.sub(" ", _DATE.sub(" ", folded))
     words |= {f"#{number.normalize():f}" for number in numbers_in(bare)}
     return frozenset(words | dates_in(folded))

@@ -34,6 +34,7 @@ from app.ledger.run_account import engine_of, final_outcome
 from app.ledger.writing import Draft
 from app.privacy.scrubber import machine_facts, machine_note
 from app.runs.approval_facts import request_note
+from app.runs.authority_form import authority_json
 
 FEATURES: Final = "features"
 OUTCOME_UNKNOWN = "outcome_unknown"
@@ -91,7 +92,7 @@ def _told(event: RunEvent, scrub: Scrub, note_released: NoteReleased) -> Draft:
                 model=event.submission.model,
                 engine=engine_of(event.provider, event.submission.agent),
                 outcome=event.decision.code,
-                fields={"task": scrub(_task(event.submission))},
+                fields={"task": scrub(_task(event.submission, event.derived))},
             )
         case RunStarted() | RunResumed() | RunParked():
             return Draft(kind=_TURNS[type(event)], actor="system")
@@ -254,8 +255,10 @@ def _call(call: ToolCall) -> JsonObject:
     return {"call_id": call.call_id, "name": call.name, "arguments": call.arguments}
 
 
-def _task(submission: Submission) -> JsonObject:
-    capabilities = submission.capabilities
+def _task(submission: Submission, derived: tuple[str, ...] | None) -> JsonObject:
+    capabilities, effective = submission.capabilities, submission.authority
+    if derived is not None:
+        effective = replace(effective, tools=frozenset(derived))
     declared: Json = None if capabilities is None else [*sorted(capabilities)]
     return {
         "instructions": submission.instructions,
@@ -264,6 +267,8 @@ def _task(submission: Submission) -> JsonObject:
         "model": submission.model,
         "tools": list(submission.tools),
         "capabilities": declared,
+        "effective": authority_json(effective),
+        "mode": None if submission.mode is None else submission.mode.value,
         "budget": {
             "max_steps": submission.budget.max_steps,
             "max_tokens": submission.budget.max_tokens,

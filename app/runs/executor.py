@@ -6,7 +6,7 @@ its task ends goes back to the queue.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextvars import Context
 from dataclasses import dataclass
 
@@ -59,6 +59,7 @@ class RunJob:
     is_begun: bool = False  # its first request was recorded with its submission
     is_parked: bool = False  # it waited for somebody's decision
     cancelled_by: str | None = None  # it is only to be ended
+    files: Mapping[str, bytes] | None = None  # which another process left of its workspace
 
     @property
     def run_id(self) -> RunId:

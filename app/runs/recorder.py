@@ -41,6 +41,7 @@ from app.storage.companions import (
     Claim,
     CloseApproval,
     Companion,
+    LabelledRun,
     NewResult,
     NewRun,
     NewWork,
@@ -140,6 +141,11 @@ class LedgerRecorder:
     def open_work(self, key: WrappedKey, task: bytes) -> None:
         """Let the first record bring the working copy with it. The place must have its key."""
         self._companions.append(NewWork(key=key, blob=self._sealed_work(0, task)))
+
+    def label(self, digests: Sequence[bytes]) -> None:
+        """Let the first record bring what lists find the run by."""
+        if digests:
+            self._companions.append(LabelledRun(digests))
 
     def claim(self) -> None:
         """Take the run over with the next record: nobody else can write to it after that."""

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from app.domain.errors import KeyStoreError
 from app.domain.run import RunId, TenantId
 from app.keys.key_store import KeyStore
+from app.runs.run_labels import RunLabels
 from app.storage.companions import WrappedKey
 
 KEY_BYTES = 32
@@ -23,6 +24,7 @@ class RunKeys:
         self._store = store
         self._entropy = entropy
         self._newest: dict[str, str] = {}
+        self.labels = RunLabels(store)
 
     def new_run_key(
         self, tenant_id: TenantId, run_id: RunId, now: datetime

@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Final, Protocol
 from uuid import UUID
 
+from app.agents.labelled_turns import state_at_start
+from app.domain.capability import Capabilities
 from app.domain.errors import InvalidSubmissionError, PolicyDeniedError, ToolsBusyError
 from app.domain.idempotency import KeyClaim
 from app.domain.receipt import RecordReceipt
@@ -77,7 +79,7 @@ class ServiceParts:
     now: Callable[[], datetime]
     new_run_id: Callable[[], RunId]
     new_command_id: Callable[[], UUID]
-    tenant_tools: Callable[[str], frozenset[str]]
+    bounds_of: Callable[[Caller, str | None], Capabilities]  # with an agent, by its name
     workers_are_full: Callable[[], bool]
     room: SubmissionRoom = field(default_factory=SubmissionRoom)
 
@@ -140,6 +142,13 @@ class RunService:
         specs = self._parts.toolbox.specs
         return any(_WORKERS & spec.needs for spec in specs if spec.name in submission.tools)
 
+    def _derived(self, submission: Submission, *, may_instruct: bool) -> tuple[str, ...]:
+        """The tools that it may use by what was declared or asked for."""
+        names = set(submission.tools)
+        offered = [spec for spec in self._parts.toolbox.specs if spec.name in names]
+        state = state_at_start(submission, offered, may_instruct=may_instruct)
+        return state.derived_tools
+
     def _resolved(self, submission: Submission) -> tuple[ModelPrice, ModelProvider]:
         price = self._parts.models.get(submission.model)
         provider = None if price is None else self._parts.providers.get(price.provider)
@@ -160,13 +169,15 @@ class RunService:
         parts, now = self._parts, self._parts.now()
         gate = await parts.policies.of_submission(caller, submission.policy)
         verdict = gate.run_submit(
-            SubmitInput(submission=submission, platform_tools=parts.tenant_tools(caller.tenant))
+            SubmitInput(
+                submission=submission,
+                platform_tools=parts.bounds_of(caller, submission.agent).tools or frozenset(),
+            )
         )
         run_key, wrapped = parts.run_keys.new_run_key(caller.tenant_id, run_id, now)
         work_key, work_wrapped = parts.run_keys.new_work_key(caller.tenant_id, run_id, now)
-        recorder = LedgerRecorder(
-            _first_place(caller.tenant_id, run_id, run_key, work_key), parts.recorder_parts
-        )
+        place = _first_place(caller.tenant_id, run_id, run_key, work_key)
+        recorder = LedgerRecorder(place, parts.recorder_parts)
         new_run = NewRun(
             kind=RunKind.AGENT,
             status=RunStatus.QUEUED,
@@ -178,11 +189,16 @@ class RunService:
             key=wrapped,
         )
         recorder.open_run(new_run, _taken(key, verdict))
+        # Authority is what the instructions say; a key that could have given some, and sent only
+        # data, asked for no effect.
+        may_instruct = Scope.INSTRUCT in caller.scopes and submission.instructions is not None
+        recorder.label(parts.run_keys.labels.of(caller.tenant_id, submission.metadata))
         submitted = RunSubmitted(
             actor=caller.actor,
             submission=submission,
             provider=model[1].name,
             decision=verdict.decision,
+            derived=self._derived(submission, may_instruct=may_instruct),
         )
         if isinstance(verdict, Deny):
             recorder.hold(submitted)
@@ -191,9 +207,6 @@ class RunService:
             await recorder.record(final, Usage())
             receipt = recorder.take_receipt()
             raise PolicyDeniedError(public_run_id(run_id), denial.rules, code, receipt)
-        # Authority is what the instructions say; a key that could have given some, and sent only
-        # data, asked for no effect.
-        may_instruct = Scope.INSTRUCT in caller.scopes and submission.instructions is not None
         task = WorkingTask(tenant=caller.tenant, may_instruct=may_instruct, submission=submission)
         recorder.open_work(work_wrapped, task_bytes(task))
         worker = parts.dispatch.place_for(caller.tenant, run_id)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
-from app.agents.progress import AskedCall
+from app.agents.progress import AskedCall, Progress
 from app.domain.errors import KeyStoreError, NotFoundError, PolicyRefusedError
 from app.domain.run import RunId, RunStatus, TenantId, Usage
-from app.domain.step import Effect
+from app.domain.step import IN_FILES, ResultsMessage
 from app.domain.verdict import Deny
 from app.ledger.chain import Resume, VerifiedRecord
 from app.ledger.run_account import PARKED_KIND, RESUMED_KIND, STARTED_KIND
@@ -33,13 +33,13 @@ from app.runs.opening import DrivingParts, RunOpener
 from app.runs.recorder import LedgerRecorder, RunPlace
 from app.runs.run_keys import RunKeys
 from app.runs.run_policy import RunPolicies
+from app.runs.work_files import left_files
 from app.runs.working_copy import WorkingCopyError, opened_task, progress_of
 from app.storage.run_store import RunStore
 
 # A model call that was begun and not answered for is made anew, and nothing of its cost is known.
 MOST_VAIN_RESUMPTIONS = 5
 _PROGRESS = frozenset({"llm.responded", "tool.finished", PARKED_KIND})
-_IN_FILES = frozenset({Effect.WRITE, Effect.EXECUTE})
 
 
 class UnfitProcessError(WorkingCopyError):
@@ -118,7 +118,7 @@ class Takeover:
             key, sealed = await self._copy(place)
             place = replace(place, work_key=key)
             gate = await self._gate(tenant_id, found.policy_digest)
-            job = self._job(place, found, sealed, gate, actor)
+            job = await self._with_files(self._job(place, found, sealed, gate, actor))
             return replace(job, is_parked=status is RunStatus.AWAITING_APPROVAL)
         except (WorkingCopyError, SealError, KeyStoreError) as error:
             recorder = LedgerRecorder(place, parts.driving.recorder_parts)
@@ -152,6 +152,24 @@ class Takeover:
         known = [(seq, blob) for seq, blob in sealed if seq < place.head.next_seq]
         return work_key, known
 
+    async def _with_files(self, job: RunJob) -> RunJob:
+        """With the files that its calls had made, as its last owner kept them."""
+        parts, place = self._parts, job.place
+        specs = {spec.name: spec for spec in parts.driving.toolbox.specs}
+        if not any(specs[name].effect in IN_FILES for name in job.since.calls_made):
+            return job
+        rows = await parts.runs.work.files(place.tenant_id, place.run_id)
+        left = left_files(place, rows)
+        if left is None:
+            # No call has ended yet that could have made some; or it was before they were kept.
+            is_early = not any(specs[name].effect in IN_FILES for name in _answered(job.since))
+            if is_early or parts.has_workspace(place.tenant_id, place.run_id):
+                return job
+            raise UnfitProcessError("the files of the run are not here")
+        if left.files is None:
+            raise WorkingCopyError("the files of the run could not be kept")
+        return replace(job, files=left.files)
+
     def _job(
         self,
         place: RunPlace,
@@ -184,9 +202,6 @@ class Takeover:
         specs = {spec.name: spec for spec in parts.driving.toolbox.specs}
         if not set(said.tools) <= specs.keys():
             raise UnfitProcessError("this process has not the tools")
-        in_files = any(specs[name].effect in _IN_FILES for name in progress.calls_made)
-        if in_files and not parts.has_workspace(place.tenant_id, place.run_id):
-            raise UnfitProcessError("the files of the run are not here")
         verdict = gate.run_submit(
             SubmitInput(submission=said, platform_tools=parts.tenant_tools(task.tenant))
         )
@@ -204,6 +219,14 @@ class Takeover:
             is_started=started_at is not None,
             cancelled_by=cancelled_by,
         )
+
+
+def _answered(since: Progress) -> set[str]:
+    """The names of the tools whose calls came to an end; of others a call may be under way."""
+    told = [message for message in since.turns if isinstance(message, ResultsMessage)]
+    results = [result for message in told for result in message.results]
+    results += () if since.turn is None else since.turn.results
+    return {result.name for result in results if result.name in since.calls_made}
 
 
 def opened_parts(place: RunPlace, sealed: Sequence[tuple[int, bytes]]) -> list[bytes]:

@@ -16,6 +16,8 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from app.agents.progress import AskedCall, OpenTurn, Progress, told_of
+from app.domain.label import Confidentiality, Integrity, Label
+from app.domain.mode import Mode
 from app.domain.record import ModelResponded, RunEvent, ToolDecided
 from app.domain.run import Budget, DataPart, Json, JsonObject, Submission, Usage
 from app.domain.step import (
@@ -27,10 +29,15 @@ from app.domain.step import (
     ToolResult,
 )
 from app.domain.verdict import Verdict
+from app.runs.authority_form import AuthorityForm, authority_json
 
 
 class WorkingCopyError(ValueError):
     """A working copy does not fit the ledger, or is none."""
+
+
+_Integrity = Annotated[Integrity, Field(strict=False)]
+_Circle = Annotated[Confidentiality, Field(strict=False)]
 
 
 class _Closed(BaseModel):
@@ -40,6 +47,8 @@ class _Closed(BaseModel):
 class _DataPart(_Closed):
     content: str
     source: str | None
+    integrity: _Integrity
+    confidentiality: _Circle
 
 
 class _Budget(_Closed):
@@ -64,6 +73,8 @@ class _Task(_Closed):
     output_schema: dict[str, JsonValue] | None
     metadata: dict[str, JsonValue]
     scrub_phi: bool
+    authority: AuthorityForm
+    mode: Annotated[Mode, Field(strict=False)] | None
 
 
 class _Call(_Closed):
@@ -149,7 +160,7 @@ def task_bytes(task: WorkingTask) -> bytes:
             "tenant": task.tenant,
             "may_instruct": task.may_instruct,
             "instructions": said.instructions,
-            "data": [{"content": part.content, "source": part.source} for part in said.data],
+            "data": [_told_part(part) for part in said.data],
             "agent": said.agent,
             "model": said.model,
             "provider": said.provider,
@@ -165,6 +176,8 @@ def task_bytes(task: WorkingTask) -> bytes:
             "output_schema": said.output_schema,
             "metadata": said.metadata,
             "scrub_phi": said.scrub_phi,
+            "authority": authority_json(said.authority),
+            "mode": None if said.mode is None else said.mode.value,
         }
     )
 
@@ -183,7 +196,7 @@ def opened_task(value: bytes) -> WorkingTask:
         raise WorkingCopyError("the task of a working copy is none") from error
     submission = Submission(
         instructions=task.instructions,
-        data=tuple(DataPart(content=part.content, source=part.source) for part in task.data),
+        data=tuple(map(_part, task.data)),
         agent=task.agent,
         model=task.model,
         provider=task.provider,
@@ -194,6 +207,8 @@ def opened_task(value: bytes) -> WorkingTask:
         output_schema=task.output_schema,
         metadata=task.metadata,
         scrub_phi=task.scrub_phi,
+        authority=task.authority.opened(),
+        mode=task.mode,
     )
     return WorkingTask(tenant=task.tenant, may_instruct=task.may_instruct, submission=submission)
 
@@ -347,6 +362,20 @@ def _result(step: _Result) -> ToolResult:
         is_error=step.is_error,
         engine=step.engine,
     )
+
+
+def _told_part(part: DataPart) -> JsonObject:
+    return {
+        "content": part.content,
+        "source": part.source,
+        "integrity": part.label.integrity.value,
+        "confidentiality": part.label.confidentiality.value,
+    }
+
+
+def _part(part: _DataPart) -> DataPart:
+    label = Label(integrity=part.integrity, confidentiality=part.confidentiality)
+    return DataPart(content=part.content, source=part.source, label=label)
 
 
 def _bytes(value: Json) -> bytes:

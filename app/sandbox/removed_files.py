@@ -51,13 +51,13 @@ def is_over_quota(holder: Holder, *, has_ended: bool) -> bool:
         if left is None or has_ended:
             return left is None
         # Second: what loses its name meanwhile is counted twice, and never not at all.
-        return removed_bytes(holder, enough=left) > left
+        return removed_bytes(holder) > left
     except OSError:
         return True
 
 
-def removed_bytes(holder: Holder, *, enough: int) -> int:
-    """The bytes of all files without a name that it holds; counting stops above `enough`.
+def removed_bytes(holder: Holder) -> int:
+    """The bytes of all files without a name that it holds.
 
     One that is only mapped counts as the most that a file can be: it cannot be asked for its size.
     A process that is gone holds nothing, nor does one without a program yet. OSError when it
@@ -67,7 +67,6 @@ def removed_bytes(holder: Holder, *, enough: int) -> int:
     prefix = below.replace(b"\n", b"\\012") + b"/"
     found: dict[_File, int] = {}
     mapped: set[bytes] = set()
-    total = 0
     for pid in _group(holder.pid) if holder.forks else (holder.pid,):
         for thread in _threads(pid):
             table = _table(thread, holder.limits.descriptors)
@@ -77,11 +76,8 @@ def removed_bytes(holder: Holder, *, enough: int) -> int:
             # After the descriptors: what goes from there into a mapping is seen; none goes back.
             known = {str(number).encode() for _, number in found}
             mapped = (mapped | set(_mapped(thread, prefix))) - known
-            total = sum(found.values()) + len(mapped) * holder.limits.file_bytes
             break
-        if total > enough:
-            break
-    return total
+    return sum(found.values()) + len(mapped) * holder.limits.file_bytes
 
 
 def can_be_seen(pid: int) -> bool:

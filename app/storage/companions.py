@@ -1,6 +1,7 @@
 """What an append may bring with it: rows and changes of a run, in the same transaction."""
 
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -83,6 +84,13 @@ class WorkPart:
     blob: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class LabelledRun:
+    """Companion: keyed digests of the run's metadata, by which lists are narrowed."""
+
+    digests: Sequence[bytes]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenKey:
     """Companion: the idempotency key that a run begins with, so that no second one does."""
@@ -138,6 +146,7 @@ Companion = (
     | NewResult
     | NewWork
     | WorkPart
+    | LabelledRun
     | TakenKey
     | SetHold
     | ReleaseHold
@@ -201,22 +210,25 @@ def companion_json(run_id: RunId, item: Companion) -> JsonObject:
             return _matter_json(run, item)
         case PutPolicy() | ActivatePolicy() | ConfirmPolicy():
             return policy_change_json(run_id, item)
-        case NewWork() | WorkPart() | QueuePut() | QueuePark() | QueueWake():
+        case NewWork() | WorkPart() | LabelledRun() | QueuePut() | QueuePark() | QueueWake():
             return _driving_json(run, item)
 
 
-def _driving_json(run: str, item: NewWork | WorkPart | Queueing) -> JsonObject:
-    if isinstance(item, NewWork | WorkPart):
+def _driving_json(run: str, item: NewWork | WorkPart | LabelledRun | Queueing) -> JsonObject:
+    if isinstance(item, NewWork | WorkPart | LabelledRun):
         return _work_json(run, item)
     return _queueing_json(run, item)
 
 
-def _work_json(run: str, item: NewWork | WorkPart) -> JsonObject:
+def _work_json(run: str, item: NewWork | WorkPart | LabelledRun) -> JsonObject:
     match item:
         case NewWork():
             return {"op": "work.open", "run_id": run, "blob": _text(item.blob), **_key(item.key)}
         case WorkPart():
             return {"op": "work.put", "run_id": run, "seq": item.seq, "blob": _text(item.blob)}
+        case LabelledRun():
+            told: list[Json] = [digest.hex() for digest in item.digests]
+            return {"op": "run.label", "run_id": run, "digests": told}
 
 
 def _matter_json(

@@ -39,6 +39,9 @@ REGISTRY: Final[Mapping[str, Fates]] = MappingProxyType(
         "run_result": Fates(anonymize_run=Fate.GONE, delete_run=Fate.GONE),
         # Content only while the run goes on, when nothing of it may be erased; then a key's id.
         "run_work": Fates(anonymize_run=Fate.GONE, delete_run=Fate.GONE),
+        "run_file": Fates(anonymize_run=Fate.GONE, delete_run=Fate.GONE),  # likewise
+        # Keyed digests of what the metadata said.
+        "run_label": Fates(anonymize_run=Fate.GONE, delete_run=Fate.GONE),
         "runs": _ALL_OF_A_RUN,
         "run_command": _ALL_OF_A_RUN,
         "approval": _ALL_OF_A_RUN,  # ids, states, times and a digest under the run's key

@@ -59,7 +59,7 @@ APPEND = (
     " CASE WHEN $25 THEN approval_keep($1, $2, $20) END,"
     " CASE WHEN $26 THEN policy_keep($1, $2, $20) END"
 )
-_OF_THE_WORKING_COPY = frozenset({"work.open", "work.put", "run.change"})
+_OF_THE_WORKING_COPY = frozenset({"work.open", "work.put", "run.label", "run.change"})
 _TOLD_BY_WEBHOOKS = frozenset({"run.insert", "run.change"})
 _OF_THE_QUEUE = frozenset({"queue.put", "queue.park", "queue.wake", "run.change"})
 _OF_APPROVALS = frozenset({"approval.open", "approval.close"})

@@ -70,11 +70,14 @@ _LOADS = "SELECT tenant, waiting, running, waits_seconds FROM runs_pulse()"
 _UNDER_WAY = frozenset(set(RunStatus) - TERMINAL)
 _HEADS = "SELECT run_id, seq, status, mark FROM runs_heads($1, $2)"
 _PAGE = (
-    _COLUMNS
+    _COLUMNS  # noqa: S608 - both are constants
     + """WHERE tenant_id = $1 AND kind <> 'admin' AND ($2::uuid IS NULL OR run_id < $2)
   AND ($3::text IS NULL OR status = $3) AND ($4::text IS NULL OR agent = $4)
   AND ($6::timestamptz IS NULL OR created_at > $6)
   AND ($7::timestamptz IS NULL OR created_at < $7)
+  AND (cardinality($8::bytea[]) = 0 OR cardinality($8::bytea[]) = (
+    SELECT count(*) FROM run_label l
+    WHERE l.tenant_id = $1 AND l.run_id = runs.run_id AND l.digest = ANY ($8)))
 ORDER BY run_id DESC LIMIT $5"""
 )
 
@@ -327,6 +330,7 @@ class RunStore:
                 limit,
                 wanted.created_after,
                 wanted.created_before,
+                list(wanted.labels),
             )
         return [_run(row) for row in rows]
 

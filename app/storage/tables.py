@@ -24,6 +24,7 @@ from sqlalchemy.types import UserDefinedType
 from app.storage.approval_tables import add_approval_tables
 from app.storage.policy_tables import add_policy_tables
 from app.storage.request_tables import add_request_tables
+from app.storage.run_tables import add_run_tables
 from app.storage.webhook_tables import add_webhook_tables
 
 METADATA = MetaData()
@@ -390,6 +391,7 @@ rate_use = Table(
 )
 
 add_request_tables(METADATA)
+add_run_tables(METADATA)
 add_webhook_tables(METADATA)
 add_policy_tables(METADATA)
 add_approval_tables(METADATA)

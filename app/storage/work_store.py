@@ -1,17 +1,19 @@
-"""The work keys of runs that are under way, as they are stored: which outlived their day."""
+"""Work keys and files of runs that are under way, as they are stored."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
 
-from app.domain.errors import KeyRetiredError
+from app.domain.errors import KeyRetiredError, LedgerError, StaleEpochError
 from app.domain.run import RunId, TenantId
 from app.storage.companions import WrappedKey
 from app.storage.database import Database
 
 MOST_AT_ONCE = 500
+MOST_FILE_BYTES = 16 * 1024 * 1024  # of one run, sealed; what seals them stays well below
+_FILES = "SELECT name, blob FROM run_file WHERE tenant_id = $1 AND run_id = $2 ORDER BY name"
 _OUTLIVED = "SELECT tenant_id, run_id, kek_id, wrapped FROM work_outlived($1, $2)"
 
 
@@ -24,8 +26,16 @@ class OutlivedKey:
     key: WrappedKey
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesChange:
+    """What became of a run's files: sealed anew by keyed name, and names that are no more."""
+
+    sealed: Mapping[bytes, bytes]
+    gone: Sequence[bytes]
+
+
 class WorkStore:
-    """The work keys of one deployment."""
+    """Work keys and files of one deployment."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -63,3 +73,33 @@ class WorkStore:
                 raise KeyRetiredError("a key was retired") from None
             raise
         return found
+
+    async def keep_files(
+        self, tenant_id: TenantId, run_id: RunId, epoch: int, change: FilesChange
+    ) -> None:
+        """Make these the files of the run, all or none of them; durable on return.
+
+        StaleEpochError: another process owns the run. LedgerUnavailableError: not known.
+        """
+        try:
+            async with self._database.driver() as raw:
+                await raw.execute(
+                    "SELECT work_files($1, $2, $3, $4, $5, $6, $7)",
+                    tenant_id,
+                    run_id,
+                    epoch,
+                    [*change.sealed],
+                    [*change.sealed.values()],
+                    [*change.gone],
+                    MOST_FILE_BYTES,
+                )
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == "MF001":
+                raise StaleEpochError("another owner holds this run") from None
+            raise LedgerError(f"the files of a run were refused ({error.sqlstate})") from None
+
+    async def files(self, tenant_id: TenantId, run_id: RunId) -> Sequence[tuple[bytes, bytes]]:
+        """Names and sealed contents of what is kept of a run's files."""
+        async with self._database.snapshot(tenant_id) as raw:
+            rows = await raw.fetch(_FILES, tenant_id, run_id)
+        return [(row["name"], row["blob"]) for row in rows]

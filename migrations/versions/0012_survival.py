@@ -13,6 +13,8 @@ down_revision = "0011"
 branch_labels = None
 depends_on = None
 
+_OWN_TENANT = "tenant_id = nullif(current_setting('app.tenant', true), '')::uuid"
+_TABLES = ("run_file", "run_label")
 _NEW = {
     "work_outlived(text, integer)": "mf_app",
     "work_rewrap(uuid, uuid, text, text, bytea)": "mf_app",
@@ -20,22 +22,52 @@ _NEW = {
     "webhook_turn_key(uuid, text, text)": "mf_app",
     "webhook_reseal(uuid, uuid, text, bigint, text, bytea)": "mf_app",
     "webhook_pulse()": "mf_app",
+    "work_files(uuid, uuid, bigint, bytea[], bytea[], bytea[], bigint)": "mf_app",
+    "labels_anonymized()": None,
 }
 # Functions of earlier migrations that are other ones from here on, and where they came from.
-_CHANGED = {"work_forget": "0006_working.sql", "queue_keep": "0008_dispatch.sql"}
+_CHANGED = {
+    "work_forget": "0006_working.sql",
+    "work_keep": "0006_working.sql",
+    "queue_keep": "0008_dispatch.sql",
+}
 
 
 def upgrade() -> None:
     op.execute("GRANT INSERT, UPDATE (destroyed_at) ON kek_retirement TO mf_writer")
-    _as_writer(_statements("0012_survival.sql"))
+    for statement in _statements("0012_survival.sql"):
+        if "CREATE OR REPLACE FUNCTION" in statement:
+            _as_writer([statement])
+        else:
+            op.execute(statement)
+    for table in _TABLES:
+        _rights(table)
     op.execute("GRANT mf_writer TO CURRENT_USER")
     op.execute("GRANT CREATE ON SCHEMA public TO mf_writer")
     for signature, caller in _NEW.items():
         op.execute(f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC")
-        op.execute(f"GRANT EXECUTE ON FUNCTION {signature} TO {caller}")
+        if caller is not None:
+            op.execute(f"GRANT EXECUTE ON FUNCTION {signature} TO {caller}")
         op.execute(f"ALTER FUNCTION {signature} OWNER TO mf_writer")
     op.execute("REVOKE CREATE ON SCHEMA public FROM mf_writer")
     op.execute("REVOKE mf_writer FROM CURRENT_USER")
+
+
+def _rights(table: str) -> None:
+    op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+    op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+    for policy in (
+        f"app_own_tenant ON {table} FOR SELECT TO mf_app USING ({_OWN_TENANT})",
+        f"writer_all ON {table} TO mf_writer USING (true) WITH CHECK (true)",
+        f"owner_reads ON {table} FOR SELECT TO CURRENT_USER USING (true)",
+        f"erase_owner_none ON {table} TO mf_erase_owner USING (false)",
+        f"eraser_none ON {table} TO mf_eraser USING (false)",
+        f"sequencer_none ON {table} TO mf_sequencer USING (false)",
+        f"audit_none ON {table} TO mf_audit USING (false)",
+    ):
+        op.execute(f"CREATE POLICY {policy}")
+    op.execute(f"GRANT SELECT ON {table} TO mf_app")
+    op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO mf_writer")
 
 
 def _statements(name: str) -> list[str]:
@@ -53,12 +85,16 @@ def _as_writer(statements: list[str]) -> None:
 
 
 def downgrade() -> None:
+    """Files of runs under way are forgotten, and lists cannot be narrowed by metadata any more."""
+    op.execute("DROP TRIGGER erasure_anonymizes_labels ON erasure")
     _as_writer([_as_before(name, source) for name, source in _CHANGED.items()])
     op.execute("GRANT mf_writer TO CURRENT_USER")
     for signature in reversed(_NEW):
         op.execute(f"DROP FUNCTION {signature}")
     op.execute("REVOKE mf_writer FROM CURRENT_USER")
     op.execute("DROP INDEX ix_webhook_delivery_dead")
+    for table in _TABLES:
+        op.execute(f"DROP TABLE {table}")
     op.execute("REVOKE INSERT, UPDATE (destroyed_at) ON kek_retirement FROM mf_writer")
 
 

@@ -119,3 +119,83 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_te
       FROM public.webhook_delivery d WHERE d.state = 'pending'), 0)::double precision,
     (SELECT count(*) FROM (SELECT 1 FROM public.webhook_delivery d WHERE d.state = 'dead' LIMIT 100000) AS g);
 $$;
+--;;
+-- The files of a run that is under way, sealed under its work key, by keyed names; the row of zeros says which there are.
+CREATE TABLE run_file (
+  tenant_id uuid NOT NULL,
+  run_id uuid NOT NULL,
+  name bytea NOT NULL CONSTRAINT ck_run_file_name CHECK (octet_length(name) = 32),
+  blob bytea NOT NULL,
+  CONSTRAINT pk_run_file PRIMARY KEY (tenant_id, run_id, name),
+  CONSTRAINT fk_run_file_run FOREIGN KEY (tenant_id, run_id) REFERENCES runs (tenant_id, run_id) ON DELETE CASCADE
+);
+--;;
+ALTER TABLE run_file ALTER COLUMN blob SET STORAGE EXTERNAL;
+--;;
+-- What of a run's metadata a list can be narrowed by: keyed digests of a key and its value, no content.
+CREATE TABLE run_label (
+  tenant_id uuid NOT NULL,
+  digest bytea NOT NULL CONSTRAINT ck_run_label_digest CHECK (octet_length(digest) = 32),
+  run_id uuid NOT NULL,
+  CONSTRAINT pk_run_label PRIMARY KEY (tenant_id, digest, run_id),
+  CONSTRAINT fk_run_label_run FOREIGN KEY (tenant_id, run_id) REFERENCES runs (tenant_id, run_id) ON DELETE CASCADE
+);
+--;;
+CREATE INDEX ix_run_label_run ON run_label (tenant_id, run_id);
+--;;
+-- Changes the files of a run for its present owner, all at once. MF001 another one owns it, or it is over; MF008 it holds too much.
+CREATE FUNCTION work_files(p_tenant uuid, p_run uuid, p_epoch bigint, p_names bytea[], p_blobs bytea[], p_gone bytea[], p_most bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+  PERFORM 1 FROM public.runs r WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.epoch = p_epoch AND r.finished_at IS NULL FOR SHARE;
+  IF NOT FOUND THEN RAISE EXCEPTION 'stale epoch' USING ERRCODE = 'MF001'; END IF;
+  DELETE FROM public.run_file f WHERE f.tenant_id = p_tenant AND f.run_id = p_run AND f.name = ANY (p_gone);
+  INSERT INTO public.run_file AS f (tenant_id, run_id, name, blob)
+  SELECT p_tenant, p_run, u.name, u.blob FROM unnest(p_names, p_blobs) AS u(name, blob)
+  ON CONFLICT ON CONSTRAINT pk_run_file DO UPDATE SET blob = excluded.blob;
+  IF (SELECT sum(octet_length(f.blob)) FROM public.run_file f WHERE f.tenant_id = p_tenant AND f.run_id = p_run) > p_most THEN
+    RAISE EXCEPTION 'too much' USING ERRCODE = 'MF008';
+  END IF;
+END $$;
+--;;
+-- As before; labels come with a run, and its files go with its last record.
+CREATE OR REPLACE FUNCTION work_keep(p_tenant uuid, p_batch uuid, p_companions jsonb) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE c jsonb;
+BEGIN
+  IF NOT EXISTS (SELECT 1 FROM public.batch b
+    WHERE b.tenant_id = p_tenant AND b.batch_id = p_batch AND b.xid = pg_current_xact_id()) THEN
+    RAISE EXCEPTION 'the records are not there' USING ERRCODE = 'MF008';
+  END IF;
+  FOR c IN SELECT value FROM jsonb_array_elements(p_companions) LOOP
+    IF c->>'op' = 'work.open' THEN
+      PERFORM public.kek_in_use(p_tenant, c->>'kek_id');
+      INSERT INTO public.run_work (tenant_id, run_id, seq, kek_id, wrapped, blob)
+      VALUES (p_tenant, (c->>'run_id')::uuid, 0, c->>'kek_id', decode(c->>'wrapped', 'hex'), decode(c->>'blob', 'base64'));
+    ELSIF c->>'op' = 'work.put' THEN
+      INSERT INTO public.run_work (tenant_id, run_id, seq, blob)
+      VALUES (p_tenant, (c->>'run_id')::uuid, (c->>'seq')::bigint, decode(c->>'blob', 'base64'));
+    ELSIF c->>'op' = 'run.label' THEN
+      INSERT INTO public.run_label (tenant_id, digest, run_id)
+      SELECT p_tenant, decode(d, 'hex'), (c->>'run_id')::uuid FROM jsonb_array_elements_text(c->'digests') AS t(d)
+      ON CONFLICT DO NOTHING;
+    ELSIF c->>'op' = 'run.change' AND c->>'finished_at' IS NOT NULL THEN
+      DELETE FROM public.run_work w WHERE w.tenant_id = p_tenant AND w.run_id = (c->>'run_id')::uuid AND w.seq > 0;
+      UPDATE public.run_work w SET wrapped = NULL, blob = NULL
+      WHERE w.tenant_id = p_tenant AND w.run_id = (c->>'run_id')::uuid AND w.seq = 0;
+      DELETE FROM public.run_file f WHERE f.tenant_id = p_tenant AND f.run_id = (c->>'run_id')::uuid;
+    END IF;
+  END LOOP;
+END $$;
+--;;
+-- With content of a run its labels go: nobody can try guesses on them.
+CREATE FUNCTION labels_anonymized() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+  DELETE FROM public.run_label l WHERE l.tenant_id = NEW.log_id AND l.run_id = NEW.run_id;
+  RETURN NULL;
+END $$;
+--;;
+CREATE TRIGGER erasure_anonymizes_labels AFTER UPDATE ON erasure FOR EACH ROW
+WHEN (NEW.action = 'anonymize_run' AND OLD.status = 'requested' AND NEW.status = 'pending')
+EXECUTE FUNCTION labels_anonymized();

@@ -106,3 +106,57 @@ def test_runs_are_narrowed_by_when_they_were_made(here: LiveServer) -> None:
 def test_a_time_that_is_none_is_refused(here: LiveServer, name: str, moment: str) -> None:
     with here.client() as client:
         problem_of(client.get("/v1/runs", params={name: moment}), 422, "validation")
+
+
+def test_runs_are_narrowed_by_their_metadata_in_either_process(
+    here: LiveServer, there: LiveServer
+) -> None:
+    def found(client: httpx2.Client, **query: str) -> set[str]:
+        asked = {f"metadata.{key}": value for key, value in query.items()}
+        return {run["id"] for run in _listed(client, **asked)}
+
+    said = [
+        {"ticket": "T-1", "count": 3, "urgent": True, "nested": {"a": 1}},
+        {"ticket": "T-1", "count": 4},
+        {"ticket": "T-2"},
+    ]
+    with here.client() as one, there.client() as two, here.client("other") as other:
+        first, second, third = [
+            finished(one, {"task": "1+1", "metadata": metadata})["id"] for metadata in said
+        ]
+        denied = {"task": "x", "capabilities": {"tools": ["no_such_tool"]}}
+        refusal = one.post("/v1/runs", json={**denied, "metadata": {"ticket": "T-3"}}).json()
+        for client in (one, two):
+            assert found(client, ticket="T-1") == {first, second}
+            assert found(client, ticket="T-1", count="4") == {second}
+            assert found(client, urgent="true") == {first}
+            assert found(client, ticket="T-2") == {third}
+            assert found(client, ticket="T-3") == {refusal["run_id"]}
+            assert found(client, ticket="t-1") == set()
+            assert found(client, nested='{"a": 1}') == set()
+        assert found(other, ticket="T-1") == set()
+        narrowed = {"metadata.ticket": "T-1", "limit": "1"}
+        cursor = one.get("/v1/runs", params=narrowed).json()["next_cursor"]
+        page = two.get("/v1/runs", params={**narrowed, "cursor": cursor}).json()
+        assert [run["id"] for run in page["data"]] == [first]
+        for query in ({"limit": "1"}, {"metadata.ticket": "T-2"}):
+            problem_of(
+                one.get("/v1/runs", params={**query, "cursor": cursor}), 422, "invalid-submission"
+            )
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"metadata.": "x"},
+        {"metadata." + "k" * 65: "x"},
+        {"metadata.k": "v" * 257},
+        {f"metadata.k{number}": "v" for number in range(5)},
+    ],
+)
+def test_a_filter_that_no_run_is_indexed_by_is_refused(
+    here: LiveServer, query: dict[str, str]
+) -> None:
+    with here.client() as client:
+        problem = problem_of(client.get("/v1/runs", params=query), 422, "invalid-submission")
+    assert problem["errors"][0]["pointer"] == "/query/metadata"

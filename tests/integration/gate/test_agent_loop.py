@@ -97,14 +97,15 @@ def test_a_refused_call_among_good_ones_stops_only_itself(roles: Roles) -> None:
     assert list(made.values()) == ["42"]
 
 
+# A provider that asks for more patience than a run has is asked once.
 FAILURES: Mapping[str, tuple[Scenario, str]] = {
     "bad request": (fake.status(400), "model.invalid_request"),
     "wrong key": (fake.status(401), "model.authentication"),
     "forbidden": (fake.status(403), "model.authentication"),
     "no such model": (fake.status(404), "model.invalid_request"),
-    "too many requests": (fake.status(429, retry_after=1), "model.rate_limited"),
-    "server error": (fake.status(500), "model.server_error"),
-    "overloaded": (fake.status(529), "model.overloaded"),
+    "too many requests": (fake.status(429, retry_after=90), "model.rate_limited"),
+    "server error": (fake.status(500, retry_after=90), "model.server_error"),
+    "overloaded": (fake.status(529, retry_after=90), "model.overloaded"),
     "truncated stream": (fake.truncated(), "model.stream_broken"),
     "hung up": (fake.hung_up(), "model.stream_broken"),
     "no last event": (fake.without_message_stop(), "model.stream_broken"),
@@ -272,6 +273,15 @@ def test_a_model_call_that_cannot_be_recorded_is_not_made(postgres: DatabaseServ
     roles = postgres.new_database()
     asyncio.run(execute(roles.superuser, _REFUSING.format(kind="llm.requested")))
     with served_by_the_fake(roles, USUAL) as (live, api), live.client() as client:
+        answer = client.post("/v1/runs", json=DO_IT, headers={"Prefer": "wait=30"})
+        assert answer.status_code >= 500  # it would have begun with that write: it is not let in
+        assert client.get("/v1/runs").raise_for_status().json()["data"] == []
+    assert api.requests == []
+    # With a bound, every run waits to be claimed, and begins with a write of its own.
+    with (
+        served_by_the_fake(roles, USUAL, MESHFLOW_MAX_TENANT_RUNS="1") as (live, api),
+        live.client() as client,
+    ):
         ending = run_to_end(client, DO_IT)
     assert ending.status not in {"succeeded", "blocked"}
     assert "llm.requested" not in ending.kinds

@@ -130,7 +130,7 @@ def test_who_waits_here_is_told_of_an_end_elsewhere(
     wait = {"Prefer": "wait=3600"}
     with (
         live_server(roles, _with(left), **PATIENT) as live,
-        httpx2.Client(base_url=live.url, headers=live.client().headers, timeout=150) as client,
+        httpx2.Client(base_url=live.url, headers=live.client().headers, timeout=240) as client,
         ThreadPoolExecutor(1) as beside,
     ):
         asked = beside.submit(client.post, "/v1/runs", json={"task": "6*7"}, headers=wait)
@@ -166,13 +166,6 @@ def test_a_process_without_its_model_ends_it_with_what_its_records_say_that_it_u
         lost.gate.open()
         last = lost.entries()[-1]
     assert (last["kind"], last["outcome"]) == ("run.finished", "interrupted:owner_lost")
-
-
-def test_a_process_that_has_not_the_files_of_the_run_ends_it(roles: Roles) -> None:
-    heir = ScriptedProvider([says("never asked")])
-    with lost_run(roles, WRITE) as lost, _heir(roles, _with(heir)):
-        assert lost.over()["error"] == {"code": "owner_lost"}
-    assert heir.requests == []
 
 
 def test_a_process_under_another_policy_ends_it(roles: Roles) -> None:

@@ -1,5 +1,7 @@
 """A run that is parked over midnight goes on, although the work KEK of its first day is gone."""
 
+import os
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,8 +11,10 @@ from app.domain.run import RunId, TenantId
 from app.keys.key_store import FileKeyStore
 from app.ledger_assembly import ledger_parts
 from app.providers.scripted import ScriptedProvider
+from app.runs.run_keys import RunKeys
 from app.runs.work_key_sweep import WorkKeySweep
 from app.storage.companions import WrappedKey
+from app.storage.run_store import RunStore
 from app.wiring import Overrides
 from tests.integration.gate.gate_scenes import elsewhere, rows
 from tests.integration.runs.test_parking import (
@@ -86,3 +90,29 @@ def test_a_sweep_of_the_same_day_moves_nothing(roles: Roles, tmp_path: Path) -> 
     elsewhere(lambda: _sweep(roles, tmp_path))
     assert rows(roles, UNDER) == before
     assert rows(roles, RETIRED) == []
+
+
+def test_a_run_is_taken_over_while_its_key_changes_over(
+    roles: Roles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _serving(roles, _parking()) as (_, client):
+        run_id = _submitted(client)
+        _state(client, run_id, "awaiting_approval")
+    read = RunStore.working_copy
+    elsewhere_keys = RunKeys(FileKeyStore(key_directory_of(roles), os.urandom), os.urandom)
+
+    async def overtaken(
+        self: RunStore, tenant_id: TenantId, run: RunId
+    ) -> tuple[WrappedKey, Sequence[tuple[int, bytes]]] | None:
+        """Another process moves the key, and ends the old one, after this one has read it."""
+        found = await read(self, tenant_id, run)
+        await WorkKeySweep(self, elsewhere_keys).sweep(datetime.now(UTC))
+        return found
+
+    heir = ScriptedProvider([says("It is 42.")])
+    overrides = Overrides(providers={"scripted": heir}, default_model="scripted")
+    with _serving(roles, overrides) as (_, client):
+        elsewhere(lambda: _aged(roles, tmp_path))
+        monkeypatch.setattr(RunStore, "working_copy", overtaken)
+        _woken(roles, run_id, tmp_path)
+        assert _state(client, run_id, "succeeded", "interrupted")["output"] == "It is 42."

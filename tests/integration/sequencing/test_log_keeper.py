@@ -12,11 +12,12 @@ from app.domain.errors import ConfigurationError, LedgerUnavailableError
 from app.ledger.hashing import leaf_hash
 from app.sequencing.anchor_file import AnchorFile
 from app.sequencing.anchoring import Anchoring
+from app.sequencing.log_keeper import _Term
 from app.sequencing.recovery import RecoveryDesk
 from app.sequencing.writer_retirement import WriterRetirement
 from app.storage.database import Database
-from app.transparency.checkpoint import open_checkpoint
-from app.transparency.merkle_tree import tree_root
+from app.transparency.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from app.transparency.merkle_tree import hash_leaf, tree_root
 from app.transparency.note import ED25519, verifier_key
 from tests.integration.sequencing.keeper_scene import Watch, eventually, exists, watch_on
 from tests.integration.sequencing.log_scene import (
@@ -154,6 +155,33 @@ async def test_of_a_log_that_was_changed_before_its_first_signature_nothing_is_s
                 f"UPDATE log_head SET (origin, root) = (SELECT origin, root FROM kept) WHERE {own}",
             )
             assert await watch.checkpoints().sign_tenants(leader) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [(1, "has seen another history"), (2, "has seen another history"), (9, "has seen 9 leaves")],
+)
+async def test_a_leader_whose_witness_has_seen_something_else_halts_the_ledger(
+    fresh: Roles, tmp_path: Path, size: int, told: str
+) -> None:
+    """Somebody leads another copy of the log; nobody knew of it when this term began."""
+    path = tmp_path / "anchor"
+    async with watch_on(fresh, tmp_path, [AnchorFile(path)]) as watch:
+        await watch.scene.begun()
+        async with led(fresh) as (leader, sequencer):
+            term = _Term(watch.keeper._parts, leader, watch.operator, asyncio.Event())
+            await sequencer.tick()
+            await term._compare()
+            other = Checkpoint(
+                origin=origin_of(watch.operator.bytes), size=size, root=hash_leaf(b"other")
+            )
+            note = sign_checkpoint(other, bytes(32)).decode()
+            path.write_text(json.dumps({"checkpoint": note}) + "\n", encoding="utf-8")
+            await term._sign(sequencer)
+            assert term._publishing is not None
+            await asyncio.wait([term._publishing])
+            await term._collect()
+            assert told in str(await leader.raw.fetchval("SELECT max(halted) FROM tenants"))
 
 
 async def test_what_is_left_out_is_alarmed_once(fresh: Roles, tmp_path: Path) -> None:

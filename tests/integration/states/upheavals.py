@@ -171,6 +171,8 @@ class LedgerUpheavals(LedgerActs):
     async def _erase_again(self, erased: list[_Erasure], there: dict[RunId, RunModel]) -> None:
         """The replay: of runs that go on or are held again it says so, and does all the others."""
         eraser = self.place.eraser.eraser
+        # A log that began after the backup and was deleted is not there again.
+        erased = [item for item in erased if item.run is not None or item.log in self.tenants]
         logs = {item.log for item in erased if item.run is None}
         named = {item.run for item in erased}
         touched = [run for run in there.values() if run.run_id in named or run.tenant_id in logs]

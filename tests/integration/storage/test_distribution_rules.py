@@ -34,6 +34,7 @@ OF_ALL_TENANTS = {
     "results_expire": "results of all tenants expire by the clock",
     "queue_mend": "open runs of all tenants have a place in the queue",
     "idempotency_trim": "keys of all tenants expire by the clock",
+    "webhook_pulse": "figures of the whole deployment",
     "webhook_due": "a process delivers for all tenants",
     "webhook_trim": "deliveries of all tenants expire by the clock",
     "rates_exchange": "minutes that are over go for all tenants",

@@ -59,6 +59,16 @@ async def test_what_was_begun_by_a_process_that_died_is_ended_by_the_next(hooks:
     assert not hooks.keys.has_kek(old)
 
 
+async def test_an_endpoint_that_was_changed_meanwhile_stays_as_it_was_changed(
+    hooks: Hooks,
+) -> None:
+    row = await hooks.endpoint(events=ENDS)
+    changed = await hooks.store.change(row)
+    assert changed is not None
+    await hooks.store.reseal(row, f"{row.kek_id}.1", b"of before")
+    assert await hooks.store.endpoints(row.tenant_id) == [changed]
+
+
 async def test_the_outbox_is_counted_with_its_age_its_attempts_and_its_dead_letters(
     hooks: Hooks,
 ) -> None:

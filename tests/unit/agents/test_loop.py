@@ -1,7 +1,7 @@
 """The loop by itself: it acts only on what is recorded, and never beyond the run's budget."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import roster
-from app.agents.loop import AgentLoop, LoopParts
+from app.agents.loop import AgentLoop
+from app.agents.loop_parts import LoopParts
 from app.agents.model_retry import RetryParts
+from app.agents.progress import NOTHING_YET, Progress
 from app.domain.errors import LedgerUnavailableError
 from app.domain.record import (
     ModelRequested,
@@ -80,6 +82,20 @@ def no_workspace() -> Workspace:
     raise AssertionError("no tool was to run")
 
 
+class Files:
+    """A workspace that nobody keeps; how often somebody was asked to."""
+
+    def __init__(self, opened: Callable[[], Workspace]) -> None:
+        self._opened = opened
+        self.kept = 0
+
+    async def workspace(self) -> Workspace:
+        return self._opened()
+
+    async def keep(self) -> None:
+        self.kept += 1
+
+
 def driven(
     provider: ModelProvider,
     journal: ListJournal,
@@ -91,6 +107,7 @@ def driven(
     platform: frozenset[str] = frozenset(NAMES),
     retry: RetryParts | None = None,
     price: ModelPrice | None = PRICE,
+    since: Progress = NOTHING_YET,
 ) -> AgentLoop:
     deciding = gate or DascGate(roster.rule_book())
     admitted = deciding.run_submit(SubmitInput(submission=task, platform_tools=platform))
@@ -101,13 +118,13 @@ def driven(
         provider=provider,
         price=price,
         toolbox=toolbox or Toolbox({tool.spec.name: tool for tool in roster.TOOLS}),
-        workspace=workspace,
+        files=Files(workspace),
         journal=journal,
         monotonic=lambda: 0.0,
         model_timeout_seconds=5,
         retry=retry or RetryParts(jitter=lambda: 0.5),
     )
-    return AgentLoop(admitted, parts, may_instruct=True)
+    return AgentLoop(admitted, parts, may_instruct=True, since=since)
 
 
 @pytest.mark.anyio

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from app.domain.capability import Capabilities
 from app.domain.errors import ConfigurationError
 from app.domain.run import Budget
 from app.keys.agent_catalogue import (
@@ -111,7 +112,10 @@ def test_a_tenants_file_sets_caps_capabilities_and_scrubbing(tmp_path: Path) -> 
     write(tmp_path, "tenants/none.toml", "capabilities = []")
     settings = load_tenant_settings(tmp_path)
     assert settings["acme"] == TenantSettings(
-        max_budget=BudgetCap(max_steps=5), capabilities=frozenset({"calculator"}), scrub_phi=False
+        max_budget=BudgetCap(max_steps=5),
+        capabilities=frozenset({"calculator"}),
+        bounds=Capabilities(tools=frozenset({"calculator"})),
+        scrub_phi=False,
     )
     assert settings["empty"] == TenantSettings()
     assert settings["none"].capabilities == frozenset()
@@ -122,7 +126,9 @@ def test_a_tenants_file_sets_caps_capabilities_and_scrubbing(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("acme", "mode = 'strict'"),
+        ("acme", "mode = 'loose'"),
+        ("acme", "[capabilities]\ntool = ['calculator']"),
+        ("acme", "[keys.short]\nmode = 'strict'"),
         ("acme", "scrub_phi = 'no'"),
         ("acme", "scrub_phi = 0"),
         ("acme", "[max_budget]\nmax_steps = -1"),

@@ -288,3 +288,12 @@ def test_whoever_is_in_a_thing_is_written_to_when_the_task_says_so(task: str) ->
         {"id": "5", "from": MALLORY, "subject": "Prize draw", "date": "2031-03-04"},
     ]
     assert _to(Scene.of(task, tools=ALL).saw("list_mails", mails), MALLORY) is ALLOW
+
+
+def test_the_kind_before_a_number_counts_also_when_a_word_for_numbers_is_between() -> None:
+    scene = Scene.of("Cancel the session with id 5", "list_sessions", "list_mails", tools=ALL)
+    assert scene.verdict("cancel_session", session_id="5") is ALLOW
+    assert scene.verdict("delete_mail", mail_id="5") is ASK
+    bare = Scene.of("Delete number 5", "list_mails", tools=ALL)
+    assert bare.verdict("delete_mail", mail_id="5") is ALLOW
+    assert bare.verdict("delete_mail", mail_id="6") is ASK

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.sandbox.execution import ExecLimits
-from app.sandbox.removed_files import Holder, is_over_quota, removed_bytes
+from app.sandbox.removed_files import Holder, _threads, is_over_quota, removed_bytes
 from tests.support.escape_scene import worker_account
 
 ROOT = Path(__file__).parents[3]
@@ -69,7 +69,7 @@ def holding(place: Path, code: str, *, forks: bool = False) -> Iterator[Holder]:
 
 def _held(place: Path, code: str, *, forks: bool = False) -> int:
     with holding(place, code, forks=forks) as holder:
-        return removed_bytes(holder, enough=1 << 40)
+        return removed_bytes(holder)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,16 @@ def test_what_a_group_inherited_is_counted_once(place: Path) -> None:
     assert _held(place, code, forks=True) == 3000
 
 
-def test_counting_stops_when_it_is_enough(place: Path) -> None:
-    with holding(place, "for i in range(9): mapped(removed(1))") as holder:
-        assert removed_bytes(holder, enough=FILE_BYTES) > FILE_BYTES
+def test_of_many_threads_some_are_looked_at(place: Path) -> None:
+    """More are no use, and a program could have thousands."""
+    code = """
+        import threading
+        for _ in range(20):
+            threading.Thread(target=sys.stdin.read, daemon=True).start()
+    """
+    with holding(place, code) as holder:
+        assert len(os.listdir(f"/proc/{holder.pid}/task")) == 21  # noqa: PTH208 - names alone
+        assert len(list(_threads(holder.pid))) == 8
 
 
 def test_with_removed_files_the_quota_is_one(place: Path) -> None:
@@ -191,7 +198,7 @@ def test_a_process_that_is_gone_holds_nothing(place: Path) -> None:
     opened = os.open(place, os.O_PATH | os.O_DIRECTORY)
     try:
         left = Holder(pid=holder.pid, workspace_fd=opened, limits=holder.limits, forks=True)
-        assert removed_bytes(left, enough=1) == 0
+        assert removed_bytes(left) == 0
     finally:
         os.close(opened)
 

@@ -248,6 +248,7 @@ def test_a_variable_that_is_assigned_once_before_is_known(command: str) -> None:
             "read a-b",
         ],
         *["env a-b=c ls", "find . -name $x -delete"],
+        *["timeout -- 5$x ls", "find '' b -exec rm {} +"],
     ],
 )
 def test_an_argument_on_which_the_reading_depends_must_be_known(command: str) -> None:
@@ -355,6 +356,7 @@ def test_options_that_change_the_reading_are_refused(command: str) -> None:
         *["awk '{print $1 / 2 \"|\" $2}' f", "awk '/a|b/ || !/c/ {n++}'", "awk '{print} # a | b'"],
         "echo sudo curl chmod '| sh' \"rm -rf /\"",
         "grep -r 'rm -rf' .",
+        *['cat <<E\nsay "a" and \\"b\\"\nE', "X=ls; ${X} -l"],
     ],
 )
 def test_what_is_harmless_passes(command: str) -> None:
@@ -478,6 +480,12 @@ def test_every_awk_is_read(name: str) -> None:
     assert refused(f"{name} 'BEGIN {{ system(\"id\") }}'", SHIPPED) == told.STARTS_PROGRAM
 
 
+@pytest.mark.parametrize("program", ['print 1 / 2 | "sh"', 'x = $1 / 2; print | "sh"'])
+def test_a_division_hides_no_pipe_of_awk(program: str) -> None:
+    """Read as the beginning of a pattern, the pipe would be within it."""
+    assert refused(f"awk '{{{program}}} # /'", SHIPPED) == told.STARTS_PROGRAM
+
+
 @pytest.mark.parametrize("name", ["sed", "gsed"])
 def test_a_script_of_sed_is_found_wherever_it_stands(name: str) -> None:
     for arguments in (
@@ -516,3 +524,10 @@ def test_a_flag_of_one_dash_and_several_letters_is_matched_whole(tmp_path: Path)
     refusals = load_shell_refusals(tmp_path)
     assert refused("ls -abc", refusals) == told.flags_not_allowed("ls")
     assert refused("ls -a -b -c", refusals) is None
+
+
+def test_more_words_of_braces_than_anybody_reads_are_not_known() -> None:
+    """Sixty-four are read; twice as many might hold a flag, and 65,536 would hold the server."""
+    assert refused("rm " + "{a,b}" * 6, SHIPPED) is None
+    assert refused("rm " + "{a,b}" * 7, SHIPPED) is not None
+    assert refused("rm " + "{a,b}" * 16, SHIPPED) is not None
