@@ -168,12 +168,8 @@ class RunService:
     ) -> StartedRun:
         parts, now = self._parts, self._parts.now()
         gate = await parts.policies.of_submission(caller, submission.policy)
-        verdict = gate.run_submit(
-            SubmitInput(
-                submission=submission,
-                platform_tools=parts.bounds_of(caller, submission.agent).tools or frozenset(),
-            )
-        )
+        granted = parts.bounds_of(caller, submission.agent).tools or frozenset()
+        verdict = gate.run_submit(SubmitInput(submission=submission, platform_tools=granted))
         run_key, wrapped = parts.run_keys.new_run_key(caller.tenant_id, run_id, now)
         work_key, work_wrapped = parts.run_keys.new_work_key(caller.tenant_id, run_id, now)
         place = _first_place(caller.tenant_id, run_id, run_key, work_key)
@@ -218,9 +214,10 @@ class RunService:
         begun = None if worker is None else await self._begun(job, recorder, submitted)
         if begun is None:
             await recorder.record(submitted, Usage())
-        parts.dispatch.launch(begun or replace(job, place=recorder.place))
         status = new_run.status if begun is None else RunStatus.RUNNING
-        return _started(recorder, replace(new_run, status=status))
+        started = _started(recorder, replace(new_run, status=status))
+        parts.dispatch.launch(begun or replace(job, place=recorder.place))
+        return started
 
     async def _begun(
         self, job: RunJob, recorder: LedgerRecorder, submitted: RunSubmitted
