@@ -188,12 +188,7 @@ class RunService:
             derived=self._derived(submission, may_instruct=may_instruct),
         )
         if isinstance(verdict, Deny):
-            recorder.hold(submitted)
-            denial, code = verdict.decision, verdict.decision.code
-            final = RunFinished(status=RunStatus.BLOCKED, error_code=code, decision=denial)
-            await recorder.record(final, Usage())
-            receipt = recorder.take_receipt()
-            raise PolicyDeniedError(public_run_id(run_id), denial.rules, code, receipt)
+            raise await _refused(recorder, submitted, verdict)
         task = WorkingTask(tenant=caller.tenant, may_instruct=may_instruct, submission=submission)
         recorder.open_work(work_wrapped, task_bytes(task))
         worker = parts.dispatch.place_for(caller.tenant, run_id)
@@ -210,12 +205,10 @@ class RunService:
         begun = None if worker is None else await self._begun(job, recorder, submitted)
         if begun is None:
             await recorder.record(submitted, Usage())
-        told, receipt = recorder.take_recorded()[0].fields["task"].value, recorder.take_receipt()
-        place = recorder.place
-        parts.dispatch.launch(begun or replace(job, place=place))
         status = new_run.status if begun is None else RunStatus.RUNNING
-        row = _row(caller.tenant_id, run_id, replace(new_run, status=status))
-        return StartedRun(run=row, task=told, entries=place.head.next_seq, receipt=receipt)
+        started = _started(recorder, replace(new_run, status=status))
+        parts.dispatch.launch(begun or replace(job, place=recorder.place))
+        return started
 
     async def _begun(
         self, job: RunJob, recorder: LedgerRecorder, submitted: RunSubmitted
@@ -250,6 +243,29 @@ def _new_run(
         policy_digest=policy_digest,
         created_at=now,
         key=key,
+    )
+
+
+async def _refused(
+    recorder: LedgerRecorder, submitted: RunSubmitted, verdict: Deny
+) -> PolicyDeniedError:
+    """The refusal, recorded."""
+    recorder.hold(submitted)
+    denial, code = verdict.decision, verdict.decision.code
+    final = RunFinished(status=RunStatus.BLOCKED, error_code=code, decision=denial)
+    await recorder.record(final, Usage())
+    run_id = public_run_id(recorder.place.run_id)
+    return PolicyDeniedError(run_id, denial.rules, code, recorder.take_receipt())
+
+
+def _started(recorder: LedgerRecorder, new_run: NewRun) -> StartedRun:
+    """What the write that let a run in has recorded."""
+    place = recorder.place
+    return StartedRun(
+        run=_row(place.tenant_id, place.run_id, new_run),
+        task=recorder.take_recorded()[0].fields["task"].value,
+        entries=place.head.next_seq,
+        receipt=recorder.take_receipt(),
     )
 
 
