@@ -30,7 +30,7 @@ from app.providers.price_list import load_prices
 from app.providers.provider import ModelProvider
 from app.run_assembly import dispatcher_of, recorder_parts_of, run_limits, takeover_of
 from app.runs.dispatcher import RunDispatcher
-from app.runs.executor import RunExecutor
+from app.runs.executor import RunExecutor, RunLimits
 from app.runs.identifiers import new_run_id
 from app.runs.notifier import Bell
 from app.runs.recorder import RecorderParts
@@ -211,8 +211,7 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
     takeover = takeover_of(
         settings, parts, policies.runs, recorder_parts, workspaces, catalogue, (plugged, models)
     )
-    has_worker = overrides.is_worker or settings.dispatch.serve_workers
-    executor = RunExecutor(run_limits(settings, has_worker=has_worker))
+    executor = RunExecutor(_limits_of(settings, overrides))
     dispatcher = dispatcher_of(settings, parts, executor, takeover, door.tenants)
     service = RunService(
         ServiceParts(
@@ -256,6 +255,11 @@ def build(settings: Settings, door: Door, overrides: Overrides) -> Deployment:
         logs=logs,
         ready=asyncio.Event(),
     )
+
+
+def _limits_of(settings: Settings, overrides: Overrides) -> RunLimits:
+    has_worker = overrides.is_worker or settings.dispatch.serve_workers
+    return run_limits(settings, has_worker=has_worker)
 
 
 def _gate(overrides: Overrides, recorder_parts: RecorderParts) -> DascGate:
