@@ -7,7 +7,7 @@ Threat: Privilege escalation via tool calls
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from app.bundles.cel_condition import Glass, condition
 from app.bundles.golden_features import completed_features
@@ -97,15 +97,18 @@ class BundleLoader:
 
     def stored(self, canonical: bytes, version: int) -> LoadedPolicy:
         """A policy as it was stored. PolicyRefusedError when this software cannot read it."""
-        loaded = self.loaded(parse_document(canonical, is_toml=False), version)
-        digest = digest_of(canonical)
-        bundle = replace(loaded.bundle, digest=digest)
-        return replace(loaded, canonical=canonical, bundle=bundle)
+        document = parse_document(canonical, is_toml=False)
+        return self.loaded(document, version, as_stored=canonical)
 
-    def loaded(self, document: PolicyDocument, version: int = 0) -> LoadedPolicy:
-        """The bundle of a document, golden cases unasked. PolicyRefusedError."""
+    def loaded(
+        self, document: PolicyDocument, version: int = 0, as_stored: bytes | None = None
+    ) -> LoadedPolicy:
+        """The bundle of a document, golden cases unasked. PolicyRefusedError.
+
+        `as_stored` are the bytes that it was read from, and that it goes on being known by.
+        """
         glass, refused = Glass(), list[RefusedPart]()
-        canonical = spelled_document(document)
+        canonical = spelled_document(document) if as_stored is None else as_stored
         rules = tuple(self._tenant_rules(document, glass, refused))
         golden = tuple(_golden_cases(document, refused))
         if not refused:
