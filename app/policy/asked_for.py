@@ -7,7 +7,7 @@ tool, says that the other one was meant.
 Threat: Privilege escalation via tool calls
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from app.domain.step import EFFECTFUL, ToolSpec
 from app.policy.authority import Said, name_words
@@ -22,17 +22,33 @@ from app.policy.value_forms import fold, singular, stem
 
 _BETWEEN = 8  # words that may stand where a phrase has `...`
 
+_GROUPS_OF_PHRASE: Mapping[str, frozenset[str]] = {
+    phrase: frozenset(group for group, phrases in SAID.items() if phrase in phrases)
+    for phrase in {phrase for phrases in SAID.values() for phrase in phrases}
+}
+_WORDS = frozenset(phrase for phrase in _GROUPS_OF_PHRASE if phrase.isalnum())
+_ROWS = tuple(sorted(phrase for phrase in _GROUPS_OF_PHRASE if " " in phrase))
+_SIGNS = tuple(sorted(_GROUPS_OF_PHRASE.keys() - _WORDS - set(_ROWS)))
+
 
 def asked_tools(said: Said, catalogue: Sequence[ToolSpec]) -> frozenset[str]:
     """The tools with an effect that the instructions ask for."""
     effectful = [spec for spec in catalogue if spec.effect in EFFECTFUL]
     nouns = frozenset(noun for spec in effectful for noun in _nouns_of(spec))
-    groups = frozenset(
-        group
-        for group, phrases in SAID.items()
-        if any(_is_said(said, one) and not _is_noun(said, one, nouns) for one in phrases)
-    )
+    heard = (phrase for phrase in _heard_phrases(said) if not _is_noun(said, phrase, nouns))
+    groups = frozenset(group for phrase in heard for group in _GROUPS_OF_PHRASE[phrase])
     return frozenset(spec.name for spec in effectful if _is_asked(said, spec, groups, effectful))
+
+
+def _heard_phrases(said: Said) -> Iterator[str]:
+    """The phrases of all groups that stand in the instructions; most words begin none."""
+    yield from said.all_words & _WORDS
+    for phrase in _ROWS:
+        if phrase.partition(" ")[0] in said.all_words and _is_said(said, phrase):
+            yield phrase
+    for phrase in _SIGNS:
+        if _is_said(said, phrase):
+            yield phrase
 
 
 def _is_asked(
