@@ -1,6 +1,6 @@
 """Policies of the key's tenant: versions, what is in force, and trying one before it is."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -43,7 +43,7 @@ from app.domain.policy import (
     parse_activation_id,
     public_activation_id,
 )
-from app.domain.run import Scope, TenantId
+from app.domain.run import Caller, Scope, TenantId
 
 router = APIRouter(tags=["policies"])
 _PATH = "/policies/{policy_id}"
@@ -260,8 +260,11 @@ def _told(found: Activation, status: int) -> Done:
     "/policies/simulate",
     response_model=SimulationView,
     responses=problems(400, 403, 409, 413, 415, 422),
+    openapi_extra=_ONCE,
 )
-async def simulate(body: SimulationCreate, caller: CallerDep, services: ServicesDep) -> Response:
+async def simulate(
+    request: Request, body: SimulationCreate, caller: CallerDep, services: ServicesDep
+) -> Response:
     """Ask a policy what was really asked since then, beside the one in force. Changes nothing.
 
     Both answer anew, from feature records of verified runs; no recorded verdict is read. The last
@@ -273,25 +276,52 @@ async def simulate(body: SimulationCreate, caller: CallerDep, services: Services
     if since > until:
         raise InvalidSubmissionError("/body/since", "later than until")
     span = Span(since=since, until=until, agent=body.filter.agent)
-    found = await services.trials.simulate(caller.tenant_id, body.bundle, span)
-    return as_json(simulation_view(found))
+
+    async def asked() -> Response:
+        found = await services.trials.simulate(caller.tenant_id, body.bundle, span)
+        return as_json(simulation_view(found))
+
+    return await _asked_once(request, caller, services, asked)
 
 
 @router.post(
     "/policy-checks",
     response_model=ExplanationView,
-    responses=problems(400, 403, 404, 413, 415, 422),
+    responses=problems(400, 403, 404, 409, 413, 415, 422),
+    openapi_extra=_ONCE,
 )
-async def check(body: PolicyCheckCreate, caller: CallerDep, services: ServicesDep) -> Response:
+async def check(
+    request: Request, body: PolicyCheckCreate, caller: CallerDep, services: ServicesDep
+) -> Response:
     """What would the gate say to this, by which rule, and because of what? Changes nothing.
 
     A question is a feature record, as decisions hold it; what is left out of it is as in an empty
     one.
     """
     require(caller, Scope.RUN, Scope.POLICY, Scope.AUDIT)
-    trials = services.trials
-    found = await trials.check(caller.tenant_id, body.features, body.bundle)
-    return as_json(explanation_view(found))
+
+    async def asked() -> Response:
+        found = await services.trials.check(caller.tenant_id, body.features, body.bundle)
+        return as_json(explanation_view(found))
+
+    return await _asked_once(request, caller, services, asked)
+
+
+async def _asked_once(
+    request: Request,
+    caller: Caller,
+    services: ApiServices,
+    asked: Callable[[], Awaitable[Response]],
+) -> Response:
+    """A question changes nothing: with a key that came before it is answered anew."""
+
+    async def do() -> Done:
+        return await asked(), Outcome(status=200)
+
+    async def again(_: Outcome) -> Response:
+        return await asked()
+
+    return await once(request, caller, services, do, again)
 
 
 @router.get(

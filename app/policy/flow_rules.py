@@ -75,12 +75,19 @@ def output_links_are_declared(question: DecisionInput, bundle: PolicyBundle) -> 
 
 
 def output_keeps_secrets(question: DecisionInput, bundle: PolicyBundle) -> Objection | None:
-    """R8 at `run.output`: what looks like a credential is masked, or denied where that is set."""
+    """R8 at `run.output`: what looks like a credential is masked or denied, where that is set.
+
+    Where nothing is set it stays: the answer goes to whoever asked, and the ledger never holds it.
+    """
     if question.output is None or not question.output.has_secret:
         return None
-    if bundle.parameters("r8.secrets").verdict is Verdict.DENY:
-        return _denial("r8.secrets", "output:secret")
-    return _redaction("r8.secrets", "output:secret", Obligation.MASK)
+    match bundle.parameters("r8.secrets").verdict:
+        case None | Verdict.ALLOW:
+            return None
+        case Verdict.REDACT:
+            return _redaction("r8.secrets", "output:secret", Obligation.MASK)
+        case _:
+            return _denial("r8.secrets", "output:secret")
 
 
 def output_fits(question: DecisionInput, bundle: PolicyBundle) -> Objection | None:

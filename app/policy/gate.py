@@ -183,7 +183,7 @@ class DascGate:
         if decision.enforced is Verdict.REDACT:
             if look is None:
                 return Deny(decision=self._uncleaned(decision))
-            return AdmittedMessage(text=look.cleaned, decision=decision)
+            return AdmittedMessage(text=_passing(look, decision), decision=decision)
         return AdmittedMessage(text=subject.text, decision=decision)
 
     def run_output(self, subject: OutputInput) -> ReleasedOutput | Deny:
@@ -192,9 +192,10 @@ class DascGate:
         if decision.enforced not in _PASSING:
             return Deny(decision=decision)
         if decision.enforced is Verdict.REDACT:
-            if look is None or not _fits(subject.output_schema, look.cleaned):
+            text = "" if look is None else _passing(look, decision)
+            if look is None or not _fits(subject.output_schema, text):
                 return Deny(decision=self._uncleaned(decision))
-            return ReleasedOutput(text=look.cleaned, decision=decision)
+            return ReleasedOutput(text=text, decision=decision)
         return ReleasedOutput(text=subject.text, decision=decision)
 
     def webhook_send(self, subject: DeliveryInput) -> ClearedDelivery | Deny:
@@ -260,6 +261,12 @@ class DascGate:
                 return decide(_bare(point, found, bundle), bundle), None
             return refusal(point, bundle, "gate_error:features"), None
         return decide(question, bundle, catalogue_digest=self._book.catalogue_digest), look
+
+
+def _passing(look: TextLook, decision: Decision) -> str:
+    """What may pass of a text: without credentials too, unless only other rules objected."""
+    others = {"r1.schema", "r7.links"}
+    return look.cleaned if set(decision.rules) <= others else look.masked
 
 
 def _fits(schema: JsonObject | None, cleaned: str) -> bool:

@@ -25,7 +25,8 @@ def look_of(subject: GateInput, authority: Authority | None, masks: Masks) -> Te
             return looked_at(subject.text, places=None, canaries=NO_CANARIES, masks=masks)
         case CallInput():
             carries = subject.facts.canaries.are_in(subject.call.arguments)
-            return TextLook(feature=OutputFeature(has_canary=True), cleaned="") if carries else None
+            seen = TextLook(feature=OutputFeature(has_canary=True), cleaned="", masked="")
+            return seen if carries else None
         case _:
             return None
 

@@ -27,10 +27,11 @@ DETECTOR = "injection"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextLook:
-    """What stands in a text, and the text without it."""
+    """What stands in a text, and the text without it: `masked` without credentials as well."""
 
     feature: OutputFeature
     cleaned: str
+    masked: str
 
 
 def looked_at(
@@ -43,25 +44,26 @@ def looked_at(
 ) -> TextLook:
     """The look at one text. Without `places` links are left alone. `is_json` keeps its shape."""
     visible = made_visible(text)
-    masked = masks(visible)
     removed: Counter[str] = Counter()
-    cleaned = masked
+    cleaned = visible
     if places is not None and is_json:
-        value: Json = json.loads(masked)
+        value: Json = json.loads(visible)
         inner = cleaned_json(value, places, removed)
-        cleaned = json.dumps(inner, ensure_ascii=False) if removed else masked
+        cleaned = json.dumps(inner, ensure_ascii=False) if removed else visible
     elif places is not None:
-        clean = cleaned_text(masked, places)
+        clean = cleaned_text(visible, places)
         removed.update(clean.removed)
         cleaned = clean.text
+    masked = masks(cleaned)
     return TextLook(
         feature=OutputFeature(
             undeclared_links=removed.total(),
             invisible_characters=len(text) - len(visible),
             has_canary=canaries.are_in(text),
-            has_secret=masked != visible,
+            has_secret=masked != cleaned,
         ),
         cleaned=cleaned,
+        masked=masked,
     )
 
 

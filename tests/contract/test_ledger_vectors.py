@@ -398,7 +398,10 @@ async def turn_one_bit(live: LiveServer, table: str, column: str, run_id: str, s
     try:
         await connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
         done = await connection.execute(
-            f"UPDATE {table} SET {column} = {turned} {where}", run_id, seq
+            f"UPDATE {table} SET {column} = {turned} WHERE (tableoid, ctid) ="
+            f" (SELECT tableoid, ctid FROM {table} {where} LIMIT 1)",
+            run_id,
+            seq,
         )
     finally:
         await connection.close()

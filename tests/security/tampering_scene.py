@@ -22,7 +22,7 @@ OTHERS: Mapping[str, tuple[str, ...]] = {
     "Uuid": ("gen_random_uuid()", "overlay({c}::text placing '0000' from 1)::uuid"),
     "BigInteger": ("{c} + 1000", "{c} + 4503599627370496"),
     "Integer": ("{c} + 1", "0", "-1"),
-    "SmallInteger": ("(CASE {c} WHEN 3 THEN 4 ELSE 3 END)", "7", "99", "-1"),
+    "SmallInteger": ("(CASE {c} WHEN 3 THEN 4 ELSE 3 END)", "8", "99", "-1"),
     "Xid8": ("'7'::xid8",),
     "Text": ("{c} || 'x'", "''", "'run.finished'"),
     "DateTime": (

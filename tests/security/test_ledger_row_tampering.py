@@ -149,7 +149,7 @@ def test_a_tail_cut_from_a_finished_run_without_a_length_is_missed(
     live: LiveServer, run: Run
 ) -> None:
     attack(live.roles, "DELETE FROM record WHERE run_id = $1 AND seq > 6", run.run_id, rows=2)
-    attack(live.roles, "DELETE FROM payload WHERE run_id = $1 AND seq > 6", run.run_id, rows=3)
+    attack(live.roles, "DELETE FROM payload WHERE run_id = $1 AND seq > 6", run.run_id, rows=5)
     _set(live, run.run_id, "entries = NULL")
     assert_broken(live, run, 6, "does not say how long it is")
 
@@ -174,7 +174,7 @@ def test_a_finished_run_made_to_look_unfinished_in_every_column_is_named(
 ) -> None:
     """Its last two records go too: what is left could be a run that was never ended."""
     attack(live.roles, "DELETE FROM record WHERE run_id = $1 AND seq > 6", run.run_id, rows=2)
-    attack(live.roles, "DELETE FROM payload WHERE run_id = $1 AND seq > 6", run.run_id, rows=3)
+    attack(live.roles, "DELETE FROM payload WHERE run_id = $1 AND seq > 6", run.run_id, rows=5)
     _set(live, run.run_id, "status = 'running', entries = NULL, finished_at = NULL")
     assert_broken(live, run, 6, "column 'input_tokens'")
 

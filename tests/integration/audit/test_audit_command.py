@@ -48,7 +48,7 @@ ATTACKS = [
     ("record", f"{MINE} AND seq = 8", None, "was cut"),
     ("record", MINE, None, "the log holds a record that is gone"),
     ("payload", f"{MINE} AND seq = 0", None, "a payload is gone"),
-    ("payload", f"{MINE} AND seq = 0", "field = 7", "never committed to"),
+    ("payload", f"{MINE} AND seq = 0 AND field <> 7", "field = 99", "never committed to"),
     ("runs", MINE, "entries = NULL, status = 'running'", "do not agree"),
     ("runs", MINE, None, "the run's row is gone"),
     ("leaf", f"{MINE} AND seq = 8", None, "the log has 17 leaves"),

@@ -130,7 +130,7 @@ async def test_nothing_is_erased_without_its_record(
                 [row["field"] for row in fields],
                 *place,
             )
-        assert len(await erasing.rows("payload", run.run_id)) == 9
+        assert len(await erasing.rows("payload", run.run_id)) == 17
 
 
 async def _planned(erasing: Erasing, run: Run) -> tuple[ErasureRequest, Plan, RunSnapshot]:
@@ -168,7 +168,7 @@ async def test_what_is_not_as_the_statement_says_is_not_erased(live: LiveServer,
             forged = Plan(statement=plan.statement, removal=DeleteRun(snapshot=changed))
             with pytest.raises(ErasureRefusedError, match="changed_meanwhile"):
                 await erasing.at_work.eraser._carry_out(request, forged, None)
-        assert len(await erasing.rows("payload", run.run_id)) == 9
+        assert len(await erasing.rows("payload", run.run_id)) == 17
         assert len(await erasing.rows("record")) == before
 
 

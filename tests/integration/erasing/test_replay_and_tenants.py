@@ -61,7 +61,7 @@ def test_a_restored_backup_is_erased_again(live: LiveServer) -> None:
 
     async def restored(backup: Roles) -> None:
         async with erasing_beside(live, roles=backup) as erasing:
-            assert len(await erasing.rows("payload", deleted.run_id)) == 9
+            assert len(await erasing.rows("payload", deleted.run_id)) == 17
             for came_back in (RunId(deleted.run_id), RunId(thinned.run_id)):
                 with pytest.raises(LedgerBrokenError, match="does not open"):
                     await erasing.parts.replay.read_run(erasing.tenant_id, came_back)

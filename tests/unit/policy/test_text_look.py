@@ -17,6 +17,7 @@ from app.domain.verdict import (
     Verdict,
 )
 from app.policy.authority import Authority
+from app.policy.bundle import RuleParameters
 from app.policy.canary import Canaries, canary_for
 from app.policy.gate import DascGate
 from app.policy.gate_inputs import CallInput, MessageInput, OutputInput, ResultInput, RunFacts
@@ -81,8 +82,19 @@ def test_declared_and_instructed_places_may_be_led_to(known: RunFacts) -> None:
     assert released(output(LOOSE, of=known)) == "done [image removed] and https://docs.example/a"
 
 
-def test_hidden_characters_and_credentials_do_not_leave() -> None:
-    assert released(output(f"pay\u200bment \u202e {KEY}")) == "payment  [SECRET:anthropic]"
+def test_hidden_characters_do_not_leave() -> None:
+    assert released(output(f"pay\u200bment \u202e {KEY}")) == f"payment  {KEY}"
+
+
+@pytest.mark.parametrize("verdict", [Verdict.REDACT, Verdict.DENY])
+def test_credentials_do_not_leave_where_the_policy_says_so(verdict: Verdict) -> None:
+    bundle = replace(GATE.bundle, rules={"r8.secrets": RuleParameters(verdict=verdict)})
+    answer = GATE.under(bundle).run_output(output(f"the key is {KEY}"))
+    if verdict is Verdict.DENY:
+        assert code_of(answer) == "output:secret"
+        return
+    assert isinstance(answer, ReleasedOutput)
+    assert answer.text == "the key is [SECRET:anthropic]"
 
 
 def test_a_plain_answer_leaves_as_it_is() -> None:
