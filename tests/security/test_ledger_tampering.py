@@ -233,11 +233,12 @@ def test_all_records_gone_is_not_an_empty_ledger(live: LiveServer, run: Run) -> 
 
 
 @pytest.mark.parametrize(
-    ("seq", "which"), [
+    ("seq", "which"),
+    [
         *((seq, "field NOT IN (7, 8)") for seq in (0, *range(2, 9))),
         *((seq, "field = 7") for seq in (0, 2, 5, 8)),
         (8, "field = 8"),
-    ]
+    ],
 )
 def test_a_deleted_payload_is_missed(live: LiveServer, run: Run, seq: int, which: str) -> None:
     cut = f"DELETE FROM payload WHERE run_id = $1 AND seq = {seq} AND {which}"

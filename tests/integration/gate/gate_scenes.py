@@ -13,6 +13,7 @@ from uuid import UUID
 import asyncpg
 import httpx2
 
+from app.domain.spotlight import unmarked
 from app.domain.verdict import Point
 from app.policy.gate import DascGate
 from app.wiring import Overrides
@@ -300,7 +301,8 @@ def told_results(api: FakeMessagesApi) -> list[str]:
             for part in message["content"]:
                 if part["type"] == "tool_result":
                     content = part["content"]
-                    told.append(
+                    text = (
                         content if isinstance(content, str) else "".join(p["text"] for p in content)
                     )
+                    told.append(unmarked(text))
     return told
