@@ -1,0 +1,121 @@
+"""Loads the rules that find identifiers by shape and by label; the data file's digest names them.
+
+Threat: PHI leakage in audit logs
+"""
+
+import hashlib
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from app.privacy.identifier_checks import CHECKS
+from app.privacy.linear_regex import Pattern, compiled
+
+_FILE: Final = "identifier_rules.toml"
+_MODES: Final = frozenset({"audit", "llm"})
+_MONTH: Final = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?"
+    r"|enero|febrero|marzo|abril|mayo|junio|julio|agosto|sep?tiembre|octubre|noviembre|diciembre"
+    r"|janvier|f[ée]vrier|mars|avril|mai|juin|juillet|ao[ûu]t|septembre|octobre|novembre|d[ée]cembre"
+    r"|januar|februar|m[äa]rz|juni|juli|oktober|dezember|gennaio|febbraio|aprile|maggio|giugno|luglio|settembre|ottobre|dicembre"
+    r"|janeiro|fevereiro|mar[çc]o|maio|junho|julho|setembro|outubro|dezembro)"
+)
+_CAP: Final = r"\p{Lu}[\pL'’]{1,24}"
+_STATE: Final = (
+    r"(?:A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]"
+    r"|Alabama|Alaska|Arizona|Arkansas|California|Colorado|Connecticut|Delaware|Florida|Georgia|Hawaii|Idaho|Illinois|Indiana|Iowa|Kansas|Kentucky"
+    r"|Louisiana|Maine|Maryland|Massachusetts|Michigan|Minnesota|Mississippi|Missouri|Montana|Nebraska|Nevada|New Hampshire|New Jersey|New Mexico"
+    r"|New York|North Carolina|North Dakota|Ohio|Oklahoma|Oregon|Pennsylvania|Rhode Island|South Carolina|South Dakota|Tennessee|Texas|Utah|Vermont"
+    r"|Virginia|Washington|West Virginia|Wisconsin|Wyoming)"
+)
+_EDGE: Final = r"(?:^|[^\pL\pN_])"
+_JOIN: Final = (
+    r"(?:\s{0,2}(?:\b(?i:number|numbers|num|no|nr|nos|id|ids|code|card|is|was|are|as|ending|ends|in|with|last|four|digits|serial|n[ºo])\b\.?|[:=#|,.\-]|\)|\(|\*|\"|')){0,6}\s{0,3}"
+)
+_VALUE: Final = r"(\pL{0,8}[\-./_]{0,2}\pL{0,4}\pN[\pL\pN\-./_]{0,30}(?: [0-9][0-9\-]{1,8}){0,3})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentifierRule:
+    """One rule: where group 1 of `pattern` stands, there is a value of `kind`."""
+
+    rule_id: str
+    kind: str
+    pattern: Pattern
+    modes: frozenset[str]
+    is_edged: bool
+    keeps_plain: bool  # whether a value of plain words only is none
+    least_digits: int
+    check: Callable[[str], bool] | None
+    finds: tuple[str, ...]
+    spares: tuple[str, ...]
+
+
+@cache
+def identifier_rules() -> tuple[IdentifierRule, ...]:
+    """The rules in the order of their file; compiled once a process."""
+    data = tomllib.loads(_source().decode())
+    return (
+        *(_shape(entry) for entry in data["rule"]),
+        *(_label(entry) for entry in data["label"]),
+    )
+
+
+@cache
+def identifier_digest() -> str:
+    """SHA-256 over the data files that decide what is found."""
+    digest = hashlib.sha256()
+    for name in (_FILE, "person_names.txt", "plain_words.txt"):
+        digest.update(files("app.privacy").joinpath(name).read_bytes())
+    return "sha256:" + digest.hexdigest()
+
+
+@cache
+def _source() -> bytes:
+    return files("app.privacy").joinpath(_FILE).read_bytes()
+
+
+def _shape(entry: Mapping[str, object]) -> IdentifierRule:
+    is_edged = entry.get("edge", True) is True
+    pattern = _text(entry, "pattern")
+    pattern = pattern.replace("{MONTH}", _MONTH).replace("{CAP}", _CAP).replace("{STATE}", _STATE)
+    return _rule(entry, (_EDGE if is_edged else "") + pattern, is_edged=is_edged)
+
+
+def _label(entry: Mapping[str, object]) -> IdentifierRule:
+    pattern = f"{_EDGE}(?i:{_text(entry, 'words')})\\b{_JOIN}{_VALUE}"
+    return _rule({**entry, "least_digits": 2}, pattern, is_edged=True)
+
+
+def _rule(entry: Mapping[str, object], pattern: str, *, is_edged: bool) -> IdentifierRule:
+    modes, check = entry.get("modes"), entry.get("check")
+    least = entry.get("least_digits", 0)
+    return IdentifierRule(
+        rule_id=_text(entry, "id"),
+        kind=_text(entry, "type"),
+        pattern=compiled(pattern),
+        modes=frozenset(map(str, modes)) if isinstance(modes, list) else _MODES,
+        is_edged=is_edged,
+        keeps_plain=entry.get("keeps_plain") is True,
+        least_digits=least if isinstance(least, int) else 0,
+        check=CHECKS[check] if isinstance(check, str) else None,
+        finds=_texts(entry, "finds"),
+        spares=_texts(entry, "spares"),
+    )
+
+
+def _text(entry: Mapping[str, object], name: str) -> str:
+    value = entry[name]
+    if not isinstance(value, str):
+        raise TypeError(name)
+    return value
+
+
+def _texts(entry: Mapping[str, object], name: str) -> tuple[str, ...]:
+    value = entry[name]
+    if not isinstance(value, list) or not value:
+        raise TypeError(name)
+    return tuple(map(str, value))
