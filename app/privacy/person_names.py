@@ -16,7 +16,7 @@ Place = tuple[int, int]
 
 _CAPITAL: Final = compiled(r"\p{Lu}[\pL\pM']*(?:-\p{Lu}?[\pL\pM']+)*")
 _PARTICLES: Final = r"de|del|della|de la|de las|de los|da|dos|das|do|di|van|van der|van den|von|der|den|ter|bin|ibn|al|el|la|le|du|y|e|st\.?"
-_GAP: Final = compiled(r"(?i)(?:\s{1,2}|\.\s{0,2}|-|\s(?:" + _PARTICLES + r")\s|\s(?:al|el)-|\s['\"(]|['\")]\s)")
+_GAP: Final = compiled(r"(?i)(?:\s{1,2}|\.\s{0,2}|-|\s(?:" + _PARTICLES + r")\s|\s(?:al|el)-|\s['\"]|['\"]\s)")
 _TITLE: Final = compiled(r"(?i)(?:mr|mrs|ms|mx|miss|dr|prof|professor|doctor|nurse|rev|reverend|fr|sister|brother|sir|madam|madame|lady|lord|judge|justice|officer|sgt|sergeant|capt|captain|lt|col|hon|attorney|aunt|uncle|grandma|grandpa|sr|sra|srta|señor|señora|don|doña|herr|frau|mme|mlle|monsieur|signor|signora|dra)")
 _CUE: Final = compiled(
     r"(?i)(?:\b(?:patient'?s?(?:\sname)?|pt|name|named|called|client|resident|provider|physician|surgeon|attending|pcp|therapist|counselor|caregiver|guardian|proxy|"
@@ -39,10 +39,13 @@ _HEADS: Final = compiled(
     r"fracture|ligament|tube|drain|procedure|operation|phenomenon|contracture|esophagus|node|point|index|clamp|forceps|hernia|anemia|chorea|cyst|duct|gland|position|equation|formula|method|stain|agar|swab|smear|ring|law|effect|"
     r"coma|monitor|bandage|splint|cast|diet|virus|fever|bodies|body|cells?|nodule|murmur|angle|line|space|area|street|st|avenue|ave|road|rd|hospital|clinic|center|university|college|school|inc|llc|county|pharmacy)\b"
 )
+# Endings of substances, germs and ailments that title case makes look like names.
+_SUBSTANCE: Final = compiled(r"(?i)(?:ol|ine?|ide|ate|cin|mab|nib|pril|sartan|statin|itis|osis|emia|aemia|oma|coccus|bacter|ase|ium|one|ole|vir|pam|lam|fen|xin|pathy|ectomy|scopy|gram|graphy|plasty|logy|icus|oide?s?|ous|ic|al|tion|sion|ity|ism|ment|ness)$")
 _STARTS: Final = compiled(r"(?:^|[.!?:;\n\r|\]]\s{0,3}|\n\s*[-*\d.)]{0,4}\s{0,3})$")
 _LOOK_BACK: Final = 40
 _MOST_TOKENS: Final = 5
 _SHORTEST_SPOKEN: Final = 3
+_SHORTEST_UNHEARD: Final = 4
 
 
 @dataclass(slots=True)
@@ -158,7 +161,19 @@ def _is_name(text: bytes, run: Sequence[_Token], *, is_audit: bool) -> bool:
     listed = run[0].known.is_given and run[-1].known.is_family
     if listed or run[0].is_initial or run[-1].is_listed:
         return has_cue or (is_audit and not starts and (listed or run[0].is_initial))
-    return has_cue and all(not token.known.is_plain for token in run)
+    if has_cue:
+        return all(not token.known.is_plain for token in run)
+    return is_audit and not starts and all(_is_unheard_of(token) for token in run)
+
+
+def _is_unheard_of(token: _Token) -> bool:
+    """Whether a word is neither in the dictionary nor built like a substance or an ailment."""
+    return (
+        not token.known.is_plain
+        and len(token.word) >= _SHORTEST_UNHEARD
+        and not token.word.isupper()
+        and _SUBSTANCE.search(token.word.encode()) is None
+    )
 
 
 def _is_single(token: _Token, *, has_cue: bool, starts: bool, is_audit: bool) -> bool:
@@ -189,7 +204,9 @@ def _reversed(text: bytes, run: Sequence[_Token]) -> Iterator[Place]:
 
 
 def _spoken(text: bytes, *, is_audit: bool) -> Iterator[Place]:
-    for found in _SPEECH.finditer(text):
+    at = 0
+    while (found := _SPEECH.search(text, at)) is not None:
+        at = found.start(1)  # the word may be a cue itself: "i'm doctor ..."
         strong = _STRONG_SPEECH.match(text[found.start() : found.end()]) is not None
         first = _token(text, found.start(1), found.end(1))
         if len(first.word) < _SHORTEST_SPOKEN or not _is_spoken(first, strong=strong):
