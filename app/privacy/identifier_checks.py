@@ -9,20 +9,19 @@ Threat: PHI leakage in audit logs
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from app.privacy.identifier_words import words_of_list
+
 _VIN_VALUES: Final = {
     **{str(digit): digit for digit in range(10)},
     **dict(zip("ABCDEFGH", range(1, 9), strict=True)),
     **dict(zip("JKLMN", range(1, 6), strict=True)),
-    **{"P": 7, "R": 9},
+    "P": 7,
+    "R": 9,
     **dict(zip("STUVWXYZ", range(2, 10), strict=True)),
 }
 _VIN_WEIGHTS: Final = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
 _FEWEST_CODE_DIGITS: Final = 4
-_NO_CODES: Final = ("COVID", "SARS", "ICD", "CPT", "HCPCS", "LOINC", "SNOMED", "RFC", "ISO", "SHA", "UTF", "HTTP", "PHQ", "GAD", "MMSE", "MOCA", "DSM", "NDC")  # fmt: skip
 _CENTURIES: Final = ("18", "19", "20", "21")
-_STREET_STOPS: Final = frozenset(
-    "mg ml mcg kg cm mm times hours hour days day weeks week months month years year minutes minute of in and or to for with the a an is was per by at on percent units tablets tabs pills puffs doses visits drinks packs beats steps feet inches pounds lbs points out".split()  # noqa: SIM905 - a list of words reads best as words
-)
 
 
 def _digits(text: str) -> list[int]:
@@ -59,7 +58,9 @@ def is_dea(text: str) -> bool:
 
 def is_code(text: str) -> bool:
     """Four digits and more, that are no span of years and no name of a standard."""
-    if len(_digits(text)) < _FEWEST_CODE_DIGITS or text.upper().startswith(_NO_CODES):
+    if len(_digits(text)) < _FEWEST_CODE_DIGITS or text.upper().startswith(
+        tuple(words_of_list("standards"))
+    ):
         return False
     parts = text.split("-")
     return not all(len(part) == 4 and part.startswith(_CENTURIES) for part in parts)  # noqa: PLR2004
@@ -67,8 +68,8 @@ def is_code(text: str) -> bool:
 
 def is_street(text: str) -> bool:
     """A number, then words of which none measures or counts something."""
-    words = text.lower().replace(",", " ").split()
-    return not any(word.strip(".") in _STREET_STOPS for word in words[1:-1])
+    words = {word.strip(".") for word in text.lower().replace(",", " ").split()[1:-1]}
+    return words.isdisjoint(words_of_list("no_streets"))
 
 
 CHECKS: Final[Mapping[str, Callable[[str], bool]]] = {

@@ -12,28 +12,16 @@ from importlib.resources import files
 from typing import Final
 
 from app.privacy.identifier_checks import CHECKS
+from app.privacy.identifier_words import WORDS_FILE, any_of
 from app.privacy.linear_regex import Pattern, compiled
 
 _FILE: Final = "identifier_rules.toml"
 _MODES: Final = frozenset({"audit", "llm"})
-_MONTH: Final = (
-    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?"
-    r"|enero|febrero|marzo|abril|mayo|junio|julio|agosto|sep?tiembre|octubre|noviembre|diciembre"
-    r"|janvier|f[ée]vrier|mars|avril|mai|juin|juillet|ao[ûu]t|septembre|octobre|novembre|d[ée]cembre"
-    r"|januar|februar|m[äa]rz|juni|juli|oktober|dezember|gennaio|febbraio|aprile|maggio|giugno|luglio|settembre|ottobre|dicembre"
-    r"|janeiro|fevereiro|mar[çc]o|maio|junho|julho|setembro|outubro|dezembro)"
-)
-_CAP: Final = r"\p{Lu}[\pL'’]{1,24}"
-_STATE: Final = (
-    r"(?:A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]"
-    r"|Alabama|Alaska|Arizona|Arkansas|California|Colorado|Connecticut|Delaware|Florida|Georgia|Hawaii|Idaho|Illinois|Indiana|Iowa|Kansas|Kentucky"
-    r"|Louisiana|Maine|Maryland|Massachusetts|Michigan|Minnesota|Mississippi|Missouri|Montana|Nebraska|Nevada|New Hampshire|New Jersey|New Mexico"
-    r"|New York|North Carolina|North Dakota|Ohio|Oklahoma|Oregon|Pennsylvania|Rhode Island|South Carolina|South Dakota|Tennessee|Texas|Utah|Vermont"
-    r"|Virginia|Washington|West Virginia|Wisconsin|Wyoming)"
-)
+_CAP: Final = "\\p{Lu}[\\pL'\u2019]{1,24}"
 _EDGE: Final = r"(?:^|[^\pL\pN_])"
 _JOIN: Final = (
-    r"(?:\s{0,2}(?:\b(?i:number|numbers|num|no|nr|nos|id|ids|code|card|is|was|are|as|ending|ends|in|with|last|four|digits|serial|n[ºo])\b\.?|[:=#|,.\-]|\)|\(|\*|\"|')){0,6}\s{0,3}"
+    r"(?:\s{0,2}(?:\b(?i:number|numbers|num|no|nr|nos|id|ids|code|card|is|was|are|as|ending|ends|in"
+    r"|with|last|four|digits|serial|n[ºo])\b\.?|[:=#|,.\-]|\)|\(|\*|\"|')){0,6}\s{0,3}"
 )
 _VALUE: Final = r"(\pL{0,8}[\-./_]{0,2}\pL{0,4}\pN[\pL\pN\-./_]{0,30}(?: [0-9][0-9\-]{1,8}){0,3})"
 
@@ -68,7 +56,7 @@ def identifier_rules() -> tuple[IdentifierRule, ...]:
 def identifier_digest() -> str:
     """SHA-256 over the data files that decide what is found."""
     digest = hashlib.sha256()
-    for name in (_FILE, "person_names.txt", "plain_words.txt"):
+    for name in (_FILE, WORDS_FILE, "person_names.txt", "plain_words.txt"):
         digest.update(files("app.privacy").joinpath(name).read_bytes())
     return "sha256:" + digest.hexdigest()
 
@@ -81,7 +69,9 @@ def _source() -> bytes:
 def _shape(entry: Mapping[str, object]) -> IdentifierRule:
     is_edged = entry.get("edge", True) is True
     pattern = _text(entry, "pattern")
-    pattern = pattern.replace("{MONTH}", _MONTH).replace("{CAP}", _CAP).replace("{STATE}", _STATE)
+    for place, words in (("{MONTH}", any_of("months")), ("{STATE}", any_of("states"))):
+        pattern = pattern.replace(place, words)
+    pattern = pattern.replace("{CAP}", _CAP)
     return _rule(entry, (_EDGE if is_edged else "") + pattern, is_edged=is_edged)
 
 

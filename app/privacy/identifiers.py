@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 from app.privacy.identifier_rules import IdentifierRule, identifier_rules
+from app.privacy.identifier_words import words_of_list
 from app.privacy.linear_regex import Pattern, compiled, quoted
 from app.privacy.name_words import known_name
 from app.privacy.person_names import names_in, words_of
@@ -62,7 +63,7 @@ def findings(raw: bytes, mode: Mode, known: Known | None = None) -> list[Finding
         Finding(start, end, rule.kind)
         for rule in identifier_rules()
         if mode in rule.modes
-        for start, end in _places(rule, text)
+        for start, end in places(rule, text)
     ]
     found += [
         Finding(start, end, NAME) for start, end in names_in(text, is_audit=mode is Mode.AUDIT)
@@ -94,7 +95,8 @@ def merged(found: Iterable[Finding]) -> list[Finding]:
     return out
 
 
-def _places(rule: IdentifierRule, text: bytes) -> Iterator[tuple[int, int]]:
+def places(rule: IdentifierRule, text: bytes) -> Iterator[tuple[int, int]]:
+    """Where one rule finds its value in a plain copy of a text."""
     for match in rule.pattern.finditer(text):
         start, end = match.start(1), match.end(1)
         while end > start and text[end - 1] in _TRAILING:
@@ -120,9 +122,11 @@ def _goes_on(text: bytes, end: int) -> bool:
 
 
 def _is_plain(value: str) -> bool:
-    """Whether a value is of ordinary words only."""
+    """Whether a value is one ordinary word, or ordinary words behind a word like `the`."""
     words = [word for word in value.replace("-", " ").split() if word[:1].isupper()]
-    return all(known_name(word).is_plain and not known_name(word).is_family for word in words)
+    if any(not known_name(word).is_plain or known_name(word).is_family for word in words[:1]):
+        return False
+    return len(words) <= 1 or words[0].lower() in words_of_list("determiners")
 
 
 def _known_places(text: bytes, known: Known) -> Iterator[Finding]:

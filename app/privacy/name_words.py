@@ -12,7 +12,19 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-_UNFOLDED: Final = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ı": "i", "ß": "ss", "æ": "ae", "œ": "oe", "ð": "d", "þ": "th"})  # fmt: skip
+_UNFOLDED: Final = str.maketrans(
+    {
+        "\u0142": "l",
+        "\u00f8": "o",
+        "\u0111": "d",
+        "\u0131": "i",
+        "\u00df": "ss",
+        "\u00e6": "ae",
+        "\u0153": "oe",
+        "\u00f0": "d",
+        "\u00fe": "th",
+    }
+)
 _ENDINGS: Final = ("'s", "s'", "\u2019s")
 
 

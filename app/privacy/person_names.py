@@ -9,38 +9,34 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from app.privacy.identifier_words import any_of
 from app.privacy.linear_regex import compiled
 from app.privacy.name_words import NameWord, known_name
 
 Place = tuple[int, int]
 
 _CAPITAL: Final = compiled(r"\p{Lu}[\pL\pM']*(?:-\p{Lu}?[\pL\pM']+)*")
-_PARTICLES: Final = r"de|del|della|de la|de las|de los|da|dos|das|do|di|van|van der|van den|von|der|den|ter|bin|ibn|al|el|la|le|du|y|e|st\.?"
-_GAP: Final = compiled(r"(?i)(?:\s{1,2}|\.\s{0,2}|-|\s(?:" + _PARTICLES + r")\s|\s(?:al|el)-|\s['\"]|['\"]\s)")
-_TITLE: Final = compiled(r"(?i)(?:mr|mrs|ms|mx|miss|dr|prof|professor|doctor|nurse|rev|reverend|fr|sister|brother|sir|madam|madame|lady|lord|judge|justice|officer|sgt|sergeant|capt|captain|lt|col|hon|attorney|aunt|uncle|grandma|grandpa|sr|sra|srta|señor|señora|don|doña|herr|frau|mme|mlle|monsieur|signor|signora|dra)")
+_GAP: Final = compiled(
+    r"(?i)(?:\s{1,2}|\.\s{0,2}|-|\s" + any_of("particles") + r"\s|\s(?:al|el)-|\s['\"]|['\"]\s)"
+)
+_TITLE: Final = compiled("(?i)" + any_of("titles"))
 _CUE: Final = compiled(
-    r"(?i)(?:\b(?:patient'?s?(?:\sname)?|pt|name|named|called|client|resident|provider|physician|surgeon|attending|pcp|therapist|counselor|caregiver|guardian|proxy|"
-    r"author|signed|dictated|reviewed|referred|seen|examined|contact|emergency contact|next of kin|spouse|wife|husband|partner|mother|father|mom|mum|dad|son|daughter|brother|sister|"
-    r"aunt|uncle|cousin|niece|nephew|grandmother|grandfather|grandson|granddaughter|friend|boyfriend|girlfriend|fianc[ée]e?|neighbou?r|roommate|baby|twins?|boss|colleague|coworker|teacher|"
-    r"dear|hi|hello|hey|thanks|thank you|regards|sincerely|cheers|love|attn|attention|cc|from|to|re|mr|mrs|ms|dr|paciente|nombre|médico|nom|prénom|vorname|nachname|patientin|apellidos?|"
-    r"first name|last name|surname|maiden name|alias|aka|a\.k\.a\.|nickname|goes by|mrs|plaintiff|defendant|appellant|applicant|respondent|witness|accused|victim|judge|advocate|lawyer)"
-    r"(?:\s(?:is|was|by|with|name|are|and))?\s?[:,.\-=|]{0,2}\s{0,3}|[\^|]|\bby\s|\bwith\s(?:dr\.?\s)?)$"
+    r"(?i)(?:\b"
+    + any_of("roles")
+    + r"(?:\s(?:is|was|by|with|name|are|and))?\s?[:,.\-=|]{0,2}\s{0,3}"
+    r"|[\^|]|\bby\s|\bwith\s(?:dr\.?\s)?)$"
 )
 _SPEECH: Final = compiled(
-    r"(?i)\b(?:my name is|name is|name's|this is|i am|i'm|it's|named|called|name|mr|mrs|ms|miss|dr|doctor|nurse|hi|hello|hey|bye|thanks|thank you|okay|ok|so|well|alright|morning|afternoon|dear|patient|"
-    r"husband|wife|son|daughter|mom|mother|dad|father|brother|sister|friend|boyfriend|girlfriend|uncle|aunt|cousin|saw|see|with|met|told|ask|asked|from|by|and)[.,]?\s{0,1},?\s{1,2}"
+    r"(?i)\b" + any_of("speech") + r"[.,]?\s{0,1},?\s{1,2}"
     r"(\pL[\pL']{1,19})(?:\s(\pL[\pL'\-]{1,19}))?"
 )
-_STRONG_SPEECH: Final = compiled(r"(?i)^(?:my name is|name is|name's|named|called|mr|mrs|ms|miss|dr|doctor|nurse)\b")
-_CREDENTIAL: Final = compiled(r",?\s{1,2}(?:M\.?D|D\.?O|R\.?N|Ph\.?D|N\.?P|F\.?N\.?P|P\.?A(?:-C)?|D\.?D\.?S|L\.?C\.?S\.?W|Pharm\.?D|D\.?P\.?M|M\.?S\.?W|C\.?N\.?A|L\.?P\.?N|D\.?P\.?T|Esq|Jr|Sr|III|II|IV)\b\.?")
+_STRONG_SPEECH: Final = compiled("(?i)^" + any_of("strong_speech") + r"\b")
+_CREDENTIAL: Final = compiled(r",?\s{1,2}" + any_of("credentials") + r"\b\.?")
 _LAST_FIRST: Final = compiled(r",\s{0,2}")
-_HEADS: Final = compiled(
-    r"(?i)(?:'s)?\s(?:\S{1,20}\s)?(?:disease|syndrome|sign|test|score|scale|criteria|catheter|reflex|palsy|disorder|dementia|lymphoma|sarcoma|tumou?r|thyroiditis|maneuver|manoeuvre|classification|stage|grade|"
-    r"fracture|ligament|tube|drain|procedure|operation|phenomenon|contracture|esophagus|node|point|index|clamp|forceps|hernia|anemia|chorea|cyst|duct|gland|position|equation|formula|method|stain|agar|swab|smear|ring|law|effect|"
-    r"coma|monitor|bandage|splint|cast|diet|virus|fever|bodies|body|cells?|nodule|murmur|angle|line|space|area|street|st|avenue|ave|road|rd|hospital|clinic|center|university|college|school|inc|llc|county|pharmacy)\b"
-)
+_FIRST_MIDDLE: Final = compiled(r"(\p{Lu}[\pL\pM']+)(?:\s\p{Lu}\b)?")
+_HEADS: Final = compiled(r"(?i)(?:'s)?\s(?:\S{1,20}\s)?" + any_of("eponym_heads") + r"\b")
 # Endings of substances, germs and ailments that title case makes look like names.
-_SUBSTANCE: Final = compiled(r"(?i)(?:ol|ine?|ide|ate|cin|mab|nib|pril|sartan|statin|itis|osis|emia|aemia|oma|coccus|bacter|ase|ium|one|ole|vir|pam|lam|fen|xin|pathy|ectomy|scopy|gram|graphy|plasty|logy|icus|oide?s?|ous|ic|al|tion|sion|ity|ism|ment|ness)$")
+_SUBSTANCE: Final = compiled("(?i)" + any_of("substance_endings") + "$")
 _STARTS: Final = compiled(r"(?:^|[.!?:;\n\r|\]]\s{0,3}|\n\s*[-*\d.)]{0,4}\s{0,3})$")
 _LOOK_BACK: Final = 40
 _MOST_TOKENS: Final = 5
@@ -115,10 +111,11 @@ def _judged(text: bytes, chain: list[_Token], *, is_audit: bool) -> Iterator[Pla
             yield run[0].start, run[-1].end
             chain = chain[len(run) :]
     for run in _runs(chain):
-        if _is_name(text, run, is_audit=is_audit):
+        turned = _reversed(text, run)
+        if turned is not None:
+            yield turned
+        elif _is_name(text, run, is_audit=is_audit):
             yield run[0].start, run[-1].end
-        else:
-            yield from _reversed(text, run)
 
 
 def _run(chain: Sequence[_Token]) -> list[_Token]:
@@ -186,21 +183,24 @@ def _is_single(token: _Token, *, has_cue: bool, starts: bool, is_audit: bool) ->
     return is_audit or token.known.is_given
 
 
-def _reversed(text: bytes, run: Sequence[_Token]) -> Iterator[Place]:
-    """`Last, First` and `LAST^FIRST`: the word behind the comma tells."""
+def _reversed(text: bytes, run: Sequence[_Token]) -> Place | None:
+    """`Last, First M.` and `LAST, FIRST`: the word behind the comma tells."""
     last = run[-1]
     comma = _LAST_FIRST.match(text[last.end : last.end + 3])
     if comma is None or last.is_initial:
-        return
+        return None
     at = last.end + comma.end()
-    found = _CAPITAL.match(text[at : at + 40])
+    found = _FIRST_MIDDLE.match(text[at : at + 60])
     if found is None:
-        return
-    first = _token(text, at, at + found.end())
-    if first.known.is_given and last.may_be and (last.is_listed or not last.known.is_plain):
-        if first.known.is_plain and not last.speaks:
-            return
-        yield run[0].start, first.end
+        return None
+    first = _token(text, at, at + found.end(1))
+    if not first.known.is_given or not last.may_be:
+        return None
+    if not (last.is_listed or not last.known.is_plain) or (
+        first.known.is_plain and not last.speaks
+    ):
+        return None
+    return run[0].start, at + found.end()
 
 
 def _spoken(text: bytes, *, is_audit: bool) -> Iterator[Place]:

@@ -32,7 +32,7 @@ class Shadow:
     pieces: tuple[tuple[int, int, int, int], ...]  # start and end here, start and end there
 
     def origin(self, start: int, end: int) -> tuple[int, int]:
-        """Where a piece of the copy stands in the text as it came; parts of a piece take it whole."""
+        """Where a piece of the copy stands in the text; of a rewritten one always the whole."""
         if not self.starts:
             return start, end
         return self._place(start, is_end=False), self._place(end, is_end=True)
@@ -86,7 +86,7 @@ def _plain(old: bytes) -> bytes:
     elif old[:1] == b"%":
         text = chr(int(old[1:], 16))
     elif old[:2] == b"\\u":
-        code = int(old[2:], 16)
+        code = int.from_bytes(bytes.fromhex(old[2:].decode()))
         text = chr(code) if not 0xD800 <= code < 0xE000 else "?"  # noqa: PLR2004 - surrogates
     else:
         text = _SIMPLE_ESCAPES[old]
