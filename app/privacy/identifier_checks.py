@@ -22,6 +22,7 @@ _VIN_VALUES: Final = {
 _VIN_WEIGHTS: Final = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
 _FEWEST_CODE_DIGITS: Final = 4
 _CENTURIES: Final = ("18", "19", "20", "21")
+_YEAR: Final = 4  # digits
 
 
 def _digits(text: str) -> list[int]:
@@ -62,8 +63,7 @@ def is_code(text: str) -> bool:
         tuple(words_of_list("standards"))
     ):
         return False
-    parts = text.split("-")
-    return not all(len(part) == 4 and part.startswith(_CENTURIES) for part in parts)  # noqa: PLR2004
+    return not all(len(part) == _YEAR and part.startswith(_CENTURIES) for part in text.split("-"))
 
 
 def is_street(text: str) -> bool:

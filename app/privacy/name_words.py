@@ -82,7 +82,7 @@ def _known(word: str) -> NameWord:
     # A plural or a past form of a plain word is one.
     for ending in ("s", "es", "ed", "ing", "ly", "d"):
         stem = word.removesuffix(ending)
-        if stem != word and len(stem) > 2 and table.get(stem) is _PLAIN:  # noqa: PLR2004 - "was"
+        if stem != word and len(stem) > 2 and table.get(stem) is _PLAIN:  # noqa: PLR2004 - no stem is shorter
             return _PLAIN
     return _UNKNOWN
 

@@ -93,7 +93,7 @@ def _token(text: bytes, start: int, end: int) -> _Token:
 
 def _follows(text: bytes, before: _Token, token: _Token) -> bool:
     gap = text[before.end : token.start]
-    if not gap or len(gap) > 12 or _GAP.fullmatch(gap) is None:  # noqa: PLR2004 - " van der " and air
+    if not gap or len(gap) > 12 or _GAP.fullmatch(gap) is None:  # noqa: PLR2004 - van der and air
         return False
     # A full stop ends a sentence, but for an initial and a title.
     return b"." not in gap or before.is_initial or _is_title(before)
@@ -244,6 +244,6 @@ def words_of(names: Iterable[str]) -> frozenset[str]:
     for name in names:
         for word in name.replace("-", " ").replace(",", " ").split():
             bare = word.strip(".'\"()")
-            if len(bare) > 2 and not known_name(bare).is_plain:  # noqa: PLR2004 - "Al", "Jo"
+            if len(bare) > 2 and not known_name(bare).is_plain:  # noqa: PLR2004 - Al and Jo are everywhere
                 out.add(bare)
     return frozenset(out)

@@ -3,8 +3,8 @@
 import pytest
 
 from app.privacy.identifier_checks import is_code, is_dea, is_iban, is_luhn, is_street, is_vin
+from app.privacy.identifier_finder import places
 from app.privacy.identifier_rules import IdentifierRule, identifier_digest, identifier_rules
-from app.privacy.identifiers import places
 
 
 def found(rule: IdentifierRule, text: str) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.privacy.identifiers import Finding, Known, Mode, findings, merged
+from app.privacy.identifier_finder import Finding, Known, Mode, findings, merged
 
 
 def told(text: str, mode: Mode = Mode.AUDIT, known: Known | None = None) -> list[tuple[str, str]]:
