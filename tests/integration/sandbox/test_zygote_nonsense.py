@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import subprocess
+import sys
 
 import pytest
 
@@ -36,7 +37,8 @@ async def test_what_is_no_answer_ends_every_call_that_waits(packet: bytes) -> No
         decode_answer(packet)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(0)
-    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE)  # noqa: ASYNC220 - to be waited for
+    waits = [sys.executable, "-c", "import sys; sys.stdin.read()"]  # a pod has no other program
+    process = subprocess.Popen(waits, stdin=subprocess.PIPE)  # noqa: ASYNC220 - to be waited for
     assert process.stdin is not None
     with theirs, process.stdin:
         link = ZygoteLink(process, ours)
