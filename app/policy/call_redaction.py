@@ -6,9 +6,8 @@ Threat: Exfiltration via web/shell tools
 from app.domain.run import Json, JsonObject
 from app.domain.step import ToolSpec
 from app.policy.label_state import LabelState
+from app.policy.output_links import LINK_REMOVED
 from app.policy.value_forms import link_spans
-
-REMOVED = "[link removed]"
 
 
 def without_links(arguments: JsonObject, spec: ToolSpec, state: LabelState) -> JsonObject:
@@ -23,7 +22,7 @@ def _stripped(value: Json, loose: frozenset[str]) -> Json:
             text = value
             for start, end, form in reversed(link_spans(value)):
                 if form in loose:
-                    text = text[:start] + REMOVED + text[end:]
+                    text = text[:start] + LINK_REMOVED + text[end:]
             return text
         case list():
             return [_stripped(inner, loose) for inner in value]
